@@ -42,7 +42,9 @@ def _heart() -> list[tuple[float, float]]:
 
 def _crescent() -> list[tuple[float, float]]:
     outer = [(math.cos(a), math.sin(a)) for a in np.linspace(math.radians(50), math.radians(310), 30)]
-    inner = [(0.32 + 0.74 * math.cos(a), 0.74 * math.sin(a)) for a in np.linspace(math.radians(290), math.radians(70), 30)]
+    inner = [
+        (0.32 + 0.74 * math.cos(a), 0.74 * math.sin(a)) for a in np.linspace(math.radians(290), math.radians(70), 30)
+    ]
     return outer + inner
 
 
@@ -82,7 +84,10 @@ def draw_shape(classname: str, rng: random.Random, size: int = 32) -> Image.Imag
     cx, cy = (wide / 2 + rng.uniform(-0.1, 0.1) * wide for _ in range(2))
     turn = math.radians(rng.uniform(-25, 25))
     points = [
-        (cx + radius * (x * math.cos(turn) - y * math.sin(turn)), cy + radius * (x * math.sin(turn) + y * math.cos(turn)))
+        (
+            cx + radius * (x * math.cos(turn) - y * math.sin(turn)),
+            cy + radius * (x * math.sin(turn) + y * math.cos(turn)),
+        )
         for x, y in SHAPES[shape]
     ]
     shade = rng.uniform(0.75, 1.15)

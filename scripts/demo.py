@@ -1,0 +1,24 @@
+"""The main job on data that the project draws itself: zero-shot CLIP and MoCoOp, few-shot and base-to-new, one seed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main() -> int:
+    output = ROOT / "output" / "demo"
+    settings = ["--output", str(output), "--seeds", "1", "--jobs", str(min(2, os.cpu_count() or 1)), "--no-table"]
+    for method in ("zsclip", "mocoop"):
+        for protocol in (["main", "demo", "16"], ["base2new", "demo"]):
+            command = [sys.executable, str(ROOT / "scripts" / "run.py"), method, *protocol, *settings]
+            status = subprocess.run(command, cwd=ROOT).returncode
+            if status:
+                return status
+    return subprocess.run([sys.executable, str(ROOT / "parse_results.py"), str(output)], cwd=ROOT).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""Shared by all tests: one thread, no GPU surprises, the golden CLIP, miniature data."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(__file__).resolve().parent / "data"
+sys.path.insert(0, str(ROOT))
+os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
+
+import torch  # noqa: E402
+from PIL import Image  # noqa: E402
+
+import trainers  # noqa: E402,F401
+from trainers.parts.backbone import build_model  # noqa: E402
+
+torch.set_num_threads(1)
+
+
+def golden_state() -> dict[str, torch.Tensor]:
+    with np.load(DATA / "tiny_clip.npz") as arrays:
+        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+
+
+@pytest.fixture
+def tiny_clip() -> torch.nn.Module:
+    """The random CLIP of the golden numbers: 32 px, patch 8, width 64, 2 layers, 1 text head."""
+    return build_model(golden_state()).float().eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def tiny_clip_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("clip") / "tiny_clip.pt"
+    torch.save(golden_state(), path)
+    return path
+
+
+def in_double(model: torch.nn.Module) -> torch.nn.Module:
+    """CLIP in float64; its own LayerNorm always computes in float32, so torch's takes its place."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            module.__class__ = torch.nn.LayerNorm
+    return model.double()
+
+
+CLASSES = ["accordion", "air_plane", "anchor", "ant", "barrel", "bass"]
+
+
+def write_pictures(folder: Path, split: dict[str, list], size: int = 40) -> None:
+    """Writes a picture for every path of a split: a noisy patch whose colour tells its class."""
+    rng = np.random.default_rng(0)
+    for items in split.values():
+        for path, label, _ in items:
+            colour = np.random.default_rng(label).integers(0, 255, 3)
+            pixels = (colour + rng.normal(0, 25, (size, size, 3))).clip(0, 255).astype(np.uint8)
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(folder / path)
+
+
+@pytest.fixture(scope="session")
+def mini_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with a Caltech101 of six classes in the real layout."""
+    root = tmp_path_factory.mktemp("data")
+    folder = root / "caltech-101"
+    counts = {"train": 5, "val": 2, "test": 4}
+    split = {
+        part: [[f"{name}/{part}_{i}.jpg", y, name] for y, name in enumerate(CLASSES) for i in range(n)]
+        for part, n in counts.items()
+    }
+    write_pictures(folder / "101_ObjectCategories", split)
+    (folder / "split_zhou_Caltech101.json").write_text(json.dumps(split))
+    return root
+
+
+def run_train(*args: object, **environment: str) -> subprocess.CompletedProcess:
+    """train.py as a user runs it."""
+    command = [sys.executable, str(ROOT / "train.py"), *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ | environment, timeout=300)

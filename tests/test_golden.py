@@ -1,0 +1,117 @@
+"""MixtureCLIP against numbers that the authors' own code computed (tests/data/mocoop_pets.npz)."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from conftest import DATA
+from torch.nn import functional as F
+
+from trainers.mocoop import MixtureCLIP
+from trainers.parts.features import hard_features
+from trainers.parts.losses import gate_target
+from trainers.parts.mixture import mixture_weights
+
+
+@pytest.fixture(scope="module")
+def golden():
+    with np.load(DATA / "mocoop_pets.npz") as arrays:
+        return {
+            name: torch.from_numpy(arrays[name]) if arrays[name].dtype.kind != "U" else arrays[name] for name in arrays
+        }
+
+
+def groups_of(golden, case):
+    prompts, sizes = list(golden[f"{case}/prompts"]), golden[f"{case}/groups"].tolist()
+    starts = np.cumsum([0, *sizes])
+    return [[str(t) for t in prompts[a:b]] for a, b in itertools.pairwise(starts)]
+
+
+@pytest.fixture(params=["pets", "pets_base"])
+def case(request):
+    return request.param
+
+
+@pytest.fixture(params=["fast", "plain"])
+def model(request, golden, case, tiny_clip):
+    model = MixtureCLIP(
+        tiny_clip,
+        [str(n) for n in golden[f"{case}/names"]],
+        groups_of(golden, case),
+        text_classnames=[str(n) for n in golden["classnames"]],
+        text_encoder=request.param,
+    )
+    with torch.no_grad():
+        for g, (before, after) in enumerate(zip(model.prompts.before, model.prompts.after, strict=True)):
+            before.copy_(golden[f"{case}/param/ctx_before_{g}"])
+            after.copy_(golden[f"{case}/param/ctx_after_{g}"])
+        model.correction.copy_(golden[f"{case}/param/w"])
+        model.router.weight.copy_(golden[f"{case}/param/gate.weight"])
+        model.router.bias.copy_(golden[f"{case}/param/gate.bias"])
+    return model
+
+
+def close(got, expected, rtol=1e-5):
+    torch.testing.assert_close(
+        got, expected, rtol=rtol, atol=rtol * float(expected.abs().max()) if expected.numel() else 0
+    )
+
+
+def test_features(golden, case, model):
+    images, labels = golden[f"{case}/images"], golden[f"{case}/labels"]
+    C = len(golden[f"{case}/names"])
+    image_BD = model.image_features(images)
+    text_GAD = model.text_features()
+    close(image_BD, golden[f"{case}/image_features"])
+    close(text_GAD[:, :C], golden[f"{case}/expert_text_features"])
+    close(model.prototypes_GAD, golden[f"{case}/group_features"])
+    templates = [t for group in groups_of(golden, case) for t in group]
+    close(
+        hard_features(model.text_encoder, templates, list(golden["classnames"])), golden[f"{case}/class_text_features"]
+    )
+    close(model.prototypes_GAD, golden[f"{case}/grouped_prototypes"])
+    router_BG, weights_BG = model.route(image_BD)
+    close(router_BG, golden[f"{case}/router_logits"])
+    close(weights_BG.gather(1, golden[f"{case}/top2_indices"]), golden[f"{case}/top2_weights"])
+    assert torch.equal(weights_BG, mixture_weights(router_BG, 2))
+    close(torch.einsum("bg,gcd->bcd", weights_BG, text_GAD[:, :C]), golden[f"{case}/gated_text_features"])
+    similarity_BG = model.gate_similarity(image_BD, labels)
+    close(similarity_BG, golden[f"{case}/gate_target_raw"])
+    close(gate_target(similarity_BG, 2, 10.0), golden[f"{case}/gate_target"])
+
+
+def test_losses_and_gradients(golden, case, model):
+    parts = model.losses(golden[f"{case}/images"], golden[f"{case}/labels"])
+    close(parts["logits_BC"], golden[f"{case}/logits"])
+    for ours, theirs in (("cls", "loss_image"), ("text", "loss_text"), ("gate", "loss_gate")):
+        close(parts[ours], golden[f"{case}/{theirs}"])
+    loss = parts["cls"] + 5 * parts["text"] + parts["gate"]
+    close(loss, golden[f"{case}/loss_total"])
+    loss.backward()
+    for g, (before, after) in enumerate(zip(model.prompts.before, model.prompts.after, strict=True)):
+        close(before.grad, golden[f"{case}/grad/ctx_before_{g}"], 1e-4)
+        assert after.grad is None or after.grad.numel() == golden[f"{case}/grad/ctx_after_{g}"].numel() == 0
+    close(model.correction.grad, golden[f"{case}/grad/w"], 1e-4)
+    close(model.router.weight.grad, golden[f"{case}/grad/gate.weight"], 1e-4)
+    close(model.router.bias.grad, golden[f"{case}/grad/gate.bias"], 1e-4)
+    norms = {k.removeprefix(f"{case}/grad_ln/"): v for k, v in golden.items() if k.startswith(f"{case}/grad_ln/")}
+    tuned = {n: p for n, p in model.image_encoder.named_parameters() if p.requires_grad}
+    assert tuned.keys() == norms.keys()
+    for name, expected in norms.items():
+        close(tuned[name].grad, expected, 1e-4)
+
+
+def test_evaluation_logits(golden, case, model):
+    model.eval()
+    with torch.no_grad():
+        close(model(golden[f"{case}/images"]), golden[f"{case}/logits_eval"])
+
+
+def test_initial_soft_prompts_are_the_first_templates(golden, case, tiny_clip):
+    """Before training, each expert says what its group's first template says."""
+    groups = groups_of(golden, case)
+    names = [str(n) for n in golden["classnames"]]
+    model = MixtureCLIP(tiny_clip, names, groups)
+    hard = hard_features(model.text_encoder, [g[0] for g in groups], names)
+    torch.testing.assert_close(model.text_features(), F.normalize(hard, dim=-1), rtol=0, atol=1e-6)

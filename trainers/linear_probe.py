@@ -1,0 +1,96 @@
+"""Linear probe: logistic regression on frozen image features (Radford et al., 2021, appendix A.3).
+
+Shapes: N pictures of a set, B pictures, C classes, D features, H x W pixels.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from dassl.engine import TRAINER_REGISTRY
+from torch.utils.data import DataLoader
+
+from .base import PromptTrainer
+from .loading import Pictures
+from .parts.model import AdaptedCLIP
+
+STRENGTHS = [10.0**e for e in range(6, -7, -2)]  # C of scikit-learn, coarse grid; then halved eight times
+
+
+class ProbedCLIP(AdaptedCLIP):
+    """CLIP's image encoder with a linear classifier (C x D and C) on its features, which are not normalised."""
+
+    weight_CD: torch.Tensor
+    bias_C: torch.Tensor
+
+    def __init__(self, clip_model: Any, weight_CD: torch.Tensor, bias_C: torch.Tensor) -> None:
+        super().__init__(clip_model)
+        self.register_buffer("weight_CD", weight_CD)
+        self.register_buffer("bias_C", bias_C)
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        features_BD = self.image_encoder(images_BCHW.type(self.image_encoder.conv1.weight.dtype))
+        return features_BD.float() @ self.weight_CD.T + self.bias_C
+
+
+@TRAINER_REGISTRY.register()
+class LinearProbe(PromptTrainer):
+    """Fits the classifier while it is built; the strength of its regularisation is searched on the validation split."""
+
+    trains = False
+
+    def build_model(self) -> None:
+        if self.cfg.DATASET.SUBSAMPLE_CLASSES == "new":
+            raise ValueError("a linear probe knows only the classes it was fitted on: SUBSAMPLE_CLASSES new has none")
+        if not self.dm.dataset.val:
+            raise ValueError(f"{self.cfg.DATASET.NAME} has no validation split on which to choose the regularisation")
+        clip_model = self.load_clip()
+        train, val = (self._features(clip_model, items) for items in (self.dm.dataset.train_x, self.dm.dataset.val))
+        weight, bias = fit(train, val)
+        full = np.zeros((self.num_classes, weight.shape[1])), np.full(self.num_classes, -np.inf)
+        classes = np.unique(train[1])
+        full[0][classes], full[1][classes] = weight, bias
+        self.model = ProbedCLIP(clip_model, *(torch.from_numpy(a).float() for a in full)).to(self.device)
+        self.register_model("linear_probe", self.model)
+
+    @torch.no_grad()
+    def _features(self, clip_model: Any, items: list) -> tuple[np.ndarray, np.ndarray]:
+        pictures = Pictures(self.cfg, items, transform=self.test_loader.dataset.transform)
+        loader = DataLoader(pictures, self.cfg.DATALOADER.TEST.BATCH_SIZE, num_workers=self.test_loader.num_workers)
+        features, labels = [], []
+        for batch in loader:
+            images, label = self.parse_batch_test(batch)
+            features.append(clip_model.visual(images.type(clip_model.visual.conv1.weight.dtype)).float().cpu())
+            labels.append(label.cpu())
+        return torch.cat(features).numpy(), torch.cat(labels).numpy()
+
+
+def fit(train: tuple[np.ndarray, np.ndarray], val: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (classes x D) and biases of the logistic regression that does best on `val`.
+
+    train, val: features (N x D) and labels (N). C is searched on a coarse grid, then by halving the step in log space.
+    """
+    from sklearn.linear_model import LogisticRegression  # slow to import
+
+    tried: dict[float, tuple[float, LogisticRegression]] = {}
+
+    def accuracy(strength: float) -> float:
+        if strength not in tried:
+            model = LogisticRegression(C=strength, max_iter=1000).fit(*train)
+            tried[strength] = (float(model.score(*val)), model)
+        return tried[strength][0]
+
+    best = max(STRENGTHS, key=accuracy)
+    step = 1.0  # in powers of ten
+    for _ in range(8):
+        best = max((best * 10.0**-step, best, best * 10.0**step), key=accuracy)
+        step /= 2
+    model = tried[best][1]
+    print(f"Regularisation C = {best:.3g}, validation accuracy {100 * tried[best][0]:.1f}%")
+    weight, bias = model.coef_, model.intercept_
+    if len(weight) == 1:  # two classes share one row in scikit-learn
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    return weight, bias
+
+
+add_config = PromptTrainer.add_config

@@ -1,0 +1,1 @@
+"""What the methods are composed of: plain torch, knowing neither Dassl nor configurations."""

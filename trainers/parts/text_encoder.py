@@ -1,0 +1,202 @@
+"""CLIP's text encoder for soft prompts, computing each token once.
+
+CLIP's text transformer is causal and its feature is read at EOT. So nothing after EOT matters; prompts that begin alike
+share the hidden states of that beginning; and in the last layer only EOT needs a query. Everything but attention works
+on tokens packed without padding. The modules and weights are CLIP's own.
+
+Shapes: G prefixes, C classes, N = G x C prompts, P prefix and T tail positions (padded), S packed tokens, Q query
+positions, H heads, E width of a head, W = H x E, L context length, R rows of the bank, D features.
+"""
+
+import os
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from .prompts import PromptPlan
+
+# Numbers that training keeps per token, layer and unit of width (measured by benchmarks/bench_memory.py, rounded up).
+KEPT_PER_TOKEN = 40
+
+
+class _Pad(torch.autograd.Function):
+    """Packed rows -> padded rows. Padding holds row 0, which masks keep from mattering; backward is a gather too."""
+
+    @staticmethod
+    def forward(ctx: Any, packed: torch.Tensor, from_packed: torch.Tensor, to_packed: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(to_packed)
+        return packed.index_select(0, from_packed)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (to_packed,) = ctx.saved_tensors
+        return grads[0].index_select(0, to_packed), None, None
+
+
+class _Unpad(torch.autograd.Function):
+    """Padded rows -> packed rows, the inverse of _Pad; padding gets no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, padded: torch.Tensor, to_packed: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(to_packed)
+        ctx.shape = padded.shape
+        return padded.index_select(0, to_packed)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (to_packed,) = ctx.saved_tensors
+        return grads[0].new_zeros(ctx.shape).index_copy_(0, to_packed, grads[0]), None
+
+
+def _attend(
+    q_GHCQE: torch.Tensor,
+    prefix: tuple[torch.Tensor, torch.Tensor],
+    tail: tuple[torch.Tensor, torch.Tensor],
+    prefix_mask: torch.Tensor,
+    tail_mask: torch.Tensor,
+) -> torch.Tensor:
+    """Attention of tail positions to their prefix (keys and values G x H x P x E) and to their own tail
+    (G x H x C x T x E), without copying the prefix for each class; (G C Q) x W."""
+    G, H, C, Q, E = q_GHCQE.shape
+    q_GHCQE = q_GHCQE * E**-0.5
+    (kp, vp), (kt, vt) = prefix, tail
+    P = kp.shape[2]
+    to_prefix = (q_GHCQE.reshape(G, H, C * Q, E) @ kp.transpose(-1, -2)).view(G, H, C, Q, P) + prefix_mask
+    to_tail = q_GHCQE @ kt.transpose(-1, -2) + tail_mask
+    weights = torch.cat([to_prefix, to_tail], dim=-1).softmax(dim=-1).to(vt.dtype)
+    from_prefix = (weights[..., :P].reshape(G, H, C * Q, P) @ vp).view(G, H, C, Q, E)
+    out_GHCQE = from_prefix + weights[..., P:] @ vt
+    return out_GHCQE.permute(0, 2, 3, 1, 4).reshape(G * C * Q, H * E)
+
+
+class TextEncoder(nn.Module):
+    """Encodes a PromptPlan with a CLIP model's text tower.
+
+    mode: "fast" (as described at the top) or "plain" (all L positions of every prompt, as CLIP's own encode_text).
+    A tower whose attention is no longer a bare nn.MultiheadAttention (LoRA, hooks) is computed plainly in either mode.
+    chunk: prompts computed at a time, 0 to choose by memory; with more than one chunk, training recomputes each in the
+    backward pass (activation checkpointing) instead of keeping it.
+    memory_budget: bytes that the activations of one chunk may take; 0 for half of what is free at the first step.
+    """
+
+    token_embedding: Any
+    transformer: Any
+    positional_embedding: torch.Tensor
+    ln_final: Any
+    text_projection: torch.Tensor
+
+    def __init__(self, clip_model: Any, mode: str = "fast", chunk: int = 0, memory_budget: int = 0) -> None:
+        super().__init__()
+        if mode not in ("fast", "plain"):
+            raise ValueError(f'MODEL.TEXT_ENCODER is "{mode}": use "fast" or "plain"')
+        self.token_embedding = clip_model.token_embedding
+        self.transformer = clip_model.transformer
+        self.positional_embedding = clip_model.positional_embedding
+        self.ln_final = clip_model.ln_final
+        self.text_projection = clip_model.text_projection
+        self.mode, self.chunk, self.memory_budget = mode, chunk, memory_budget
+
+    @property
+    def context_length(self) -> int:
+        return self.positional_embedding.shape[0]
+
+    def forward(self, plan: PromptPlan, learned_vectors_KW: torch.Tensor | None = None) -> torch.Tensor:
+        """Text features, not normalised; G x C x D. learned_vectors_KW: the vectors that `learned(k)` stands for."""
+        plan.to(self.positional_embedding.device)
+        bank_RW = plan.bank(self.token_embedding, learned_vectors_KW)
+        fast = self.mode == "fast" and self._has_bare_attention()
+        run = self._fast if fast else self._plain
+        size = self.chunk or self._choose_chunk(plan, fast)
+        if size >= plan.G * plan.C:
+            return run(plan, bank_RW)
+        features, row = [], []
+        for of_c, part in plan.parts(size):
+            if torch.is_grad_enabled():
+                row.append(checkpoint(run, part, bank_RW, use_reentrant=False))
+            else:
+                row.append(run(part, bank_RW))
+            if of_c.stop == plan.C:
+                features.append(torch.cat(row, dim=1))
+                row = []
+        return torch.cat(features)
+
+    def _has_bare_attention(self) -> bool:
+        return all(
+            type(b.attn) is nn.MultiheadAttention and not b.attn._forward_hooks and not b.attn._forward_pre_hooks
+            for b in self.transformer.resblocks
+        )
+
+    def _choose_chunk(self, plan: PromptPlan, fast: bool) -> int:
+        prompts = plan.G * plan.C
+        tokens = plan.n_tokens if fast else prompts * self.context_length
+        per_layer = KEPT_PER_TOKEN * self.ln_final.weight.shape[0] * self.positional_embedding.element_size()
+        needed = tokens * per_layer * len(self.transformer.resblocks)
+        budget = self.memory_budget or free_memory(self.positional_embedding.device) // 2
+        size = prompts if needed <= budget else max(1, prompts * budget // needed)
+        if torch.is_grad_enabled():
+            self.chunk = size  # fixed from the first step on: the order of summation depends on it
+        return size
+
+    def _plain(self, plan: PromptPlan, bank_RW: torch.Tensor) -> torch.Tensor:
+        rows_NL = plan.whole_prompts()
+        x = F.embedding(rows_NL, bank_RW) + self.positional_embedding.type(bank_RW.dtype)
+        x = self.transformer(x.permute(1, 0, 2)).permute(1, 0, 2)
+        return self._project(x[torch.arange(len(x), device=x.device), plan.length_N - 1], plan)
+
+    def _project(self, x_NW: torch.Tensor, plan: PromptPlan) -> torch.Tensor:
+        return (self.ln_final(x_NW) @ self.text_projection).view(plan.G, plan.C, -1)
+
+    def _fast(self, plan: PromptPlan, bank_RW: torch.Tensor) -> torch.Tensor:
+        x_SW = F.embedding(plan.rows_S, bank_RW) + self.positional_embedding[plan.position_S].type(bank_RW.dtype)
+        *blocks, last = self.transformer.resblocks
+        for block in blocks:
+            x_SW = x_SW + block.attn.out_proj(self._attention(block, x_SW, plan))
+            x_SW = x_SW + block.mlp(block.ln_2(x_SW))
+        x_NW = x_SW[plan.eot_N] + last.attn.out_proj(self._attention_at_eot(last, x_SW, plan))
+        x_NW = x_NW + last.mlp(last.ln_2(x_NW))
+        return self._project(x_NW, plan)
+
+    def _attention(self, block: Any, x_SW: torch.Tensor, plan: PromptPlan) -> torch.Tensor:
+        """Causal attention of every token, before the output projection; S x W."""
+        attn, G, C, P, T = block.attn, plan.G, plan.C, plan.P, plan.T
+        H = attn.num_heads
+        qkv_SX = F.linear(block.ln_1(x_SW), attn.in_proj_weight, attn.in_proj_bias)
+        prefix_SX, tail_SX = qkv_SX.split([plan.n_prefix, len(qkv_SX) - plan.n_prefix])
+        prefix = _Pad.apply(prefix_SX, plan.prefix_from_packed, plan.prefix_to_packed)
+        qp, kp, vp = prefix.view(G, P, 3, H, -1).permute(2, 0, 3, 1, 4)
+        prefix_GHPE = F.scaled_dot_product_attention(qp, kp, vp, is_causal=True)
+        prefix_SW = _Unpad.apply(prefix_GHPE.permute(0, 2, 1, 3).reshape(G * P, -1), plan.prefix_to_packed)
+        tail = _Pad.apply(tail_SX, plan.tail_from_packed, plan.tail_to_packed)
+        qt, kt, vt = tail.view(G, C, T, 3, H, -1).permute(3, 0, 4, 1, 2, 5)
+        masks = plan.prefix_mask_GP[:, None, None, None].type(qt.dtype), plan.causal_TT.type(qt.dtype)
+        tail_SW = _Unpad.apply(_attend(qt, (kp, vp), (kt, vt), *masks), plan.tail_to_packed)
+        return torch.cat([prefix_SW, tail_SW])
+
+    def _attention_at_eot(self, block: Any, x_SW: torch.Tensor, plan: PromptPlan) -> torch.Tensor:
+        """The same, for each prompt's EOT only; N x W."""
+        attn, G, C, P, T = block.attn, plan.G, plan.C, plan.P, plan.T
+        H, W = attn.num_heads, x_SW.shape[1]
+        h_SW = block.ln_1(x_SW)
+        q = F.linear(h_SW[plan.eot_N], attn.in_proj_weight[:W], attn.in_proj_bias[:W])
+        kv_SX = F.linear(h_SW, attn.in_proj_weight[W:], attn.in_proj_bias[W:])
+        prefix_SX, tail_SX = kv_SX.split([plan.n_prefix, len(kv_SX) - plan.n_prefix])
+        prefix = _Pad.apply(prefix_SX, plan.prefix_from_packed, plan.prefix_to_packed)
+        tail = _Pad.apply(tail_SX, plan.tail_from_packed, plan.tail_to_packed)
+        kp, vp = prefix.view(G, P, 2, H, -1).permute(2, 0, 3, 1, 4)
+        kt, vt = tail.view(G, C, T, 2, H, -1).permute(3, 0, 4, 1, 2, 5)
+        q_GHCQE = q.view(G, C, 1, H, -1).permute(0, 3, 1, 2, 4)
+        masks = (
+            plan.prefix_mask_GP[:, None, None, None].type(q.dtype),
+            plan.eot_mask_NT.view(G, 1, C, 1, T).type(q.dtype),
+        )
+        return _attend(q_GHCQE, (kp, vp), (kt, vt), *masks)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can be allocated on `device` now, as far as it can be known."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,58 @@
+"""Zero-shot CLIP (Radford et al., 2021): one hand-crafted template per dataset, or the mean of several.
+
+Shapes: B pictures, C classes, T templates, D features, H x W pixels.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from dassl.engine import TRAINER_REGISTRY
+
+from .base import PromptTrainer, from_template_file
+from .parts.features import group_means, hard_features
+from .parts.model import AdaptedCLIP
+from .parts.text_encoder import TextEncoder
+
+
+class HardPromptCLIP(AdaptedCLIP):
+    """CLIP with the mean text feature of the given templates; learns nothing."""
+
+    text_CD: torch.Tensor
+
+    def __init__(self, clip_model: Any, classnames: Sequence[str], templates: Sequence[str]) -> None:
+        super().__init__(clip_model)
+        hard_TCD = hard_features(TextEncoder(clip_model), templates, classnames)
+        self.register_buffer("text_CD", group_means(hard_TCD, [templates])[0], persistent=False)
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        """exp(logit_scale) <f, w_c>; B x C."""
+        return self.logit_scale.exp() * self.image_features(images_BCHW) @ self.text_CD.T
+
+
+@TRAINER_REGISTRY.register()
+class ZeroshotCLIP(PromptTrainer):
+    """One template per dataset (configs/templates/zeroshot.yaml); works on base and new classes too."""
+
+    trains = False
+
+    def templates(self) -> list[str]:
+        return [from_template_file("zeroshot.yaml", self.cfg.DATASET.NAME)]
+
+    def build_model(self) -> None:
+        templates = self.templates()
+        print(f"Prompts: {templates}")
+        self.model = HardPromptCLIP(self.load_clip(), self.classnames, templates).to(self.device)
+        self.register_model("zero_shot", self.model)
+
+
+@TRAINER_REGISTRY.register()
+class ZeroshotCLIP2(ZeroshotCLIP):
+    """Seven templates selected on ImageNet, and the dataset's own."""
+
+    def templates(self) -> list[str]:
+        own = super().templates()
+        return from_template_file("zeroshot.yaml", "selected") + ([] if self.cfg.DATASET.NAME == "ImageNet" else own)
+
+
+add_config = PromptTrainer.add_config

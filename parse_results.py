@@ -276,7 +276,7 @@ def gaps(tree: Tree) -> list[str]:
             at = f", at epoch {r.details['epoch']}/{r.details['max_epoch']}" if "epoch" in r.details else ""
             lines.append(f"unfinished{at}: {r.file}  ->  {_command(r)}")
     groups: dict[tuple[Any, ...], dict[tuple[Any, ...], set[int]]] = defaultdict(lambda: defaultdict(set))
-    examples: dict[tuple[Any, ...], Run] = {}
+    examples: dict[Any, Run] = {}
     for r in tree.runs:
         place = (r.dataset, r.shots)
         groups[r.protocol, r.method, r.config, r.source][(*place, r.part)].add(r.seed)

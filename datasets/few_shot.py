@@ -29,16 +29,17 @@ class FewShotDataset(DatasetBase):
     image_folder = ""  # below `folder`
     split_file = ""  # below `folder`
     command_name = ""  # what scripts/prepare_data.py calls it, if not the folder
+    test_only = False  # nothing is drawn from it
 
     def __init__(self, cfg: CfgNode) -> None:
         self.dataset_dir = str(Path(cfg.DATASET.ROOT or "data").expanduser().resolve() / self.folder)
         self.image_dir = os.path.join(self.dataset_dir, self.image_folder)
         train, val, test = self.read(cfg)
         _, self.all_class_names = self.get_lab2cname(train)
-        if cfg.DATASET.NUM_SHOTS >= 1:
+        if cfg.DATASET.NUM_SHOTS >= 1 and not self.test_only:
             train, val = self._few_shots(cfg, train, val)
         train, val, test = subsample_classes(train, val, test, subsample=cfg.DATASET.SUBSAMPLE_CLASSES)
-        super().__init__(train_x=train, val=val, test=test)
+        super().__init__(train_x=train, val=val or test, test=test)
 
     def read(self, cfg: CfgNode) -> tuple[Items, Items, Items]:
         """All pictures of the training, validation and test sets; the default reads `split_file`."""

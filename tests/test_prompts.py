@@ -1,0 +1,90 @@
+"""Soft prompts are, token for token, what clip.tokenize makes of the sentence."""
+
+import clip
+import pytest
+import yaml
+from conftest import DATA, ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trainers.parts.prompts import EOT, SOS, SoftPrompts, clean_classname, encode, tokenize_prompt
+
+GROUPS = yaml.safe_load((ROOT / "configs" / "templates" / "template_groups.yaml").read_text())
+TEMPLATES = sorted({t for groups in GROUPS.values() for group in groups for t in group})
+NAMES = [
+    "tench", "great white shark", "T-shirt", "jack-o'-lantern", "carpenter's kit or tool kit", "red wolf or maned wolf",
+    "2012 Tesla Model S", "Spyker C8 Coupe 2009", "707-320", "F-16A/B", "DR-400", "air plane", "Faces", "motor_bike",
+    "bird of paradise", "pink-yellow dahlia?", "beef_carpaccio", "crème brûlée", "macaroni and cheese",
+    "Annual Crop Land", "Herbaceous Vegetation Land", "Highway or Road", "Apply_Eye_Makeup", "YoYo", "Playing Sitar",
+    "abbey", "archive", "wheat field", "zen garden", "polka-dotted", "honeycombed", "samoyed", "english_cocker_spaniel",
+    "The_Eiffel_Tower", "t-shirt", "hot air balloon", "red star", "café", "naïve  spaces", "ＦＵＬＬ width", "Ünïcödé",
+]  # fmt: skip
+
+
+def assembled(template: str, name: str) -> list[int]:
+    tokens = tokenize_prompt(template, name)
+    return encode(SOS) + tokens.before + tokens.name + tokens.after + tokens.stop + encode(EOT)
+
+
+def tokenized(sentence: str) -> list[int]:
+    row = clip.tokenize(sentence)[0].tolist()
+    return row[: row.index(encode(EOT)[0]) + 1]
+
+
+def test_the_groups_are_those_of_the_specification():
+    """The fifteen benchmarks' groups agree with the facts they were taken from."""
+    names = {"imagenet": "ImageNet", "caltech101": "Caltech101", "oxford_pets": "OxfordPets", "dtd": "DescribableTextures",
+             "stanford_cars": "StanfordCars", "oxford_flowers": "OxfordFlowers", "food101": "Food101",
+             "fgvc_aircraft": "FGVCAircraft", "sun397": "SUN397", "eurosat": "EuroSAT", "ucf101": "UCF101",
+             "imagenetv2": "ImageNetV2", "imagenet_sketch": "ImageNetSketch", "imagenet_a": "ImageNetA",
+             "imagenet_r": "ImageNetR"}  # fmt: skip
+    facts = yaml.safe_load((DATA / "template_groups.yaml").read_text())
+    assert {names[k]: v for k, v in facts.items()} == {k: GROUPS[k] for k in names.values()}
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_every_template_token_for_token(template):
+    for name in NAMES:
+        if name.endswith("?") and not template.endswith("{}.") and "{}," in template:
+            continue  # refused, see below
+        assert assembled(template, name) == tokenized(template.format(clean_classname(name))), (template, name)
+
+
+@pytest.mark.parametrize("dataset", sorted(GROUPS))
+def test_a_plan_spells_the_sentences(dataset, tiny_clip):
+    """The plan's rows, looked up in the bank, are the embeddings of the tokenised sentence, position by position."""
+    firsts = [group[0] for group in GROUPS[dataset]]
+    names = NAMES[:6]
+    prompts = SoftPrompts(firsts, names, tiny_clip.token_embedding)
+    bank = prompts.plan.bank(tiny_clip.token_embedding, prompts.vectors())
+    rows = prompts.plan.whole_prompts()
+    for n, (template, name) in enumerate((t, c) for t in firsts for c in names):
+        ids = tokenized(template.format(name))
+        assert len(ids) == prompts.plan.length_N[n]
+        expected = tiny_clip.token_embedding.weight[ids]
+        assert (bank[rows[n, : len(ids)]] == expected).all(), (template, name)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(TEMPLATES), st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), min_size=1, max_size=12))
+def test_any_name_is_exact_or_refused(template, name):
+    try:
+        got = assembled(template, name)
+    except ValueError as error:
+        assert "rename the class" in str(error) or "at most 77" in str(error)
+        return
+    assert got == tokenized(template.format(clean_classname(name)))
+
+
+def test_a_name_that_runs_into_the_template_is_refused():
+    with pytest.raises(ValueError, match=r'class "dahlia\?" token by token'):
+        tokenize_prompt("a photo of a {}, a type of flower.", "dahlia?")
+
+
+def test_a_template_without_place_for_the_name():
+    with pytest.raises(ValueError, match='template "a photo." needs exactly one'):
+        tokenize_prompt("a photo.", "cat")
+
+
+def test_too_long_names_template_and_class():
+    with pytest.raises(ValueError, match=r'template "a {}." with class "cat cat.*" has 83 tokens'):
+        tokenize_prompt("a {}.", "cat " * 79)

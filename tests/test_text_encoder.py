@@ -1,0 +1,142 @@
+"""The fast text encoder against the plain one, and the plain one against CLIP's own encode_text."""
+
+import clip
+import pytest
+import torch
+from conftest import in_double
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+from trainers.parts.backbone import build_model
+from trainers.parts.prompts import EOT, SOS, PromptPlan, SoftPrompts, clean_classname, encode, hard_plan, learned
+from trainers.parts.text_encoder import TextEncoder
+
+TEMPLATES = ["a photo of a {}.", "{} texture.", "itap of the {}, a type of flower.", "a {}", "{}"]
+NAMES = ["cat", "air_plane", "golden retriever", "2012 Tesla Model S", "ox"]
+
+
+def features_and_gradients(model, templates, names, mode, chunk=0):
+    prompts = SoftPrompts(templates, names, model.token_embedding)
+    prompts.to(model.positional_embedding.dtype)
+    with torch.no_grad():
+        for p in prompts.parameters():
+            p.add_(torch.linspace(-0.02, 0.03, p.numel(), dtype=p.dtype).view(p.shape))
+    features = TextEncoder(model, mode, chunk)(prompts.plan, prompts.vectors())
+    unit = nn.functional.normalize(features, dim=-1)
+    weights = torch.sin(torch.arange(unit.numel(), dtype=unit.dtype)).view(unit.shape)
+    used = [p for p in prompts.parameters() if p.numel()]
+    return unit.detach(), torch.autograd.grad((unit * weights).sum(), used)
+
+
+@pytest.mark.parametrize("mode", ["plain", "fast"])
+@pytest.mark.parametrize("chunk", [0, 1, 3, 5, 12])
+def test_hard_prompts_are_what_clip_encodes(tiny_clip, mode, chunk):
+    expected = torch.stack(
+        [tiny_clip.encode_text(clip.tokenize([t.format(clean_classname(n)) for n in NAMES])) for t in TEMPLATES]
+    )
+    with torch.no_grad():
+        got = TextEncoder(tiny_clip, mode, chunk)(hard_plan(TEMPLATES, NAMES))
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("chunk", [0, 1, 4, 5, 10])
+def test_fast_equals_plain_in_double_precision(tiny_clip, chunk):
+    model = in_double(tiny_clip)
+    plain, plain_grads = features_and_gradients(model, TEMPLATES, NAMES, "plain")
+    fast, fast_grads = features_and_gradients(model, TEMPLATES, NAMES, "fast", chunk)
+    torch.testing.assert_close(fast, plain, rtol=0, atol=1e-12)
+    for a, b in zip(fast_grads, plain_grads, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10 * float(b.abs().max()))
+
+
+def test_fast_equals_plain_in_single_precision(tiny_clip):
+    plain, plain_grads = features_and_gradients(tiny_clip, TEMPLATES, NAMES, "plain")
+    fast, fast_grads = features_and_gradients(tiny_clip, TEMPLATES, NAMES, "fast")
+    torch.testing.assert_close(fast, plain, rtol=0, atol=1e-5)
+    for a, b in zip(fast_grads, plain_grads, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=2e-5 * float(b.abs().max()))
+
+
+def test_bfloat16_follows_single_precision(tiny_clip):
+    plan = hard_plan(TEMPLATES, NAMES)
+    with torch.no_grad():
+        expected = TextEncoder(tiny_clip)(plan)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            got = TextEncoder(tiny_clip)(plan).float()
+    assert nn.functional.cosine_similarity(got, expected, dim=-1).min() > 0.999
+
+
+lengths = st.integers(0, 4)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    groups=st.lists(st.tuples(lengths, lengths), min_size=1, max_size=3),
+    names=st.lists(st.integers(1, 6), min_size=1, max_size=4),
+    chunk=st.integers(0, 8),
+)
+def test_any_layout_of_learned_and_fixed_tokens(tiny_clip_double, groups, names, chunk):
+    """Random numbers of learned tokens before and after, class counts and name lengths."""
+    model = tiny_clip_double
+    sos, eot, word = encode(SOS), encode(EOT), encode("cat")
+    prefixes, tails, k = [], [], 0
+    for before, after in groups:
+        prefixes.append(sos + [learned(k + i) for i in range(before)])
+        k += before
+        own = [learned(k + i) for i in range(after)]
+        k += after
+        tails.append([word * n + own + eot for n in names])
+    vectors = torch.randn(k, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(k)).requires_grad_()
+    plan = PromptPlan(prefixes, tails)
+    plain = TextEncoder(model, "plain")(plan, vectors)
+    fast = TextEncoder(model, "fast", chunk)(plan, vectors)
+    torch.testing.assert_close(fast, plain, rtol=1e-9, atol=1e-11)
+    if k:
+        (a,) = torch.autograd.grad(fast.square().sum(), vectors)
+        (b,) = torch.autograd.grad(plain.square().sum(), vectors)
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-9 * max(1.0, float(b.abs().max())))
+
+
+@pytest.fixture(scope="module")
+def tiny_clip_double():
+    from conftest import golden_state
+
+    return in_double(build_model(golden_state()).float().eval().requires_grad_(False))
+
+
+def test_longest_prompt_fits_and_a_longer_one_is_refused(tiny_clip):
+    sos, eot, word = encode(SOS), encode(EOT), encode("cat")
+    plan = PromptPlan([sos], [[word * 75 + eot]])
+    with torch.no_grad():
+        torch.testing.assert_close(TextEncoder(tiny_clip)(plan), TextEncoder(tiny_clip, "plain")(plan), rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="78 tokens, but CLIP reads at most 77"):
+        PromptPlan([sos], [[word * 76 + eot]])
+
+
+def test_memory_budget_cuts_the_work_and_is_kept(tiny_clip):
+    prompts = SoftPrompts(TEMPLATES, NAMES, tiny_clip.token_embedding)
+    encoder = TextEncoder(tiny_clip, memory_budget=10**6)
+    encoder(prompts.plan, prompts.vectors())
+    first = encoder.chunk
+    assert 1 <= first < len(TEMPLATES) * len(NAMES)
+    encoder.memory_budget = 10**12
+    encoder(prompts.plan, prompts.vectors())
+    assert encoder.chunk == first
+
+
+def test_a_patched_tower_is_computed_as_it_is(tiny_clip):
+    """A hook on attention (as adapters use) must be obeyed, so the fast path stands aside."""
+    plan = hard_plan(TEMPLATES, NAMES)
+    block = tiny_clip.transformer.resblocks[0]
+    with torch.no_grad():
+        before = TextEncoder(tiny_clip)(plan)
+        handle = block.attn.register_forward_hook(lambda m, i, out: (out[0] * 0.5, out[1]))
+        patched, expected = TextEncoder(tiny_clip)(plan), TextEncoder(tiny_clip, "plain")(plan)
+        handle.remove()
+    assert torch.equal(patched, expected)
+    assert not torch.allclose(patched, before)
+
+
+def test_unknown_mode():
+    with pytest.raises(ValueError, match='use "fast" or "plain"'):
+        TextEncoder(nn.Module(), "quick")

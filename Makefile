@@ -10,7 +10,7 @@ demo: $(VENV)/.installed
 	@$(PY) scripts/demo.py
 
 test: $(VENV)/.installed-dev lint
-	$(PY) -m pytest
+	$(PY) -m pytest --numprocesses auto
 
 lint: $(VENV)/.installed-dev
 	$(PY) -m ruff check .

@@ -42,7 +42,8 @@ class ImageNet(FewShotDataset):
     def read(self, cfg: CfgNode) -> tuple[Items, Items, Items]:
         names = read_classnames(self)
         train, test = (
-            read_folders(self.require(os.path.join(self.dataset_dir, "images", part)), names) for part in ("train", "val")
+            read_folders(self.require(os.path.join(self.dataset_dir, "images", part)), names)
+            for part in ("train", "val")
         )
         return train, [], test
 

@@ -54,7 +54,9 @@ def test_few_shot_draws_are_upstreams(golden_root, draw):
         assert dataset.num_classes == draw["num_classes"]
 
 
-@pytest.mark.parametrize("run", json.loads((DATA / "lr.json").read_text())["runs"], ids=lambda r: f"{r['lr_scheduler']}-{r['max_epoch']}")
+@pytest.mark.parametrize(
+    "run", json.loads((DATA / "lr.json").read_text())["runs"], ids=lambda r: f"{r['lr_scheduler']}-{r['max_epoch']}"
+)
 def test_learning_rates_are_upstreams(run):
     c = get_cfg_default().OPTIM
     c.NAME, c.LR, c.MAX_EPOCH, c.WARMUP_EPOCH = "sgd", run["lr"], run["max_epoch"], run["warmup_epoch"]

@@ -8,7 +8,11 @@ from trainers.mocoop import MixtureCLIP
 from trainers.parts.losses import gate_target, soft_cross_entropy, text_to_text_loss, with_noise
 from trainers.parts.mixture import mixed_logits, mixture_weights
 
-GROUPS = [["a photo of a {}."], ["{} texture."], ["a low resolution photo of the {}, blurred.", "a pixelated photo of a {}."]]
+GROUPS = [
+    ["a photo of a {}."],
+    ["{} texture."],
+    ["a low resolution photo of the {}, blurred.", "a pixelated photo of a {}."],
+]
 NAMES = ["cat", "air_plane", "golden retriever"]
 
 
@@ -169,7 +173,7 @@ class TestCache:
 
     @pytest.fixture
     def model(self, tiny_clip):
-        model = perturbed(MixtureCLIP(tiny_clip, NAMES, GROUPS)).eval()
+        model = perturbed(MixtureCLIP(tiny_clip, NAMES, GROUPS, top_k=3)).eval()
         self.calls = 0
         encode = model.text_encoder.forward
 

@@ -65,7 +65,10 @@ def test_a_plan_spells_the_sentences(dataset, tiny_clip):
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.sampled_from(TEMPLATES), st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), min_size=1, max_size=12))
+@given(
+    st.sampled_from(TEMPLATES),
+    st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), min_size=1, max_size=12),
+)
 def test_any_name_is_exact_or_refused(template, name):
     try:
         got = assembled(template, name)

@@ -108,7 +108,9 @@ def test_longest_prompt_fits_and_a_longer_one_is_refused(tiny_clip):
     sos, eot, word = encode(SOS), encode(EOT), encode("cat")
     plan = PromptPlan([sos], [[word * 75 + eot]])
     with torch.no_grad():
-        torch.testing.assert_close(TextEncoder(tiny_clip)(plan), TextEncoder(tiny_clip, "plain")(plan), rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            TextEncoder(tiny_clip)(plan), TextEncoder(tiny_clip, "plain")(plan), rtol=0, atol=1e-5
+        )
     with pytest.raises(ValueError, match="78 tokens, but CLIP reads at most 77"):
         PromptPlan([sos], [[word * 76 + eot]])
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from .checkpoints import write_atomically
+from . import checkpoints
 
 # Settings that change where, how fast or how loudly a run goes, but not what comes out of it.
 _IMMATERIAL = (
@@ -82,16 +82,16 @@ class RunFolder:
             yield
 
     def claim(self, settings: dict[str, Any]) -> None:
-        """Notes the configuration, or refuses when the folder belongs to another one."""
+        """Notes the configuration, or refuses when the folder holds checkpoints or results of another one."""
         file = self.path / "config.json"
-        if file.is_file():
+        if file.is_file() and (self.results_file.is_file() or checkpoints.latest(self.path)):
             theirs = json.loads(file.read_text())
             if theirs != json.loads(json.dumps(settings)):
                 keys = sorted(k for k in theirs.keys() | settings.keys() if theirs.get(k) != settings.get(k))
                 shown = "; ".join(f"{k} was {theirs.get(k)!r}, now {settings.get(k)!r}" for k in keys[:5])
                 raise ValueError(f"{self.path} holds a run with other settings ({shown}): choose another --output-dir")
             return
-        write_atomically(file, json.dumps(settings, indent=1, sort_keys=True).encode())
+        checkpoints.write_atomically(file, json.dumps(settings, indent=1, sort_keys=True).encode())
 
     def finish(self, results: dict[str, Any]) -> None:
-        write_atomically(self.results_file, json.dumps(results, indent=1).encode())
+        checkpoints.write_atomically(self.results_file, json.dumps(results, indent=1).encode())

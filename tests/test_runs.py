@@ -1,0 +1,301 @@
+"""Whole runs of train.py on a miniature benchmark and the golden CLIP: results, checkpoints, resuming, bad input."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import CLASSES, ROOT, run_train
+
+from trainers import checkpoints
+
+TRAINED = ["MoCoOp", "CoOp", "CoCoOp", "LASP"]
+
+
+def arguments(root, clip_file, out, trainer="MoCoOp", *extra):
+    config = {"ZeroshotCLIP2": "ZeroshotCLIP", "LinearProbe": "ZeroshotCLIP"}.get(trainer, trainer)
+    return [
+        "--root", root, "--seed", 1, "--trainer", trainer, "--dataset-config-file", "configs/datasets/caltech101.yaml",
+        "--config-file", f"configs/trainers/{config}/small.yaml", "--backbone", clip_file, "--output-dir", out,
+        *extra, "DATASET.NUM_SHOTS", 4, "OPTIM.MAX_EPOCH", 2, "DATALOADER.TRAIN_X.BATCH_SIZE", 8,
+        "DATALOADER.NUM_WORKERS", 0, "TRAIN.PRINT_FREQ", 1,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def finished(mini_root, tiny_clip_file, tmp_path_factory):
+    """A finished run of every method, base classes only: {trainer: (folder, completed process)}."""
+    done = {}
+    for trainer in TRAINED:
+        out = tmp_path_factory.mktemp("runs") / trainer
+        words = arguments(mini_root, tiny_clip_file, out, trainer)
+        done[trainer] = out, run_train(*words, "DATASET.SUBSAMPLE_CLASSES", "base")
+    return done
+
+
+@pytest.mark.parametrize("trainer", TRAINED)
+def test_a_run_leaves_log_results_and_a_small_checkpoint(finished, trainer):
+    out, process = finished[trainer]
+    assert process.returncode == 0, process.stderr
+    assert process.stderr.count("Warning") == 0
+    log = (out / "log.txt").read_text()
+    for line in ("epoch [2/2] batch [1/1] time ", "Checkpoint saved to ", "Finish training", "Evaluate on the *test* set",
+                 "=> result", "* total: 12", "* accuracy: ", "* macro_f1: ", "Elapsed: 0:0", "Dassl: compat/dassl"):  # fmt: skip
+        assert line in log, line
+    results = json.loads((out / "results.json").read_text())
+    assert results["accuracy"] + results["error_rate"] == pytest.approx(100)
+    assert (results["trainer"], results["dataset"], results["seed"], results["shots"]) == (trainer, "Caltech101", 1, 4)
+    assert f"* accuracy: {results['accuracy']:.1f}%" in log
+    assert (out / "prompt_learner" / "checkpoint").read_text() == "model.pth.tar-2\n"
+    file = out / "prompt_learner" / "model.pth.tar-2"
+    assert file.stat().st_size < 2**20
+    state = checkpoints.load(file)
+    assert {k.split(".")[0] for k in state["state_dict"]} <= {
+        "ctx", "meta_net", "prompt_learner", "prompts", "correction", "router", "image_encoder",
+    }  # fmt: skip
+    assert list((out / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("trainer", TRAINED)
+def test_base_model_is_tested_on_new_classes(finished, trainer, mini_root, tiny_clip_file, tmp_path):
+    base, _ = finished[trainer]
+    words = arguments(mini_root, tiny_clip_file, tmp_path, trainer, "--model-dir", base, "--eval-only")
+    process = run_train(*words, "DATASET.SUBSAMPLE_CLASSES", "new")
+    assert process.returncode == 0, process.stderr
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["n_classes"] == 3
+    assert results["subsample_classes"] == "new"
+
+
+def test_a_finished_run_is_not_done_again(finished, mini_root, tiny_clip_file):
+    out, _ = finished["MoCoOp"]
+    before = (out / "results.json").stat().st_mtime_ns
+    process = run_train(*arguments(mini_root, tiny_clip_file, out), "DATASET.SUBSAMPLE_CLASSES", "base")
+    assert process.returncode == 0
+    assert "is finished already" in process.stdout
+    assert (out / "results.json").stat().st_mtime_ns == before
+
+
+def test_another_configuration_is_refused_in_the_same_folder(finished, mini_root, tiny_clip_file):
+    out, _ = finished["MoCoOp"]
+    process = run_train(
+        *arguments(mini_root, tiny_clip_file, out), "DATASET.SUBSAMPLE_CLASSES", "base", "OPTIM.LR", 0.5
+    )
+    assert process.returncode == 1
+    assert "OPTIM.LR was 0.1, now 0.5" in process.stderr
+
+
+@pytest.mark.parametrize("trainer", ["ZeroshotCLIP", "ZeroshotCLIP2", "LinearProbe"])
+def test_methods_without_training(mini_root, tiny_clip_file, tmp_path, trainer):
+    process = run_train(*arguments(mini_root, tiny_clip_file, tmp_path, trainer))
+    assert process.returncode == 0, process.stderr
+    assert json.loads((tmp_path / "results.json").read_text())["n_classes"] == 6
+    if trainer == "LinearProbe":  # colours tell the classes apart, even to a random CLIP
+        assert json.loads((tmp_path / "results.json").read_text())["accuracy"] > 90
+
+
+def test_text_loss_scores_all_class_names_with_the_base_classes_first(finished):
+    log = (finished["MoCoOp"][0] / "log.txt").read_text()
+    assert "5 soft prompts; the text loss scores 6 class names" in log
+    state = checkpoints.load(finished["MoCoOp"][0] / "prompt_learner" / "model.pth.tar-2")
+    assert state["identity"]["classnames"] == CLASSES[:3]
+    assert state["identity"]["text_classes"] == "all"
+
+
+def test_a_checkpoint_keeps_its_template_groups(finished, mini_root, tiny_clip_file, tmp_path):
+    """Evaluated under another dataset's groups, the model uses those it was trained with."""
+    base, _ = finished["MoCoOp"]
+    words = arguments(mini_root, tiny_clip_file, tmp_path, "MoCoOp", "--model-dir", base, "--eval-only")
+    groups = "[['a {}.'],['one {}.']]"
+    process = run_train(*words, "DATASET.SUBSAMPLE_CLASSES", "new", "TRAINER.MOCOOP.TEMPLATE_GROUPS", groups)
+    assert process.returncode == 0, process.stderr
+    assert "2 soft prompts" in process.stdout
+    assert process.stdout.rindex("5 soft prompts") > process.stdout.rindex("2 soft prompts")
+
+
+def fails(process, *words):
+    assert process.returncode != 0
+    last = process.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: "), process.stderr
+    assert "Traceback" not in process.stderr, process.stderr
+    for word in words:
+        assert word in last, (word, last)
+
+
+class TestBadInput:
+    """Each ends with one clear message, a non-zero status, and nothing half-written."""
+
+    @pytest.fixture
+    def root(self, mini_root, tmp_path):
+        shutil.copytree(
+            mini_root / "caltech-101", tmp_path / "data" / "caltech-101", ignore=lambda d, f: {"split_fewshot"} & {*f}
+        )
+        return tmp_path / "data"
+
+    @pytest.fixture
+    def words(self, root, tiny_clip_file, tmp_path):
+        return arguments(root, tiny_clip_file, tmp_path / "out")
+
+    @pytest.fixture(autouse=True)
+    def nothing_half_written(self, tmp_path):
+        yield
+        assert not list(tmp_path.rglob("*.partial"))
+        assert not (tmp_path / "out" / "results.json").exists()
+        assert not list(tmp_path.rglob("model.pth.tar-2"))
+
+    def test_missing_dataset(self, words, root):
+        shutil.rmtree(root / "caltech-101")
+        fails(run_train(*words), "101_ObjectCategories is missing", "python scripts/prepare_data.py caltech101 --root")
+
+    def test_missing_split_file(self, words, root):
+        (root / "caltech-101" / "split_zhou_Caltech101.json").unlink()
+        fails(run_train(*words), "split_zhou_Caltech101.json is missing", "prepare_data.py caltech101")
+
+    def test_damaged_split_file(self, words, root):
+        (root / "caltech-101" / "split_zhou_Caltech101.json").write_text('{"train": [[1, 2]]}')
+        fails(run_train(*words), "split_zhou_Caltech101.json is no split file")
+
+    @pytest.mark.parametrize("workers", [0, 1])
+    def test_missing_image(self, words, root, workers):
+        for image in (root / "caltech-101" / "101_ObjectCategories" / "ant").glob("test_*.jpg"):
+            image.unlink()
+        process = run_train(*words, "DATALOADER.NUM_WORKERS", workers, "OPTIM.MAX_EPOCH", 0)
+        fails(process, 'ant/test_0.jpg (class "ant") is missing')
+
+    @pytest.mark.parametrize("cache", [0, 100])
+    def test_corrupt_image(self, words, root, cache):
+        for image in (root / "caltech-101" / "101_ObjectCategories" / "bass").glob("train_*.jpg"):
+            image.write_bytes(image.read_bytes()[:200])
+        fails(run_train(*words, "DATALOADER.CACHE_MB", cache), '(class "bass") cannot be decoded')
+
+    def test_unknown_trainer(self, words):
+        fails(
+            run_train(*["MoCoOpp" if w == "MoCoOp" else w for w in words]),
+            '"MoCoOpp" is unknown',
+            'did you mean "MoCoOp"',
+        )
+
+    def test_unknown_dataset(self, words):
+        fails(run_train(*words, "DATASET.NAME", "Caltech11"), 'did you mean "Caltech101"')
+
+    def test_unknown_key(self, words):
+        fails(
+            run_train(*words, "TRAINER.MOCOOP.TOPK", 3), '"TRAINER.MOCOOP.TOPK"', 'did you mean "TRAINER.MOCOOP.TOP_K"'
+        )
+
+    def test_unknown_config_file(self, words):
+        changed = ["configs/trainers/MoCoOp/smal.yaml" if str(w).endswith("small.yaml") else w for w in words]
+        fails(run_train(*changed), "no config file", 'did you mean "small.yaml"')
+
+    def test_key_without_value(self, words):
+        fails(run_train(*words, "OPTIM.LR"), '"OPTIM.LR" stands alone')
+
+    def test_wrong_type(self, words):
+        fails(run_train(*words, "OPTIM.MAX_EPOCH", "many"), "OPTIM.MAX_EPOCH")
+
+    def test_template_without_place(self, words):
+        fails(
+            run_train(*words, "TRAINER.MOCOOP.TEMPLATE_GROUPS", "[['a photo.']]"),
+            'template "a photo."',
+            "exactly one {}",
+        )
+
+    def test_template_too_long(self, words):
+        long = "very " * 80
+        fails(
+            run_train(*words, "TRAINER.MOCOOP.TEMPLATE_GROUPS", f"[['a {long}{{}}.']]"),
+            'class "accordion" has',
+            "at most 77",
+        )
+
+    def test_unknown_backbone(self, words):
+        fails(
+            run_train(*words, "MODEL.BACKBONE.NAME", "ViT-B/17"), '"ViT-B/17", which is neither a file nor', "ViT-B/16"
+        )
+
+    def test_backbone_that_is_no_clip(self, words, tmp_path):
+        (tmp_path / "x.pt").write_bytes(b"nothing")
+        fails(run_train(*words, "MODEL.BACKBONE.NAME", tmp_path / "x.pt"), "is no CLIP")
+        torch.save({"weight": torch.ones(1)}, tmp_path / "y.pt")
+        fails(run_train(*words, "MODEL.BACKBONE.NAME", tmp_path / "y.pt"), "is no CLIP in OpenAI's layout")
+
+    def test_input_size(self, words):
+        fails(run_train(*words, "INPUT.SIZE", "(224, 224)"), "INPUT.SIZE is (224, 224)", "takes 32 x 32 pixels")
+
+    def test_nothing_to_evaluate(self, words, tmp_path):
+        fails(run_train(*words[:-10], "--eval-only", *words[-10:]), "--model-dir")
+        fails(run_train(*words[:-10], "--eval-only", "--model-dir", tmp_path / "no", *words[-10:]), "no checkpoint at")
+
+    def test_checkpoint_that_does_not_fit(self, words, finished, tmp_path):
+        folder = tmp_path / "trained" / "prompt_learner"
+        shutil.copytree(finished["MoCoOp"][0] / "prompt_learner", folder)
+        path = folder / "model.pth.tar-2"
+        state = torch.load(path, weights_only=True)
+        state["state_dict"]["router.weight"] = torch.zeros(2, 64)
+        del state["state_dict"]["correction"]
+        checkpoints.save(path, state)
+        process = run_train(*words[:-10], "--eval-only", "--model-dir", folder.parent, *words[-10:])
+        fails(process, "correction is missing", "router.weight is (2, 64), but should be (5, 64)")
+        folder.joinpath("model.pth.tar-2").unlink()
+
+    @pytest.mark.parametrize(
+        ("harm", "message"),
+        [("cut", "truncated"), ("flip", "digest"), ("code", "holds code"), ("other", "no checkpoint")],
+    )
+    def test_harmed_checkpoint(self, words, finished, tmp_path, harm, message):
+        folder = tmp_path / "trained" / "prompt_learner"
+        shutil.copytree(finished["MoCoOp"][0] / "prompt_learner", folder)
+        path = folder / "model.pth.tar-2"
+        if harm == "cut":
+            path.write_bytes(path.read_bytes()[:-500])
+        elif harm == "flip":
+            state = torch.load(path, weights_only=True)
+            state["state_dict"]["correction"] += 1
+            torch.save(state, path)
+        elif harm == "code":
+            torch.save({"state_dict": {}, "x": Dangerous()}, path)
+        else:
+            torch.save([1, 2], path)
+        process = run_train(*words[:-10], "--eval-only", "--model-dir", folder.parent, *words[-10:])
+        fails(process, message)
+        assert "Dangerous was run" not in process.stdout + process.stderr
+        path.unlink()
+
+    def test_another_backbones_checkpoint(self, words, finished, tmp_path):
+        other = tmp_path / "other.pt"
+        state = torch.load(words[words.index("--backbone") + 1], weights_only=True)
+        torch.save(state | {"logit_scale": state["logit_scale"] + 1}, other)
+        changed = [other if previous == "--backbone" else w for previous, w in zip([None, *words], words, strict=False)]
+        process = run_train(*changed[:-10], "--eval-only", "--model-dir", finished["MoCoOp"][0], *changed[-10:])
+        fails(process, "belongs to something else: backbone_sha256")
+
+
+class Dangerous:
+    def __reduce__(self):
+        return print, ("Dangerous was run",)
+
+
+def test_seed_is_drawn_when_none_is_given(mini_root, tiny_clip_file, tmp_path):
+    words = arguments(mini_root, tiny_clip_file, tmp_path, "ZeroshotCLIP")
+    words[words.index("--seed") + 1] = -1
+    process = run_train(*words)
+    assert process.returncode == 0, process.stderr
+    seed = json.loads((tmp_path / "results.json").read_text())["seed"]
+    assert f"No seed was given; drew {seed}" in process.stdout
+
+
+def test_fewer_pictures_than_shots(mini_root, tiny_clip_file, tmp_path):
+    words = arguments(mini_root, tiny_clip_file, tmp_path, "ZeroshotCLIP")
+    words[words.index("DATASET.NUM_SHOTS") + 1] = 50
+    process = run_train(*words)
+    assert process.returncode == 0, process.stderr
+    assert "6 classes have fewer than 50 training pictures and give all they have" in process.stdout
+
+
+def test_help_is_quick_to_import():
+    code = "import sys; sys.argv = ['train.py', '--help']; import runpy\ntry:\n runpy.run_path('train.py', run_name='__main__')\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert "--eval-only" in process.stdout

@@ -282,13 +282,14 @@ def gaps(tree: Tree) -> list[str]:
         groups[r.protocol, r.method, r.config, r.source][(*place, r.part)].add(r.seed)
         if r.protocol == "base2new":
             groups[r.protocol, r.method, r.config, r.source][(*place, "new" if r.part == "base" else "base")] |= set()
-        examples[r.protocol, r.method, r.config, r.source, *place] = r
+        examples[(r.protocol, r.method, r.config, r.source), place] = r
     for key, places in groups.items():
         seeds = set().union(*places.values())
         for place, present in places.items():
-            example = examples[(*key, *place[:2])]
+            dataset, shots, *_ = place
+            example = examples[key, (dataset, shots)]
             for seed in sorted(seeds - present):
-                what = f"{key[1]} {place[0]} {place[1]} shots {place[2]} seed {seed}".replace("  ", " ")
+                what = f"{key[1]} {dataset} {shots} shots {place[-1]} seed {seed}".replace("  ", " ")
                 lines.append(f"missing: {what}  ->  {_command(example, seed)}")
     return lines
 

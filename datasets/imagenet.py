@@ -17,7 +17,7 @@ def read_classnames(dataset: FewShotDataset) -> dict[str, str]:
         pairs = [line.strip().split(" ", 1) for line in file if line.strip()]
     if any(len(pair) != 2 for pair in pairs):
         raise ValueError(f'{path} is no list of class names: expected lines like "n01440764 tench"')
-    return {folder: name for folder, name in pairs}
+    return dict(pairs)
 
 
 def read_folders(folder: str, names: dict[str, str]) -> Items:

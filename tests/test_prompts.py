@@ -6,6 +6,7 @@ import yaml
 from conftest import DATA, ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from trainers.parts.prompts import EOT, SOS, SoftPrompts, clean_classname, encode, tokenize_prompt
 
 GROUPS = yaml.safe_load((ROOT / "configs" / "templates" / "template_groups.yaml").read_text())
@@ -73,7 +74,8 @@ def test_any_name_is_exact_or_refused(template, name):
     try:
         got = assembled(template, name)
     except ValueError as error:
-        assert "rename the class" in str(error) or "at most 77" in str(error)
+        if "rename the class" not in str(error) and "at most 77" not in str(error):
+            raise
         return
     assert got == tokenized(template.format(clean_classname(name)))
 
@@ -84,7 +86,7 @@ def test_a_name_that_runs_into_the_template_is_refused():
 
 
 def test_a_template_without_place_for_the_name():
-    with pytest.raises(ValueError, match='template "a photo." needs exactly one'):
+    with pytest.raises(ValueError, match=r'template "a photo\." needs exactly one'):
         tokenize_prompt("a photo.", "cat")
 
 

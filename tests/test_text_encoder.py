@@ -7,6 +7,7 @@ from conftest import in_double
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
+
 from trainers.parts.backbone import build_model
 from trainers.parts.prompts import EOT, SOS, PromptPlan, SoftPrompts, clean_classname, encode, hard_plan, learned
 from trainers.parts.text_encoder import TextEncoder

@@ -30,6 +30,7 @@ TITLES = {
     "base2new": "Base-to-new",
     "xd": "Cross-dataset",
     "dg": "Domain generalisation",
+    "ablation": "Ablation of MoCoOp: few-shot",
 }
 METHOD_ORDER = ["ZeroshotCLIP", "ZeroshotCLIP2", "LinearProbe", "CoOp", "CoCoOp", "LASP", "MoCoOp"]
 SCRIPTS = {"ZeroshotCLIP": "zsclip", "LinearProbe": "linear_probe", "CoOp": "coop", "CoCoOp": "cocoop", "LASP": "lasp",
@@ -188,6 +189,20 @@ def transfer_table(runs: list[Run], metric: str, protocol: str) -> Table:
     return Table(title, ["target", *names.values()], rows, [list(range(len(names)))])
 
 
+def ablation_table(runs: list[Run], metric: str) -> Table:
+    """What was changed down, datasets across."""
+    datasets = _ordered(r.dataset for r in runs)
+    changes = sorted({r.part for r in runs}, key=lambda part: (part != "full", part))
+    rows = [
+        ([part], [_cell((r for r in runs if (r.part, r.dataset) == (part, d)), metric) for d in datasets])
+        for part in changes
+    ]
+    shots = ", ".join(map(str, sorted({r.shots for r in runs})))
+    return Table(
+        f"{TITLES['ablation']}, {shots} shots", ["change", *datasets], rows, [[j] for j in range(len(datasets))]
+    )
+
+
 def tables(runs: list[Run], metric: str) -> list[Table]:
     """One table per protocol (and source) that has finished runs."""
     found = []
@@ -199,6 +214,8 @@ def tables(runs: list[Run], metric: str) -> list[Table]:
             found.append(few_shot_table(own, metric))
         elif protocol == "base2new":
             found.append(base_to_new_table(own, metric))
+        elif protocol == "ablation":
+            found.append(ablation_table(own, metric))
         else:
             for source in _ordered(r.source for r in own):
                 found.append(transfer_table([r for r in own if r.source == source], metric, protocol))
@@ -296,9 +313,10 @@ def gaps(tree: Tree) -> list[str]:
 
 def _command(run: Run, seed: int | None = None) -> str:
     folder = SCRIPTS.get(run.method, run.method.lower())
-    script = {"fewshot": "main", "base2new": "base2new", "xd": "xd", "dg": "dg"}[run.protocol]
+    script = {"fewshot": "main", "base2new": "base2new", "xd": "xd", "dg": "dg", "ablation": "ablation"}[run.protocol]
     seed = run.seed if seed is None else seed
-    words = {"fewshot": f"{run.dataset} {run.shots}", "base2new": run.dataset}.get(run.protocol, run.source)
+    shots_too = f"{run.dataset} {run.shots}"
+    words = {"fewshot": shots_too, "ablation": shots_too, "base2new": run.dataset}.get(run.protocol, run.source)
     shots = f" SHOTS={run.shots}" if run.shots != 16 and run.protocol != "fewshot" else ""
     return f"SEEDS={seed}{shots} bash scripts/{folder}/{script}.sh {words}"
 

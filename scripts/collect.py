@@ -20,7 +20,7 @@ REGISTRY_NAMES = {
 }  # fmt: skip
 DATASETS = list(REGISTRY_NAMES.values())
 VARIANTS = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")
-PROTOCOLS = ("fewshot", "base2new", "xd", "dg")
+PROTOCOLS = ("fewshot", "base2new", "xd", "dg", "ablation")
 _LARGEST_READ = 2**20  # bytes from either end of a log
 
 _METRIC = re.compile(r"^\* (accuracy|error|macro_f1): ([0-9.eE+-]+)%", re.MULTILINE)
@@ -180,6 +180,8 @@ def _protocol(parts: tuple[str, ...], dataset: str) -> tuple[str, str, str]:
             source = next((p[5:] for p in below if p.startswith("from_")), "imagenet")
             style = next((p[5:] for p in below if p.startswith("test_")), "")
             return protocol, style or dataset, source
+    if "ablation" in parts[:-1]:
+        return "ablation", parts[parts.index("ablation") + 1], ""
     if "evaluation" in parts:
         return ("dg" if dataset in VARIANTS else "xd"), dataset, "imagenet"
     return "fewshot", "", ""

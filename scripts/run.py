@@ -4,6 +4,7 @@
     python scripts/run.py mocoop base2new [dataset [seed]] train on base classes, test on base and new
     python scripts/run.py mocoop xd [source [targets ...]] train on the source, test on other datasets
     python scripts/run.py mocoop dg [source [targets ...]] train on the source, test on its variants
+    python scripts/run.py mocoop ablation demo 16          few-shot, each part of the method changed in turn
 
 Environment (each also an option): DATA (data), OUTPUT (output), SEEDS ("1 2 3"), SHOTS (16), CFG (the recipe's),
 JOBS (runs at a time, 1), GPUS ("0,1": one process per device). Further settings go to every run, as in
@@ -35,6 +36,18 @@ BENCHMARKS = ["imagenet", "caltech101", "oxford_pets", "stanford_cars", "oxford_
 VARIANTS = ["imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r"]
 STYLES_SEEN = ["clean", "bright", "large", "small", "many"]
 STYLES_UNSEEN = ["pixelated", "blurry", "dark", "cropped", "sketch"]
+
+ABLATIONS = {
+    "full": [],
+    "uniform_router": ["TRAINER.MOCOOP.ROUTER", "uniform"],
+    "no_gate_loss": ["TRAINER.MOCOOP.GATE_LOSS_WEIGHT", "0.0"],
+    "no_text_loss": ["TRAINER.MOCOOP.TEXT_LOSS_WEIGHT", "0.0"],
+    "no_visual_ln": ["TRAINER.MOCOOP.TRAIN_VISUAL_LN", "False"],
+    "top_1": ["TRAINER.MOCOOP.TOP_K", "1"],
+    "top_all": ["TRAINER.MOCOOP.TOP_K", "1000"],
+    "class_mean_gate": ["TRAINER.MOCOOP.GATE_TARGET", "class_mean"],
+    "text_scale_clip": ["TRAINER.MOCOOP.TEXT_LOGIT_SCALE", "clip"],
+}
 
 
 @dataclass
@@ -146,6 +159,13 @@ def plan_runs(plan: Plan, positional: list[str]) -> list[Run]:
         plan.shots = int(positional[1]) if len(positional) > 1 else plan.shots
         plan.config = positional[2] if len(positional) > 2 else plan.config
         return plan.few_shot(BENCHMARKS if positional[0] == "all" else [positional[0]])
+    if plan.protocol == "ablation":
+        if plan.trainer != "MoCoOp":
+            raise ValueError("the ablation takes MoCoOp apart: bash scripts/mocoop/ablation.sh demo 16")
+        dataset = positional[0] if positional else "demo"
+        plan.shots = int(positional[1]) if len(positional) > 1 else plan.shots
+        cases = [(name, seed) for name in ABLATIONS for seed in plan.seeds]
+        return [plan.run(f"ablation/{name}", dataset, seed, plan.shots, *ABLATIONS[name]) for name, seed in cases]
     if plan.protocol == "base2new":
         plan.seeds = [int(positional[1])] if len(positional) > 1 else plan.seeds
         return plan.base_to_new(BENCHMARKS if positional[:1] in ([], ["all"]) else [positional[0]])
@@ -156,7 +176,7 @@ def plan_runs(plan: Plan, positional: list[str]) -> list[Run]:
             small = [d for d in ("demo", "quickdraw", "cifar10") if d != source]
             others = STYLES_UNSEEN if plan.protocol == "dg" and source == "demo" else small
         return plan.transfer(plan.protocol, source, positional[1:] or others)
-    raise ValueError(f'protocol "{plan.protocol}" is unknown; known: main, base2new, xd, dg')
+    raise ValueError(f'protocol "{plan.protocol}" is unknown; known: main, base2new, xd, dg, ablation')
 
 
 class Runner:
@@ -277,7 +297,7 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str], list[str]]:
         prog=env.get("MOCOOP_SCRIPT"), description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("method", help="mocoop, coop, cocoop, lasp, zsclip, zsclip2, linear_probe")
-    parser.add_argument("protocol", help="main, base2new, xd, dg")
+    parser.add_argument("protocol", help="main, base2new, xd, dg, ablation")
     parser.add_argument("words", nargs="*", help="see above, then settings")
     parser.add_argument("--data", default=env.get("DATA", "data"), help="folder of the datasets (DATA)")
     parser.add_argument("--output", default=env.get("OUTPUT", "output"), help="folder of the runs (OUTPUT)")

@@ -1,12 +1,10 @@
 """Finds Dassl, or its stand-in in compat/, and mends from outside what keeps Dassl from running on current PyTorch.
 
-Dassl's last commit (c61a1b5) hands `verbose` to schedulers that lost that argument in torch 2.7, imports wilds whether
-or not it is used, and says np.int. Its files are left as they are.
+Dassl's last commit (c61a1b5) hands `verbose` to schedulers that lost that argument in torch 2.7, imports wilds (and pandas)
+whether or not they are used, and says np.int. Its files are left as they are.
 """
 
 import importlib
-import importlib.abc
-import importlib.machinery
 import importlib.util
 import sys
 from pathlib import Path
@@ -16,25 +14,13 @@ from typing import Any
 COMPAT = Path(__file__).resolve().parent.parent / "compat"
 
 
-class _WildsStandIn(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Lets `from wilds.x import Y` succeed where wilds is not installed; using Y then fails as it should."""
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        if name.split(".")[0] == "wilds":
-            return importlib.machinery.ModuleSpec(name, self, is_package=True)
-        return None
-
-    def exec_module(self, module: ModuleType) -> None:
-        module.__getattr__ = lambda name: type(name, (), {})  # type: ignore[method-assign]
-
-
 def _mend_installed_dassl() -> None:
     import numpy as np
 
     if not hasattr(np, "int"):
         np.int = int  # type: ignore[attr-defined]
-    if importlib.util.find_spec("wilds") is None:
-        sys.meta_path.append(_WildsStandIn())
+    if any(importlib.util.find_spec(name) is None for name in ("wilds", "pandas")):
+        sys.modules["dassl.data.datasets.dg.wilds"] = ModuleType("wilds")  # its datasets are then not registered
     theirs: Any = importlib.import_module("dassl.optim.lr_scheduler")
     from torch.optim.lr_scheduler import LRScheduler
 

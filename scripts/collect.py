@@ -170,9 +170,9 @@ def _method_in(parts: tuple[str, ...]) -> str | None:
 def _protocol(parts: tuple[str, ...], dataset: str) -> tuple[str, str, str]:
     """(protocol, part, source) by the folders' names."""
     for p in parts:
-        if p.startswith(("train_base", "test_base")):
+        if p in ("train_base", "test_base"):
             return "base2new", "base", ""
-        if p.startswith("test_new"):
+        if p == "test_new":
             return "base2new", "new", ""
     for protocol in ("xd", "dg"):
         if protocol in parts:

@@ -46,7 +46,6 @@ ABLATIONS = {
     "top_1": ["TRAINER.MOCOOP.TOP_K", "1"],
     "top_all": ["TRAINER.MOCOOP.TOP_K", "1000"],
     "class_mean_gate": ["TRAINER.MOCOOP.GATE_TARGET", "class_mean"],
-    "text_scale_clip": ["TRAINER.MOCOOP.TEXT_LOGIT_SCALE", "clip"],
 }
 
 

@@ -78,6 +78,19 @@ def mini_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def fidelity_root(root: Path) -> Path:
+    """The data on which CoOp's own code was run for tests/data/fidelity.json (PNG, so that every decoder agrees)."""
+    names = [*CLASSES, "beaver", "bonsai"]
+    counts = {"train": 20, "val": 4, "test": 10}
+    split = {
+        part: [[f"{name}/{part}_{i}.png", y, name] for y, name in enumerate(names) for i in range(n)]
+        for part, n in counts.items()
+    }
+    write_pictures(root / "caltech-101" / "101_ObjectCategories", split)
+    (root / "caltech-101" / "split_zhou_Caltech101.json").write_text(json.dumps(split))
+    return root
+
+
 def run_train(*args: object, **environment: str) -> subprocess.CompletedProcess:
     """train.py as a user runs it."""
     command = [sys.executable, str(ROOT / "train.py"), *map(str, args)]

@@ -82,7 +82,11 @@ class PromptTrainer(TrainerX):
         """Declares the settings that every method has."""
         declare(
             cfg,
-            DATASET={"SUBSAMPLE_CLASSES": "all"},  # all, base or new
+            DATASET={
+                "SUBSAMPLE_CLASSES": "all",  # all, base or new
+                "FOLDER": "",  # of FolderDataset
+                "SPLIT_FILE": "",  # of FolderDataset, in CoOp's format
+            },
             DATALOADER={"CACHE_MB": 2048},  # decoded training pictures kept in memory, at most
             MODEL={"TEXT_ENCODER": "fast", "TEXT_CHUNK": 0, "TEXT_MEMORY_MB": 0},  # see parts/text_encoder.py
             TRAIN={"CHECKPOINT_MINUTES": 10.0},  # also between epochs' ends; 0: never

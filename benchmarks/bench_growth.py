@@ -1,0 +1,33 @@
+"""How the time of text encoding (forward and backward) grows with classes and with prompts."""
+
+import statistics
+
+from common import alternate, classnames, groups, report, spread, vit_b16
+
+from trainers.parts.prompts import SoftPrompts
+from trainers.parts.text_encoder import TextEncoder
+
+
+def main() -> None:
+    model = vit_b16()
+    sizes = [(5, 10), (5, 100), (5, 1000), (1, 100), (20, 100)]
+    rows, calls, tokens = [], {}, {}
+    for count, classes in sizes:
+        prompts = SoftPrompts([g[0] for g in groups(count)], classnames(classes), model.token_embedding)
+        encoder = TextEncoder(model, chunk=500)  # as many prompts at a time in every row
+
+        def call(prompts=prompts, encoder=encoder):  # type: ignore[no-untyped-def]
+            encoder(prompts.plan, prompts.vectors()).square().sum().backward()
+
+        calls[count, classes], tokens[count, classes] = call, prompts.plan.n_tokens
+    times = alternate(calls, rounds=2)
+    for size, t in times.items():
+        each = 1e6 * statistics.median(t) / tokens[size]
+        rows.append([*size, tokens[size], spread(t), f"{each:.0f}"])
+    title = "Growth of text encoding, forward + backward, ViT-B/16 sizes: seconds, median (range)"
+    record = {f"{g}x{c}": t for (g, c), t in times.items()}
+    report("growth", title, ["prompts", "classes", "tokens computed", "s", "µs per token"], rows, times=record)
+
+
+if __name__ == "__main__":
+    main()

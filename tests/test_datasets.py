@@ -1,0 +1,226 @@
+"""Every benchmark, read from a miniature of its real layout; folders of one's own; the demo."""
+
+import json
+import os
+
+import pytest
+from conftest import write_pictures
+from dassl.data.datasets import DATASET_REGISTRY, Datum
+from PIL import Image
+from test_dassl_interface import config
+
+import datasets
+from datasets.drawing import CLASSNAMES, STYLES
+from datasets.few_shot import random_split, subsample_classes, write_split
+
+SPLIT_FILES = {
+    "OxfordPets": ("oxford_pets", "images", "split_zhou_OxfordPets.json", "{c}_{i}.jpg"),
+    "OxfordFlowers": ("oxford_flowers", "jpg", "split_zhou_OxfordFlowers.json", "image_{i:05d}.jpg"),
+    "Food101": ("food-101", "images", "split_zhou_Food101.json", "{c}/{i}.jpg"),
+    "StanfordCars": ("stanford_cars", "", "split_zhou_StanfordCars.json", "cars_train/{i:05d}.jpg"),
+    "SUN397": ("sun397", "SUN397", "split_zhou_SUN397.json", "a/{c}/sun_{i}.jpg"),
+    "DescribableTextures": ("dtd", "images", "split_zhou_DescribableTextures.json", "{c}/{c}_{i:04d}.jpg"),
+    "EuroSAT": ("eurosat", "2750", "split_zhou_EuroSAT.json", "{c}/{c}_{i}.jpg"),
+    "UCF101": ("ucf101", "UCF-101-midframes", "split_zhou_UCF101.json", "{c}/v_{c}_g01_c{i:02d}.jpg"),
+    "Caltech101": ("caltech-101", "101_ObjectCategories", "split_zhou_Caltech101.json", "{c}/image_{i:04d}.jpg"),
+    "QuickDraw": ("quickdraw", "images", "split_quickdraw.json", "{c}/{i:03d}.png"),
+    "CIFAR10Photos": ("cifar10", "images", "split_cifar10.json", "{c}/test_{i:05d}.png"),
+}
+NAMES = ["bengal", "abyssinian", "2012 Tesla Model S", "zebra"]
+
+
+def build(name, root, **settings):
+    return DATASET_REGISTRY.get(name)(config(root, NAME=name, **settings))
+
+
+@pytest.mark.parametrize("name", SPLIT_FILES)
+def test_benchmarks_with_a_split_file(name, tmp_path):
+    folder, images, split_file, pattern = SPLIT_FILES[name]
+    numbers = iter(range(1, 1000))
+    split = {
+        part: [[pattern.format(c=c, i=next(numbers)), y, c] for y, c in enumerate(NAMES) for _ in range(n)]
+        for part, n in (("train", 3), ("val", 2), ("test", 2))
+    }
+    write_pictures(tmp_path / folder / images, split, 8)
+    (tmp_path / folder / split_file).write_text(json.dumps(split))
+    dataset = build(name, tmp_path)
+    assert (len(dataset.train_x), len(dataset.val), len(dataset.test)) == (12, 8, 8)
+    assert dataset.classnames == dataset.all_class_names == NAMES
+    assert all(os.path.isfile(x.impath) for x in dataset.train_x + dataset.val + dataset.test)
+    new = build(name, tmp_path, NUM_SHOTS=1, SUBSAMPLE_CLASSES="new")
+    assert (new.classnames, new.all_class_names) == (NAMES[2:], NAMES)
+    assert [x.label for x in new.train_x] == [0, 1]
+
+
+SYNSETS = {"n01440764": "tench", "n01443537": "goldfish", "n02391049": "zebra"}
+
+
+def imagenet(root, folder, places):
+    text = "\n".join(f"{s} {n}" for s, n in SYNSETS.items())
+    (root / folder).mkdir(parents=True, exist_ok=True)
+    (root / folder / "classnames.txt").write_text(text + "\n")
+    for place in places:
+        write_pictures(
+            root / folder / place,
+            {"x": [[f"{s}/{i}.JPEG", y, n] for y, (s, n) in enumerate(SYNSETS.items()) for i in range(2)]},
+            8,
+        )
+
+
+def test_imagenet(tmp_path):
+    imagenet(tmp_path, "imagenet", ["images/train", "images/val"])
+    dataset = build("ImageNet", tmp_path, NUM_SHOTS=1)
+    assert dataset.classnames == list(SYNSETS.values())
+    assert (len(dataset.train_x), len(dataset.test)) == (3, 6)
+    assert {x.impath.split("/")[-3] for x in dataset.test} == {"val"}
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "images"),
+    [
+        ("ImageNetSketch", "imagenet-sketch", "images"),
+        ("ImageNetA", "imagenet-adversarial", "imagenet-a"),
+        ("ImageNetR", "imagenet-rendition", "imagenet-r"),
+    ],
+)
+def test_imagenet_variants(name, folder, images, tmp_path):
+    """Class names come from the variant's own list, or from ImageNet's; README.txt is no class."""
+    imagenet(tmp_path, folder, [images])
+    (tmp_path / folder / images / "README.txt").write_text("about")
+    for own_list in (True, False):
+        dataset = build(name, tmp_path, NUM_SHOTS=16)
+        assert len(dataset.test) == 6
+        assert dataset.classnames == list(SYNSETS.values())
+        if own_list:
+            (tmp_path / "imagenet").mkdir()
+            (tmp_path / folder / "classnames.txt").rename(tmp_path / "imagenet" / "classnames.txt")
+
+
+def test_imagenetv2_folders_are_labels(tmp_path):
+    folder = tmp_path / "imagenetv2"
+    images = folder / "imagenetv2-matched-frequency-format-val"
+    write_pictures(images, {"x": [[f"{y}/{i}.jpeg", y, ""] for y in range(3) for i in range(2)]}, 8)
+    (folder / "classnames.txt").write_text("\n".join(f"{s} {n}" for s, n in SYNSETS.items()))
+    dataset = build("ImageNetV2", tmp_path)
+    assert [(x.label, x.classname) for x in dataset.test[::2]] == list(enumerate(SYNSETS.values()))
+
+
+def test_aircraft_reads_text_lists(tmp_path):
+    folder = tmp_path / "fgvc_aircraft"
+    folder.mkdir()
+    (folder / "variants.txt").write_text("707-320\nA340-200\n")
+    for part, lines in {
+        "train": ["0034309 707-320", "0034310 A340-200"],
+        "val": ["1 A340-200"],
+        "test": ["2 707-320"],
+    }.items():
+        (folder / f"images_variant_{part}.txt").write_text("\n".join(lines) + "\n")
+    dataset = build("FGVCAircraft", tmp_path)
+    assert [(os.path.basename(x.impath), x.label, x.classname) for x in dataset.train_x] == [
+        ("0034309.jpg", 0, "707-320"), ("0034310.jpg", 1, "A340-200"),
+    ]  # fmt: skip
+    (folder / "images_variant_val.txt").write_text("1 A341\n")
+    with pytest.raises(ValueError, match=r"not in variants\.txt"):
+        build("FGVCAircraft", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in DATASET_REGISTRY.registered_names() if n not in ("StyledShapes", "FolderDataset")]
+)
+def test_missing_data_name_the_command(name, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"is missing: python scripts/prepare_data.py \w+ --root"):
+        build(name, tmp_path)
+
+
+class TestFolderDataset:
+    def folder(self, tmp_path, *parts):
+        for part in parts or ("",):
+            write_pictures(
+                tmp_path / part,
+                {"x": [[f"{c}/{i}.png", y, c] for y, c in enumerate(("cat", "dog")) for i in range(10)]},
+                8,
+            )
+        return build("FolderDataset", tmp_path, FOLDER=str(tmp_path))
+
+    def test_class_folders(self, tmp_path):
+        first = self.folder(tmp_path)
+        assert (len(first.train_x), len(first.val), len(first.test)) == (10, 4, 6)
+        again = build("FolderDataset", tmp_path, FOLDER=str(tmp_path))
+        assert [x.impath for x in again.test] == [x.impath for x in first.test]
+
+    def test_with_parts(self, tmp_path):
+        dataset = self.folder(tmp_path, "train", "test")
+        assert (len(dataset.train_x), len(dataset.test)) == (20, 20)
+        assert dataset.classnames == ["cat", "dog"]
+
+    def test_with_a_split_file(self, tmp_path):
+        self.folder(tmp_path)
+        rows = [["cat/0.png", 0, "cat"], ["dog/1.png", 1, "dog"]]
+        (tmp_path / "my.json").write_text(json.dumps({"train": rows, "val": rows, "test": rows}))
+        dataset = build("FolderDataset", tmp_path, FOLDER=str(tmp_path), SPLIT_FILE=str(tmp_path / "my.json"))
+        assert len(dataset.test) == 2
+
+    def test_faults(self, tmp_path):
+        with pytest.raises(ValueError, match="needs a folder"):
+            build("FolderDataset", tmp_path)
+        with pytest.raises(FileNotFoundError, match="nowhere is missing"):
+            build("FolderDataset", tmp_path, FOLDER=str(tmp_path / "nowhere"))
+        with pytest.raises(ValueError, match="holds no class folders"):
+            build("FolderDataset", tmp_path, FOLDER=str(tmp_path))
+        self.folder(tmp_path, "train", "test")
+        (tmp_path / "test" / "horse").mkdir()
+        with pytest.raises(ValueError, match="horse is a class without training pictures"):
+            build("FolderDataset", tmp_path, FOLDER=str(tmp_path))
+
+
+def test_the_demo_is_drawn_once_and_always_the_same(tmp_path):
+    first = build("StyledShapes", tmp_path / "a")
+    assert first.classnames == CLASSNAMES
+    assert len(CLASSNAMES) == 80
+    assert (len(first.train_x), len(first.val), len(first.test)) == (1600, 800, 1600)
+    assert {x.domain for x in first.test} == set(range(len(STYLES)))
+    second = build("StyledShapes", tmp_path / "b")
+    for a, b in zip(first.test[::97], second.test[::97], strict=True):
+        assert Image.open(a.impath).tobytes() == Image.open(b.impath).tobytes()
+    written = os.stat(first.test[0].impath).st_mtime_ns
+    some = build("StyledShapes", tmp_path / "a", SOURCE_DOMAINS=("clean",), TARGET_DOMAINS=("dark", "sketch"))
+    assert os.stat(first.test[0].impath).st_mtime_ns == written
+    assert ({x.domain for x in some.train_x}, {x.domain for x in some.test}) == ({0}, {4, 9})
+    with pytest.raises(ValueError, match='style "Dark" is unknown'):
+        build("StyledShapes", tmp_path / "a", TARGET_DOMAINS=("Dark",))
+
+
+def test_base_and_new_halves():
+    items = [Datum(impath=str(y), label=y, classname=str(y)) for y in (4, 0, 2, 3, 1)]
+    base, new = (subsample_classes(items, subsample=part)[0] for part in ("base", "new"))
+    assert sorted((x.classname, x.label) for x in base) == [("0", 0), ("1", 1), ("2", 2)]
+    assert sorted((x.classname, x.label) for x in new) == [("3", 0), ("4", 1)]
+    with pytest.raises(ValueError, match="use all, base or new"):
+        subsample_classes(items, subsample="old")
+    with pytest.raises(ValueError, match="no new classes among 1"):
+        subsample_classes(items[:1], subsample="new")
+
+
+def test_split_files_survive_a_round_trip(tmp_path):
+    items = [Datum(impath=str(tmp_path / f"{i}.jpg"), label=i % 2, classname=f"c{i % 2}") for i in range(20)]
+    train, val, test = random_split(items, (0.5, 0.2))
+    assert sorted(x.impath for x in train + val + test) == sorted(x.impath for x in items)
+    write_split(tmp_path / "s.json", str(tmp_path), train=train, val=val, test=test)
+    read = datasets.few_shot.read_split(str(tmp_path / "s.json"), str(tmp_path))
+    assert [[x.impath for x in part] for part in read] == [[x.impath for x in part] for part in (train, val, test)]
+
+
+def test_a_read_only_folder_is_no_reason_to_stop(tmp_path, capsys, monkeypatch):
+    """The draw is made again instead of being cached."""
+    split = {
+        p: [[f"{c}/{i}.jpg", y, c] for y, c in enumerate(NAMES) for i in range(3)] for p in ("train", "val", "test")
+    }
+    folder = tmp_path / "caltech-101"
+    write_pictures(folder / "101_ObjectCategories", split, 8)
+    (folder / "split_zhou_Caltech101.json").write_text(json.dumps(split))
+    (folder / "split_fewshot").write_text("a file where the folder should be")
+    assert len(build("Caltech101", tmp_path, NUM_SHOTS=1).train_x) == 4
+    cfg = config(tmp_path, NUM_SHOTS=1)
+    cfg.SEED = 1
+    assert len(DATASET_REGISTRY.get("Caltech101")(cfg).train_x) == 4
+    assert "is not cached" in capsys.readouterr().out

@@ -1,0 +1,142 @@
+"""What the documents say is what happens."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, write_pictures
+
+README = (ROOT / "README.md").read_text()
+DOCS = sorted([ROOT / "README.md", ROOT / "assets" / "README.md", *(ROOT / "docs").glob("*.md")])
+
+
+def blocks(text, language):
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def run(*command, **kwargs):
+    return subprocess.run(
+        [sys.executable, *map(str, command)], capture_output=True, text=True, cwd=ROOT, timeout=300, **kwargs
+    )
+
+
+def test_the_notebook_example(tmp_path):
+    (code,) = blocks(README, "python")
+    process = run("-W", "error::UserWarning:__main__", "-c", code + "\nprint(tuple(logits_BC.shape))")
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.strip().endswith("(4, 2)")
+
+
+@pytest.mark.parametrize("document", DOCS, ids=lambda p: p.name)
+def test_links_and_files_exist(document):
+    text = document.read_text()
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (document.parent / target).exists(), target
+    for name in re.findall(r"`((?:trainers|datasets|scripts|tests|configs|compat|benchmarks|assets)/[\w/.]+)`", text):
+        if "my_birds" not in name and "tip.py" not in name:
+            assert (ROOT / name).exists(), name
+    assert "@@" not in text
+
+
+@pytest.mark.parametrize(
+    "line", re.findall(r"^    (?:[A-Z]+=\S+ (?:SEEDS=\"1 2\" )?)?bash (scripts/\S+ ?[^#\n]*)", README, re.MULTILINE)
+)
+def test_commands_of_the_readme_plan_their_runs(line):
+    script, *words = line.split()
+    process = subprocess.run(
+        ["bash", script, *words, "--dry-run"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHON": sys.executable},
+    )
+    assert process.returncode == 0, process.stderr
+    assert "to do" in process.stdout
+
+
+@pytest.mark.parametrize("script", sorted(p.relative_to(ROOT) for p in (ROOT / "scripts").glob("*/*.sh")), ids=str)
+def test_every_script_has_help_and_needs_no_particular_folder(script, tmp_path):
+    process = subprocess.run(
+        ["bash", str(ROOT / script), "--help"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHON": sys.executable},
+    )
+    assert process.returncode == 0, process.stderr
+    for word in ("DATA", "OUTPUT", "SEEDS", "JOBS", "GPUS"):
+        assert word in process.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["mocoop", "main", "caltech11", "16"], 'did you mean "caltech101"?'),
+        (["mocoo", "main", "demo"], 'method "mocoo" is unknown'),
+        (["mocoop", "mian", "demo"], 'protocol "mian" is unknown'),
+        (["mocoop", "main"], "which dataset?"),
+        (["mocoop", "main", "demo", "16", "smal"], 'did you mean "small"?'),
+        (["coop", "ablation", "demo"], "the ablation takes MoCoOp apart"),
+    ],
+)
+def test_typing_errors(words, message):
+    process = run("scripts/run.py", *words)
+    assert process.returncode == 2
+    assert process.stderr.startswith("error: ")
+    assert message in process.stderr
+    assert len(process.stderr.strip().splitlines()) == 1
+
+
+def test_runner_goes_on_past_a_missing_dataset_and_says_so(tmp_path):
+    """One dataset is missing, the other is done; then both are there or named."""
+    out = tmp_path / "out"
+    words = ["--data", tmp_path / "data", "--output", out, "--seeds", "1", "--shots", "1"]
+    process = run("scripts/run.py", "zsclip", "xd", "demo", "quickdraw", *words)
+    assert process.returncode == 1
+    assert "dataset quickdraw was left out" in process.stderr
+    assert "prepare_data.py quickdraw" in process.stderr
+    assert (out / "xd/from_demo/train/demo/shots_1/ZeroshotCLIP/small/seed1/results.json").is_file()
+    again = run(
+        "scripts/run.py", "zsclip", "main", "demo", "1", "--data", tmp_path / "data", "--output", out, "--seeds", "1"
+    )
+    assert again.returncode == 0, again.stderr
+    third = run(
+        "scripts/run.py", "zsclip", "main", "demo", "1", "--data", tmp_path / "data", "--output", out, "--seeds", "1"
+    )
+    assert "is finished: skipped" in third.stdout
+
+
+def test_the_new_benchmark_and_the_new_method(tmp_path, tiny_clip_file):
+    text = (ROOT / "docs" / "EXTENDING.md").read_text()
+    benchmark, method = blocks(text, "python")
+    (config,) = blocks(text, "yaml")
+    split = {
+        p: [[f"{c}/{p}{i}.png", y, c] for y, c in enumerate(("finch", "wren")) for i in range(3)]
+        for p in ("train", "val", "test")
+    }
+    write_pictures(tmp_path / "data" / "my_birds" / "images", split)
+    (tmp_path / "data" / "my_birds" / "split_my_birds.json").write_text(json.dumps(split))
+    (tmp_path / "my_birds.yaml").write_text(config)
+    words = [
+        "--root", str(tmp_path / "data"), "--seed", "1", "--trainer", "Biased", "--output-dir", str(tmp_path / "out"),
+        "--dataset-config-file", str(tmp_path / "my_birds.yaml"), "--config-file", "configs/trainers/CoOp/small.yaml",
+        "--backbone", str(tiny_clip_file), "DATASET.NUM_SHOTS", "2", "OPTIM.MAX_EPOCH", "2", "DATALOADER.NUM_WORKERS", "0",
+    ]  # fmt: skip
+    code = f"""
+import sys, types
+sys.path.insert(0, {str(ROOT)!r})
+import train, trainers, datasets
+for name, source in (("trainers.tip", {method!r}), ("datasets.my_birds", {benchmark!r})):
+    module = sys.modules[name] = types.ModuleType(name)
+    exec(source, module.__dict__)
+known = train.method_modules
+train.method_modules = lambda: [*known(), sys.modules["trainers.tip"]]
+sys.argv[1:] = {words!r}
+train.main()
+"""
+    process = run("-c", code)
+    assert process.returncode == 0, process.stderr
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["trainer"] == "Biased"

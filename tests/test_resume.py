@@ -1,0 +1,159 @@
+"""A run that is killed and started again ends bit for bit like one that was never interrupted."""
+
+import json
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT, run_train
+from test_runs import arguments
+
+from trainers import checkpoints
+from trainers.base import RESUME_ME
+
+EPOCHS = 5
+
+
+def words(root, clip_file, out, trainer, *extra):
+    found = [str(w) for w in arguments(root, clip_file, out, trainer)]
+    found[found.index("OPTIM.MAX_EPOCH") + 1] = str(EPOCHS)
+    found[found.index("DATALOADER.TRAIN_X.BATCH_SIZE") + 1] = "4"
+    noise = {"MoCoOp": ["TRAINER.MOCOOP.TEXT_NOISE", "0.05"]}.get(trainer, [])
+    return [*found, "TRAIN.CHECKPOINT_FREQ", "1", *noise, *map(str, extra)]
+
+
+def outcome(out):
+    """Trained tensors, accuracy and the losses of every step, whichever of the logs has them."""
+    state = checkpoints.load(out / "prompt_learner" / f"model.pth.tar-{EPOCHS}")
+    lines = {}
+    for log in sorted(out.glob("log.txt*"), key=lambda p: p.stat().st_mtime_ns):
+        for where, losses in re.findall(r"^(epoch \[\S+ batch \[\S+) .*?(loss .*?) lr", log.read_text(), re.MULTILINE):
+            lines[where] = losses
+    return state["state_dict"], json.loads((out / "results.json").read_text())["accuracy"], lines
+
+
+def interrupt(command, after_lines, number, delay):
+    """Starts a run and sends a signal `delay` seconds after it has printed that many training lines; its status."""
+    with subprocess.Popen(
+        [sys.executable, "train.py", *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        seen = 0
+        for line in process.stdout:
+            seen += line.startswith("epoch [")
+            if seen >= after_lines:
+                break
+        time.sleep(delay)
+        process.send_signal(number)
+        rest = process.stdout.read()
+    return process.returncode, rest
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(mini_root, tiny_clip_file, tmp_path_factory):
+    done = {}
+
+    def run(trainer, *extra):
+        key = trainer, *extra
+        if key not in done:
+            out = tmp_path_factory.mktemp("whole")
+            process = run_train(*words(mini_root, tiny_clip_file, out, trainer, *extra))
+            assert process.returncode == 0, process.stderr
+            done[key] = outcome(out)
+        return done[key]
+
+    return run
+
+
+def assert_same(got, expected):
+    for name, tensor in expected[0].items():
+        assert torch.equal(got[0][name], tensor), name
+    assert got[1] == expected[1]
+    assert got[2] == expected[2]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("trainer", ["MoCoOp", "CoOp", "CoCoOp", "LASP"])
+def test_killed_and_started_again(trainer, workers, uninterrupted, mini_root, tiny_clip_file, tmp_path):
+    """SIGKILL twice, at random moments, the second time after resuming."""
+    extra = ("DATALOADER.NUM_WORKERS", str(workers))
+    expected = uninterrupted(trainer, *extra)
+    rng = random.Random(f"{trainer} {workers}")
+    command = words(mini_root, tiny_clip_file, tmp_path, trainer, *extra)
+    steps = len(expected[2])
+    interrupt(command, rng.randint(1, steps // 2), signal.SIGKILL, rng.uniform(0, 0.03))
+    assert not (tmp_path / "results.json").exists()
+    interrupt(command, rng.randint(1, steps // 3), signal.SIGKILL, rng.uniform(0, 0.03))
+    process = run_train(*command)
+    assert process.returncode == 0, process.stderr
+    assert_same(outcome(tmp_path), expected)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_asked_to_stop(number, workers, uninterrupted, mini_root, tiny_clip_file, tmp_path):
+    """The step ends, the place inside the epoch is saved, the status says "resume me"; resuming is exact."""
+    extra = ("DATALOADER.NUM_WORKERS", str(workers))
+    expected = uninterrupted("MoCoOp", *extra)
+    command = words(mini_root, tiny_clip_file, tmp_path, "MoCoOp", *extra)
+    status, said = interrupt(command, 8, number, 0.0)
+    assert status == RESUME_ME, said
+    assert "the same command continues this run" in said
+    process = run_train(*command)
+    assert process.returncode == 0, process.stderr
+    assert "will resume training" in process.stdout
+    assert_same(outcome(tmp_path), expected)
+    assert not (tmp_path / "prompt_learner" / "model-interrupted.pth.tar").exists()
+
+
+def test_killed_during_evaluation(uninterrupted, mini_root, tiny_clip_file, tmp_path):
+    """Trained but not evaluated is not finished; started again, it only evaluates."""
+    expected = uninterrupted("CoOp", "DATALOADER.NUM_WORKERS", "0")
+    command = words(mini_root, tiny_clip_file, tmp_path, "CoOp", "DATALOADER.NUM_WORKERS", "0")
+    process = run_train(*command)
+    assert process.returncode == 0
+    (tmp_path / "results.json").unlink()
+    process = run_train(*command)
+    assert process.returncode == 0, process.stderr
+    assert "epoch [" not in process.stdout
+    assert_same(outcome(tmp_path), expected)
+
+
+def test_one_process_per_folder(mini_root, tiny_clip_file, tmp_path):
+    """The second says who holds the folder; a dead process holds nothing."""
+    command = words(mini_root, tiny_clip_file, tmp_path, "CoOp", "OPTIM.MAX_EPOCH", 1000)
+    with subprocess.Popen([sys.executable, "train.py", *command], cwd=ROOT, stdout=subprocess.PIPE, text=True) as first:
+        next(line for line in first.stdout if line.startswith("epoch ["))
+        second = run_train(*command)
+        first.kill()
+    assert second.returncode == 1
+    assert f"is in use by process {first.pid} on " in second.stderr
+    after = run_train("--no-train", *command)
+    assert after.returncode == 0, after.stderr
+
+
+def test_infinite_loss_names_the_step_and_keeps_the_state(mini_root, tiny_clip_file, tmp_path):
+    process = run_train(
+        *words(mini_root, tiny_clip_file, tmp_path, "CoOp", "OPTIM.LR", "1e38", "OPTIM.WARMUP_EPOCH", "0")
+    )
+    assert process.returncode == 1
+    assert re.search(r"error: loss is not finite at epoch \d+, batch \d+ \(loss nan.*lower OPTIM.LR", process.stderr)
+    assert (tmp_path / "bad_step" / "state.pth.tar").is_file()
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_random_states_survive_a_checkpoint(tmp_path):
+    import numpy as np
+
+    state = checkpoints.random_state()
+    torch.save(state, tmp_path / "x.pt")
+    drawn = random.random(), np.random.rand(), torch.rand(3), random.gauss(0, 1), np.random.randn()
+    checkpoints.set_random_state(torch.load(tmp_path / "x.pt", weights_only=True))
+    again = random.random(), np.random.rand(), torch.rand(3), random.gauss(0, 1), np.random.randn()
+    assert drawn[:2] == again[:2]
+    assert torch.equal(drawn[2], again[2])
+    assert drawn[3:] == again[3:]

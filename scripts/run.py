@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -246,8 +247,10 @@ class Runner:
             start_new_session=True,  # Ctrl-C reaches this process only, which asks the runs to stop
         )
         self.processes[process.pid] = process
-        said = []
+        said: list[str] = []
+        last: deque[str] = deque(maxlen=30)
         for line in _lines(process.stdout if quiet else process.stderr):
+            last.append(line)
             if line.startswith("error: "):
                 said.append(line.strip())
             if not quiet:
@@ -262,7 +265,9 @@ class Runner:
         elif status == RESUME_ME:
             run.status = "stopped; the same command continues it"
         else:
-            run.status = said[-1] if said else f"failed (status {status}): see {run.folder}/log.txt"
+            run.status = said[-1] if said else f"failed with status {status}"
+            if quiet and not said:
+                tqdm.write("".join(last))
             if " is missing: python scripts/prepare_data.py" in run.status:
                 self.missing[run.dataset] = run.status.removeprefix("error: ")
             tqdm.write(f"{run.folder}: {run.status}")

@@ -65,7 +65,9 @@ def main() -> None:
         chunk = "-" if not budget or got["chunk"] >= count * classes else got["chunk"]
         rows.append([count, classes, mode, budget or "-", f"{got['mb']:.0f}", chunk, f"{got['gradient'][0]:.6g}"])
     header = ["prompts", "classes", "encoder", "budget, MB", "peak, MB", "prompts at a time", "norm of the gradient"]
-    title = f"Memory of text encoding, forward + backward, float32; {KEPT_PER_TOKEN} numbers assumed per token and width"
+    title = (
+        f"Memory of text encoding, forward + backward, float32; {KEPT_PER_TOKEN} numbers assumed per token and width"
+    )
     report("memory", title, header, rows)
 
 

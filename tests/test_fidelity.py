@@ -16,7 +16,7 @@ def test_same_draws_losses_and_accuracy(trainer, tiny_clip_file, tmp_path):
         "--root", fidelity_root(tmp_path / "data"), "--seed", 1, "--trainer", trainer, "--backbone", tiny_clip_file,
         "--dataset-config-file", "configs/datasets/caltech101.yaml",
         "--config-file", f"configs/trainers/{trainer}/small.yaml", "--output-dir", tmp_path / "out",
-        "DATASET.NUM_SHOTS", 16, "OPTIM.MAX_EPOCH", expected["epochs"],
+        "DATASET.NUM_SHOTS", 16, "OPTIM.MAX_EPOCH", expected["epochs"], "OPTIM.LR", expected["lr"],
         "DATALOADER.TRAIN_X.BATCH_SIZE", expected["batch"], "DATALOADER.NUM_WORKERS", 1, "TRAIN.PRINT_FREQ", 1,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr

@@ -18,10 +18,9 @@ RESULTS = ROOT / "benchmarks" / "results"
 sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
-from clip.model import CLIP  # noqa: E402
 from tabulate import tabulate  # noqa: E402
 
-import trainers  # noqa: E402, F401
+from trainers.parts.backbone import CLIP  # noqa: E402
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -123,15 +123,6 @@ def read_split(path: str, image_dir: str) -> tuple[Items, Items, Items]:
     return parts[0], parts[1], parts[2]
 
 
-def write_split(path: Path, image_dir: str, **parts: Items) -> None:
-    """Writes lists of Datum as a split file, whole or not at all."""
-    split = {
-        name: [[os.path.relpath(item.impath, image_dir), item.label, item.classname] for item in items]
-        for name, items in parts.items()
-    }
-    _write_cache(path, json.dumps(split))
-
-
 def subsample_classes(*parts: Items, subsample: str = "all") -> Sequence[Items]:
     """All classes, or the first ceil(n/2) labels ("base"), or the rest ("new"), renumbered from 0.
 

@@ -40,9 +40,7 @@ class FolderDataset(FewShotDataset):
 
 
 def _class_folders(folder: Path) -> list[str]:
-    names = sorted(
-        e.name for e in os.scandir(folder) if e.is_dir() and e.name not in (".", "split_fewshot") and e.name[0] != "."
-    )
+    names = sorted(e.name for e in os.scandir(folder) if e.is_dir() and e.name != "split_fewshot" and e.name[0] != ".")
     if not names:
         raise ValueError(f"{folder} holds no class folders")
     return names

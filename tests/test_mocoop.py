@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from clip.model import CLIP
 
 from trainers.mocoop import MixtureCLIP
+from trainers.parts.backbone import CLIP
 from trainers.parts.losses import gate_target, soft_cross_entropy, text_to_text_loss, with_noise
 from trainers.parts.mixture import mixed_logits, mixture_weights
 

@@ -18,6 +18,26 @@ import torch
 FOLDER = "prompt_learner"
 
 
+class _LeftOut:
+    """Stands for a scheduler or optimiser that Dassl pickled beside the weights; takes its state and does nothing."""
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def _empty(factory: Any = None) -> dict:
+    """In the place of defaultdict, which weights_only does not fill."""
+    return {}
+
+
+_PICKLED_BY_DASSL: list[Any] = [
+    *((_LeftOut, f"torch.optim.lr_scheduler.{name}") for name in ("CosineAnnealingLR", "StepLR", "MultiStepLR")),
+    *((_LeftOut, f"torch.optim.{name.lower()}.{name}") for name in ("SGD", "Adam", "AdamW", "RMSprop", "RAdam")),
+    (_empty, "collections.defaultdict"),
+    dict,
+]
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file whole or not at all, on disk when it returns; leaves nothing behind on failure."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
@@ -62,7 +82,8 @@ def load(path: Path) -> dict[str, Any]:
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{path} is no checkpoint, or a truncated one: train again or choose another epoch")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_PICKLED_BY_DASSL):
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged archive shows as any of several kinds; a forbidden one as UnpicklingError
         why = "it holds code, which is never run" if "Unpickling" in type(error).__name__ else "it is damaged"
         raise ValueError(f"{path} cannot be read: {why}") from error

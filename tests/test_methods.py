@@ -1,0 +1,129 @@
+"""CoOp, CoCoOp, LASP and zero-shot CLIP against direct computations, and checkpoints that their own projects write."""
+
+import clip
+import pytest
+import torch
+from conftest import run_train
+from test_runs import arguments
+from torch.nn import functional as F
+
+from trainers.cocoop import CoCoOpCLIP
+from trainers.coop import CoOpCLIP
+from trainers.lasp import LaspCLIP
+from trainers.parts.losses import text_to_text_loss
+from trainers.zsclip import HardPromptCLIP
+
+NAMES = ["cat", "air_plane", "golden retriever"]
+
+
+@pytest.fixture
+def images():
+    return torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def encode_embeddings(model, prompts, eots):
+    """CLIP's text tower on embeddings, all 77 positions, one prompt at a time."""
+    features = []
+    for prompt, eot in zip(prompts, eots, strict=True):
+        x = (prompt + model.positional_embedding)[:, None]
+        x = model.ln_final(model.transformer(x)[:, 0])
+        features.append(x[eot] @ model.text_projection)
+    return F.normalize(torch.stack(features), dim=-1)
+
+
+@pytest.mark.parametrize("csc", [False, True])
+@pytest.mark.parametrize("position", ["end", "middle", "front"])
+def test_coop_positions(tiny_clip, images, position, csc):
+    """Placeholders "X" in the tokenised sentence are replaced by the context, as the paper draws it."""
+    torch.manual_seed(0)
+    model = CoOpCLIP(tiny_clip, NAMES, n_ctx=4, csc=csc, position=position)
+    words = {"end": "X X X X {}.", "middle": "X X {} X X.", "front": "{} X X X X."}[position]
+    ids = clip.tokenize([words.format(name.replace("_", " ")) for name in NAMES])
+    prompts = tiny_clip.token_embedding(ids).clone()
+    placeholder = int(clip.tokenize("X")[0, 1])
+    for c in range(len(NAMES)):
+        prompts[c, ids[c] == placeholder] = model.ctx[c] if csc else model.ctx
+    expected = encode_embeddings(tiny_clip, prompts, ids.argmax(-1))
+    torch.testing.assert_close(model.text_features(), expected, rtol=0, atol=1e-5)
+    logits = tiny_clip.logit_scale.exp() * F.normalize(tiny_clip.visual(images), dim=-1) @ expected.T
+    torch.testing.assert_close(model(images), logits, rtol=1e-4, atol=1e-3)
+
+
+def test_coop_from_words_is_zero_shot_clip(tiny_clip, images):
+    coop = CoOpCLIP(tiny_clip, NAMES, ctx_init="a photo of a").eval()
+    zero_shot = HardPromptCLIP(tiny_clip, NAMES, ["a photo of a {}."]).eval()
+    torch.testing.assert_close(coop(images), zero_shot(images), rtol=1e-4, atol=1e-3)
+    with pytest.raises(ValueError, match="use end, middle or front"):
+        CoOpCLIP(tiny_clip, NAMES, position="back")
+
+
+@pytest.mark.parametrize("chunk", [0, 1, 2, 4])
+def test_cocoop_batches_are_its_single_pictures(tiny_clip, images, chunk):
+    torch.manual_seed(0)
+    model = CoCoOpCLIP(tiny_clip, NAMES, text_chunk=chunk)
+    together = model(images)
+    torch.testing.assert_close(together, torch.cat([model(x[None]) for x in images]), rtol=1e-4, atol=1e-3)
+    (own,) = torch.autograd.grad(together.square().sum(), model.ctx)
+    (single,) = torch.autograd.grad(sum(model(x[None]).square().sum() for x in images), model.ctx)
+    torch.testing.assert_close(own, single, rtol=1e-3, atol=1e-4 * float(single.abs().max()))
+
+
+def test_cocoop_shifts_its_context_by_the_picture(tiny_clip, images):
+    model = CoCoOpCLIP(tiny_clip, NAMES)
+    with torch.no_grad():
+        image_BD = model.image_features(images[:1])
+        model.ctx += model.meta_net(image_BD)  # CoOp with the shifted context ...
+        coop = CoOpCLIP(tiny_clip, NAMES, ctx_init="a photo of a").eval()
+        coop.ctx.copy_(model.ctx)
+        model.ctx -= model.meta_net(image_BD)
+        torch.testing.assert_close(model(images[:1]), coop(images[:1]), rtol=1e-4, atol=1e-3)  # ... for this picture
+
+
+def test_lasp_losses(tiny_clip, images):
+    """One prompt against every template at CLIP's scale; groups against their own templates, logits averaged."""
+    templates = ["a photo of a {}.", "{} texture.", "itap of a {}.", "a {}."]
+    labels = torch.tensor([0, 1, 2])
+    one = LaspCLIP(tiny_clip, NAMES, templates, text_noise=0.0)
+    losses = one.losses(images, labels)
+    soft, hard = one.text_features(), one.hard_TAD
+    logits = tiny_clip.logit_scale.exp() * soft @ hard.transpose(1, 2)
+    torch.testing.assert_close(losses["text"], F.cross_entropy(logits.flatten(0, 1), torch.arange(3).repeat(4)))
+    torch.testing.assert_close(losses["cls"], F.cross_entropy(one(images), labels))
+    two = LaspCLIP(tiny_clip, NAMES, templates, n_groups=2, text_noise=0.0)
+    scale = tiny_clip.logit_scale.exp()
+    halves = [text_to_text_loss(two.text_features()[g : g + 1], hard[2 * g : 2 * g + 2], scale) for g in range(2)]
+    torch.testing.assert_close(two.losses(images, labels)["text"], torch.stack(halves).mean())
+    assert set(two.learned()) >= {"prompt_learner.ctx", "prompt_learner.w"}
+    with pytest.raises(ValueError, match="use 1 to 4"):
+        LaspCLIP(tiny_clip, NAMES, templates, n_groups=5)
+
+
+@pytest.mark.parametrize("trainer", ["CoOp", "LASP"])
+def test_checkpoints_of_the_original_projects(trainer, tiny_clip, tiny_clip_file, mini_root, tmp_path):
+    """CoOp stores its prompt learner with the class tokens; LASP the whole model. Both are evaluated here."""
+    state = {"ctx": torch.randn(4, 64)} if trainer == "CoOp" else {
+        "prompt_learner.ctx": torch.randn(4, 64), "prompt_learner.w": torch.zeros(1, 64),
+        **{f"image_encoder.{k}": v for k, v in tiny_clip.visual.state_dict().items()},
+        "logit_scale": torch.tensor(4.0),
+    }  # fmt: skip
+    prefix = "" if trainer == "CoOp" else "prompt_learner."
+    state |= {f"{prefix}token_prefix": torch.zeros(7, 1, 64), f"{prefix}token_suffix": torch.zeros(7, 72, 64)}
+    folder = tmp_path / "trained" / "prompt_learner"
+    folder.mkdir(parents=True)
+    optimiser = torch.optim.SGD(
+        [torch.nn.Parameter(state["ctx" if trainer == "CoOp" else "prompt_learner.ctx"])], lr=0.1
+    )
+    # Dassl's warm-up scheduler keeps its successor, and with it the optimiser, in its state
+    schedule = {"successor": torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 50), "last_epoch": 50}
+    saved = {
+        "state_dict": state,
+        "epoch": 50,
+        "optimizer": optimiser.state_dict(),
+        "scheduler": schedule,
+        "val_result": None,
+    }
+    torch.save(saved, folder / "model.pth.tar-50")
+    evaluate = ["--model-dir", folder.parent, "--load-epoch", 50, "--eval-only"]
+    process = run_train(*arguments(mini_root, tiny_clip_file, tmp_path / "out", trainer, *evaluate))
+    assert process.returncode == 0, process.stderr
+    assert "(epoch = 50)" in process.stdout

@@ -110,9 +110,10 @@ def test_checkpoints_of_the_original_projects(trainer, tiny_clip, tiny_clip_file
     state |= {f"{prefix}token_prefix": torch.zeros(7, 1, 64), f"{prefix}token_suffix": torch.zeros(7, 72, 64)}
     folder = tmp_path / "trained" / "prompt_learner"
     folder.mkdir(parents=True)
-    optimiser = torch.optim.SGD(
-        [torch.nn.Parameter(state["ctx" if trainer == "CoOp" else "prompt_learner.ctx"])], lr=0.1
-    )
+    weight = torch.nn.Parameter(torch.zeros(2))
+    optimiser = torch.optim.SGD([weight], lr=0.1, momentum=0.9)
+    weight.grad = torch.ones(2)
+    optimiser.step()
     # Dassl's warm-up scheduler keeps its successor, and with it the optimiser, in its state
     schedule = {"successor": torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 50), "last_epoch": 50}
     saved = {

@@ -70,6 +70,7 @@ class PromptTrainer(TrainerX):
 
     KEY = ""  # the node below cfg.TRAINER
     trains = True
+    _asked_by = 0  # the signal that asked this run to stop
     model: Any
     optim: Any
     sched: Any
@@ -149,9 +150,10 @@ class PromptTrainer(TrainerX):
         """The backbone in the precision asked for; its file's hash becomes part of the run's identity."""
         name = self.cfg.MODEL.BACKBONE.NAME
         print(f"Loading CLIP (backbone: {name})")
-        model = load_clip(name)
+        path = backbone_file(name)  # once: for a model's name, clip reads and hashes the whole file
+        model = load_clip(str(path))
         check_input_size(model, self.cfg.INPUT.SIZE)
-        self.backbone_sha256 = file_sha256(backbone_file(name))
+        self.backbone_sha256 = file_sha256(path)
         if self.precision == "fp16":
             from clip.model import convert_weights
 
@@ -232,7 +234,7 @@ class PromptTrainer(TrainerX):
     @contextlib.contextmanager
     def _listening(self) -> Iterator[None]:
         """While inside, SIGTERM, SIGINT and SIGUSR1 (SLURM's warning) ask the run to stop at the next step."""
-        self._asked_by: int = 0
+        self._asked_by = 0
 
         def note(number: int, frame: Any) -> None:
             self._asked_by = number
@@ -246,7 +248,7 @@ class PromptTrainer(TrainerX):
                 signal.signal(number, handler)
 
     def _stop_if_asked(self, save: bool) -> None:
-        if not getattr(self, "_asked_by", 0):
+        if not self._asked_by:
             return
         if save:
             self._save_between_batches()
@@ -289,13 +291,15 @@ class PromptTrainer(TrainerX):
                 self._take_in(pending)
             if prints:
                 self._print_progress(batch_time, data_time)
-            if not is_last:
-                minutes = self.cfg.TRAIN.CHECKPOINT_MINUTES
-                if self._asked_by or (minutes > 0 and time.monotonic() - self._last_save > 60 * minutes):
-                    self._take_in(pending)
-                    self._stop_if_asked(save=True)
-                    self._save_between_batches()
+            if not is_last and self._save_is_due():
+                self._take_in(pending)
+                self._stop_if_asked(save=True)
+                self._save_between_batches()
             end = time.time()
+
+    def _save_is_due(self) -> bool:
+        minutes = self.cfg.TRAIN.CHECKPOINT_MINUTES
+        return bool(self._asked_by) or (minutes > 0 and time.monotonic() - self._last_save > 60 * minutes)
 
     def _skip(self, batches: Any, count: int) -> None:
         """Passes over batches that were trained on before an interruption, drawing what they drew."""
@@ -341,9 +345,7 @@ class PromptTrainer(TrainerX):
     def after_epoch(self) -> None:
         super().after_epoch()
         if self.epoch + 1 < self.max_epoch:
-            minutes = self.cfg.TRAIN.CHECKPOINT_MINUTES
-            due = minutes > 0 and time.monotonic() - self._last_save > 60 * minutes
-            if self._asked_by or due:
+            if self._save_is_due():
                 self.save_model(self.epoch, self.output_dir)
             self._stop_if_asked(save=False)
 

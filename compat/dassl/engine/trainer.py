@@ -195,10 +195,7 @@ class SimpleTrainer(TrainerBase):
         """Hook: raise if a setting makes no sense for this trainer."""
 
     def build_data_loader(self) -> None:
-        self._adopt(DataManager(self.cfg))
-
-    def _adopt(self, dm: DataManager) -> None:
-        self.dm = dm
+        dm = self.dm = DataManager(self.cfg)
         self.train_loader_x, self.train_loader_u = dm.train_loader_x, dm.train_loader_u
         self.val_loader, self.test_loader = dm.val_loader, dm.test_loader
         self.num_classes, self.num_source_domains = dm.num_classes, dm.num_source_domains

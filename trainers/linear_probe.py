@@ -3,6 +3,7 @@
 Shapes: N pictures of a set, B pictures, C classes, D features, H x W pixels.
 """
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -48,12 +49,10 @@ class LinearProbe(PromptTrainer):
         train = self._features(clip_model, self.dm.dataset.train_x)
         if self.dm.dataset.val is self.dm.dataset.test:  # ImageNet: a quarter of the training pictures has to do
             held_out = np.arange(len(train[1])) % 4 == 3
-            strength = best_strength(
-                (train[0][~held_out], train[1][~held_out]), (train[0][held_out], train[1][held_out])
-            )
+            chosen = best_strength((train[0][~held_out], train[1][~held_out]), (train[0][held_out], train[1][held_out]))
         else:
-            strength = best_strength(train, self._features(clip_model, self.dm.dataset.val))
-        weight, bias = fit(train, strength)
+            chosen = best_strength(train, self._features(clip_model, self.dm.dataset.val))
+        weight, bias = fit(train, *chosen)
         full = np.zeros((self.num_classes, weight.shape[1])), np.full(self.num_classes, -np.inf)
         classes = np.unique(train[1])
         full[0][classes], full[1][classes] = weight, bias
@@ -75,31 +74,38 @@ class LinearProbe(PromptTrainer):
 Labelled = tuple[np.ndarray, np.ndarray]  # features (N x D) and labels (N)
 
 
-def best_strength(train: Labelled, val: Labelled) -> float:
-    """The C that does best on `val`: on a coarse grid, then by halving the step in log space."""
-    from sklearn.linear_model import LogisticRegression  # slow to import
+def best_strength(train: Labelled, val: Labelled) -> tuple[float, Any]:
+    """The C that does best on `val`, on a coarse grid, then by halving the step in log space; and the solver.
 
+    Each fit starts where the last one ended: the problem is convex, so this changes the time and not the answer.
+    """
+    from sklearn.exceptions import ConvergenceWarning  # slow to import
+    from sklearn.linear_model import LogisticRegression
+
+    solver = LogisticRegression(max_iter=1000, warm_start=True)
     tried: dict[float, float] = {}
 
     def accuracy(strength: float) -> float:
         if strength not in tried:
-            tried[strength] = float(LogisticRegression(C=strength, max_iter=1000).fit(*train).score(*val))
+            with warnings.catch_warnings():  # nearly unregularised fits may stop early: they are only candidates
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                tried[strength] = float(solver.set_params(C=strength).fit(*train).score(*val))
         return tried[strength]
 
+    for strength in reversed(STRENGTHS):  # from the most regularised on, each a good start for the next
+        accuracy(strength)
     best = max(STRENGTHS, key=accuracy)
     step = 1.0  # in powers of ten
     for _ in range(8):
         best = max((best * 10.0**-step, best, best * 10.0**step), key=accuracy)
         step /= 2
     print(f"Regularisation C = {best:.3g}, validation accuracy {100 * tried[best]:.1f}%")
-    return best
+    return best, solver
 
 
-def fit(train: Labelled, strength: float) -> tuple[np.ndarray, np.ndarray]:
+def fit(train: Labelled, strength: float, solver: Any) -> tuple[np.ndarray, np.ndarray]:
     """Weights (classes x D) and biases of the logistic regression."""
-    from sklearn.linear_model import LogisticRegression
-
-    model = LogisticRegression(C=strength, max_iter=1000).fit(*train)
+    model = solver.set_params(C=strength).fit(*train)
     weight, bias = model.coef_, model.intercept_
     if len(weight) == 1:  # two classes share one row in scikit-learn
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2

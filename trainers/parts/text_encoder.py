@@ -116,7 +116,10 @@ class TextEncoder(nn.Module):
         features, row = [], []
         for of_c, part in plan.parts(size):
             if torch.is_grad_enabled():
-                row.append(checkpoint(run, part, bank_RW, use_reentrant=False))
+                # The reentrant kind builds no graph in the forward pass. The other one's thousands of small nodes,
+                # alive until the backward pass, keep malloc from using freed memory again: 9.7 GB instead of 1.5.
+                reentrant = bank_RW.requires_grad  # it needs an input to hang on
+                row.append(checkpoint(run, part, bank_RW, use_reentrant=reentrant, preserve_rng_state=False))
             else:
                 row.append(run(part, bank_RW))
             if of_c.stop == plan.C:

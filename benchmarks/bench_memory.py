@@ -56,7 +56,7 @@ def main() -> None:
             continue
         got = json.loads(done.stdout.splitlines()[-1])
         count, classes, mode, budget = case
-        chunk = "-" if not budget or got["chunk"] >= count * classes else got["chunk"]
+        whole = got["chunk"] >= count * classes
         rows.append(
             [
                 count,
@@ -64,8 +64,8 @@ def main() -> None:
                 mode,
                 budget or "-",
                 f"{got['mb']:.0f}",
-                chunk,
-                f"{got['kept']:.1f}",
+                "all" if whole else got["chunk"],
+                f"{got['kept']:.1f}" if whole and mode == "fast" else "-",
                 f"{got['gradient'][0]:.6g}",
             ]
         )

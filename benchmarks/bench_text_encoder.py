@@ -31,7 +31,7 @@ def vit_b16_sizes() -> None:
         "plain, 1 prompt": backward_through(model, "plain", each[:1]),
         "fast, 5 prompts": backward_through(model, "fast", [together]),
     }
-    times = alternate(calls, rounds=3)
+    times = alternate(calls, rounds=2)
     plain, one, fast = times.values()
     rows = [[label, spread(t)] for label, t in times.items()]
     rows += [["plain / fast, 5 prompts (target: at least 15)", f"{ratio(plain, fast):.1f}"],

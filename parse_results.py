@@ -2,323 +2,24 @@
 
     python parse_results.py output/
     python parse_results.py output/ --protocol base2new --format latex --out table.tex
+    python parse_results.py output/ --published --plots figures --html report.html
+    python parse_results.py output/ --watch
 
 Each cell is the mean over seeds ± the standard deviation (numpy's, as in CoOp's parser); the best of a row is bold where
 the format can show it. Trees written by CoOp, CoCoOp, LASP and MaPLe are read too. What is missing or unfinished is
-listed below the tables with the command that would run it.
+listed below the tables with the command that would run it. docs/RESULTS_GUIDE.md shows everything.
 """
 
 import argparse
-import csv
-import io
-import json
-import statistics
+import signal
 import sys
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from scripts.collect import DATASETS, PROTOCOLS, Run, Tree, collect
-
-TITLES = {
-    "fewshot": "Few-shot: all classes",
-    "base2new": "Base-to-new",
-    "xd": "Cross-dataset",
-    "dg": "Domain generalisation",
-    "ablation": "Ablation of MoCoOp: few-shot",
-}
-METHOD_ORDER = ["ZeroshotCLIP", "ZeroshotCLIP2", "LinearProbe", "CoOp", "CoCoOp", "LASP", "MoCoOp"]
-SCRIPTS = {"ZeroshotCLIP": "zsclip", "LinearProbe": "linear_probe", "CoOp": "coop", "CoCoOp": "cocoop", "LASP": "lasp",
-           "MoCoOp": "mocoop"}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Cell:
-    """The values of one cell, one per seed, and the files they come from."""
-
-    values: tuple[float, ...] = ()
-    files: tuple[Path, ...] = ()
-
-    @property
-    def mean(self) -> float:
-        return statistics.fmean(self.values)
-
-    def spread(self, ci95: bool) -> float:
-        deviation = statistics.pstdev(self.values)
-        return 1.96 * deviation / len(self.values) ** 0.5 if ci95 else deviation
-
-
-@dataclass
-class Table:
-    """Rows of labels and cells. `best_of`: groups of columns within which the largest value is marked."""
-
-    title: str
-    header: list[str]
-    rows: list[tuple[list[str], list[Cell]]]
-    best_of: list[list[int]]
-    notes: list[str] = field(default_factory=list)
-
-
-def harmonic(base: float, new: float) -> float:
-    """H = 2BN / (B + N); 0 when both are."""
-    return 2 * base * new / (base + new) if base + new else 0.0
-
-
-def _cell(runs: Iterable[Run], metric: str) -> Cell:
-    found = sorted((r for r in runs if metric in r.metrics), key=lambda r: r.seed)
-    return Cell(tuple(r.metrics[metric] for r in found), tuple(r.file for r in found))
-
-
-def _method_names(runs: Sequence[Run]) -> dict[tuple[str, str], str]:
-    """(method, config) -> column title: the config is named only where a method has several on one dataset."""
-    configs = defaultdict(set)
-    for r in runs:
-        configs[r.method, r.dataset, r.shots, r.part].add(r.config)
-    several = {method for (method, *_), found in configs.items() if len(found) > 1}
-    keys = {(r.method, r.config if r.method in several else "") for r in runs}
-    rank = {m: i for i, m in enumerate(METHOD_ORDER)}
-    ordered = sorted(keys, key=lambda k: (rank.get(k[0], len(rank)), k))
-    return {key: f"{key[0]} ({key[1]})" if key[1] else key[0] for key in ordered}
-
-
-def _key(run: Run, names: dict[tuple[str, str], str]) -> tuple[str, str]:
-    return (run.method, run.config) if (run.method, run.config) in names else (run.method, "")
-
-
-def _ordered(names: Iterable[str], first: str = "") -> list[str]:
-    rank = {d: i for i, d in enumerate(DATASETS)}
-    return sorted(set(names), key=lambda d: (d != first, rank.get(d, len(rank)), d))
-
-
-def few_shot_table(runs: list[Run], metric: str) -> Table:
-    """Datasets and methods down, shots across; then the average over datasets."""
-    names = _method_names(runs)
-    shots = sorted({r.shots for r in runs})
-    datasets = _ordered(r.dataset for r in runs)
-    rows, columns = [], defaultdict(list)
-    for dataset in datasets:
-        for key, name in names.items():
-            own = [r for r in runs if r.dataset == dataset and _key(r, names) == key]
-            if not own:
-                continue
-            cells = [_cell((r for r in own if r.shots == k), metric) for k in shots]
-            rows.append(([dataset, name], cells))
-            for k, cell in zip(shots, cells, strict=True):
-                columns[key, k].append(cell)
-    if len(datasets) > 1:
-        for key, name in names.items():
-            averages = [_average(columns[key, k], len(datasets)) for k in shots]
-            if any(cell.values for cell in averages):
-                rows.append(([f"average of {len(datasets)}", name], averages))
-    return Table(
-        TITLES["fewshot"], ["dataset", "method", *(f"{k} shots" if k > 1 else "1 shot" for k in shots)], rows, []
-    )
-
-
-def _average(cells: list[Cell], expected: int) -> Cell:
-    full = [cell for cell in cells if cell.values]
-    if len(full) < expected:
-        return Cell()
-    return Cell((statistics.fmean(cell.mean for cell in full),), tuple(f for cell in full for f in cell.files))
-
-
-def base_to_new_table(runs: list[Run], metric: str) -> Table:
-    """Datasets down; base, new and their harmonic mean of each method across; the average row as the papers compute it."""
-    names = _method_names(runs)
-    datasets = _ordered(r.dataset for r in runs)
-    rows = []
-    sums: dict[tuple, list[list[Cell]]] = defaultdict(lambda: [[], []])
-    for dataset in datasets:
-        cells = []
-        for key in names:
-            own = [r for r in runs if r.dataset == dataset and _key(r, names) == key]
-            base, new = (_cell((r for r in own if r.part == part), metric) for part in ("base", "new"))
-            h = Cell((harmonic(base.mean, new.mean),)) if base.values and new.values else Cell()
-            cells += [base, new, h]
-            sums[key][0].append(base)
-            sums[key][1].append(new)
-        rows.append(([dataset], cells))
-    notes = [
-        "H is the harmonic mean of the means over seeds; in the average row, of the averaged base and new accuracies, as in"
-        " the papers."
-    ]
-    if len(datasets) > 1:
-        cells, h_means = [], []
-        for key, name in names.items():
-            base, new = (_average(part, len(datasets)) for part in sums[key])
-            complete = base.values and new.values
-            cells += [base, new, Cell((harmonic(base.mean, new.mean),)) if complete else Cell()]
-            if complete:
-                per_dataset = [harmonic(b.mean, n.mean) for b, n in zip(*sums[key], strict=True)]
-                h_means.append(f"{name} {statistics.fmean(per_dataset):.2f}")
-        rows.append(([f"average of {len(datasets)}"], cells))
-        if h_means:
-            notes.append("Mean of the datasets' H: " + ", ".join(h_means) + ".")
-    scored = {r.details["text_classes"] for r in runs if "text_classes" in r.details}
-    if scored:
-        notes.append(
-            f"Class names in the text loss of LASP and MoCoOp while training on base: {', '.join(sorted(scored))}."
-        )
-    header = ["dataset"] + [f"{name} {part}" for name in names.values() for part in ("base", "new", "H")]
-    return Table(TITLES["base2new"], header, rows, [list(range(i, 3 * len(names), 3)) for i in range(3)], notes)
-
-
-def transfer_table(runs: list[Run], metric: str, protocol: str) -> Table:
-    """Targets down, methods across, the source first; the average is over the targets, without the source."""
-    names = _method_names(runs)
-    source = runs[0].source
-    targets = _ordered((r.part for r in runs), first=source)
-    rows, columns = [], defaultdict(list)
-    for target in targets:
-        cells = []
-        for key in names:
-            cell = _cell((r for r in runs if r.part == target and _key(r, names) == key), metric)
-            cells.append(cell)
-            if target != source:
-                columns[key].append(cell)
-        rows.append(([f"{target} (source)" if target == source else target], cells))
-    others = len(targets) - (source in targets)
-    if others > 1:
-        rows.append(([f"average of {others}"], [_average(columns[key], others) for key in names]))
-    title = f"{TITLES[protocol]}, trained on {source}"
-    return Table(title, ["target", *names.values()], rows, [list(range(len(names)))])
-
-
-def ablation_table(runs: list[Run], metric: str) -> Table:
-    """What was changed down, datasets across."""
-    datasets = _ordered(r.dataset for r in runs)
-    changes = sorted({r.part for r in runs}, key=lambda part: (part != "full", part))
-    rows = [
-        ([part], [_cell((r for r in runs if (r.part, r.dataset) == (part, d)), metric) for d in datasets])
-        for part in changes
-    ]
-    shots = ", ".join(map(str, sorted({r.shots for r in runs})))
-    return Table(
-        f"{TITLES['ablation']}, {shots} shots", ["change", *datasets], rows, [[j] for j in range(len(datasets))]
-    )
-
-
-def tables(runs: list[Run], metric: str) -> list[Table]:
-    """One table per protocol (and source) that has finished runs."""
-    found = []
-    for protocol in PROTOCOLS:
-        own = [r for r in runs if r.protocol == protocol and r.finished]
-        if not own:
-            continue
-        if protocol == "fewshot":
-            found.append(few_shot_table(own, metric))
-        elif protocol == "base2new":
-            found.append(base_to_new_table(own, metric))
-        elif protocol == "ablation":
-            found.append(ablation_table(own, metric))
-        else:
-            for source in _ordered(r.source for r in own):
-                found.append(transfer_table([r for r in own if r.source == source], metric, protocol))
-    return found
-
-
-def _text(cell: Cell, best: bool, usual: int, fmt: str, ci95: bool) -> str:
-    if not cell.values:
-        return "-"
-    text = f"{cell.mean:.2f}"
-    if len(cell.values) > 1:
-        text += f" ± {cell.spread(ci95):.2f}"
-    if best and fmt in ("github", "latex"):
-        text = f"**{text}**" if fmt == "github" else f"\\textbf{{{text}}}"
-    if cell.files and len(cell.values) not in (1, usual):
-        text += f" [{len(cell.values)} seeds]"
-    return text
-
-
-def render(table: Table, fmt: str, ci95: bool = False) -> str:
-    """The table as text in one of tabulate's formats."""
-    usual = max((len(c.values) for _, cells in table.rows for c in cells), default=1)
-    lines = []
-    by_label: dict[str, list[int]] = defaultdict(list)
-    for i, (labels, _) in enumerate(table.rows):
-        by_label[labels[0]].append(i)
-    for i, (labels, cells) in enumerate(table.rows):
-        marked = set()
-        for group in table.best_of:
-            filled = [j for j in group if cells[j].values]
-            if len(filled) > 1:
-                marked.add(max(filled, key=lambda j: cells[j].mean))
-        if not table.best_of:  # methods go down: the best of each column among the rows of one dataset
-            for j, cell in enumerate(cells):
-                rivals = [table.rows[k][1][j] for k in by_label[labels[0]] if table.rows[k][1][j].values]
-                if cell.values and len(rivals) > 1 and cell.mean == max(r.mean for r in rivals):
-                    marked.add(j)
-        repeated = i > 0 and table.rows[i - 1][0][0] == labels[0] and len(labels) > 1
-        shown = ["", *labels[1:]] if repeated else labels
-        lines.append(shown + [_text(c, j in marked, usual, fmt, ci95) for j, c in enumerate(cells)])
-    style = {"latex": "latex_raw"}.get(fmt, fmt)
-    body = tabulate(
-        lines, headers=table.header, tablefmt=style, stralign="right", colglobalalign=None, disable_numparse=True
-    )
-    return "\n".join([table.title, "", body, *(["", *table.notes] if table.notes else [])])
-
-
-def as_csv(found: list[Table], ci95: bool) -> str:
-    """One line per cell: table, labels, column, mean, spread, number of seeds."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["table", "row", "method", "column", "mean", "spread", "seeds"])
-    for table in found:
-        n_labels = len(table.header) - len(table.rows[0][1])
-        for labels, cells in table.rows:
-            for column, cell in zip(table.header[n_labels:], cells, strict=True):
-                if cell.values:
-                    method = labels[1] if n_labels > 1 else ""
-                    numbers = [f"{cell.mean:.4f}", f"{cell.spread(ci95):.4f}", len(cell.values)]
-                    writer.writerow([table.title, labels[0], method, column, *numbers])
-    return out.getvalue()
-
-
-def as_json(runs: list[Run]) -> str:
-    """Every run with what it measured."""
-    keys = ("protocol", "dataset", "method", "config", "shots", "seed", "part", "source", "metrics", "finished")
-    return json.dumps([{k: getattr(r, k) for k in keys} | {"file": str(r.file)} for r in runs], indent=1)
-
-
-def gaps(tree: Tree) -> list[str]:
-    """One line per run that is unfinished, or missing beside its fellows, with the command that does it."""
-    lines = []
-    for r in tree.runs:
-        if not r.finished:
-            at = f", at epoch {r.details['epoch']}/{r.details['max_epoch']}" if "epoch" in r.details else ""
-            lines.append(f"unfinished{at}: {r.file}  ->  {_command(r)}")
-    groups: dict[tuple[Any, ...], dict[tuple[Any, ...], set[int]]] = defaultdict(lambda: defaultdict(set))
-    examples: dict[Any, Run] = {}
-    for r in tree.runs:
-        place = (r.dataset, r.shots)
-        groups[r.protocol, r.method, r.config, r.source][(*place, r.part)].add(r.seed)
-        if r.protocol == "base2new":
-            groups[r.protocol, r.method, r.config, r.source][(*place, "new" if r.part == "base" else "base")] |= set()
-        examples[(r.protocol, r.method, r.config, r.source), place] = r
-    for key, places in groups.items():
-        seeds = set().union(*places.values())
-        for place, present in places.items():
-            dataset, shots, *_ = place
-            example = examples[key, (dataset, shots)]
-            for seed in sorted(seeds - present):
-                what = f"{key[1]} {dataset} {shots} shots {place[-1]} seed {seed}".replace("  ", " ")
-                lines.append(f"missing: {what}  ->  {_command(example, seed)}")
-    return lines
-
-
-def _command(run: Run, seed: int | None = None) -> str:
-    folder = SCRIPTS.get(run.method, run.method.lower())
-    script = {"fewshot": "main", "base2new": "base2new", "xd": "xd", "dg": "dg", "ablation": "ablation"}[run.protocol]
-    seed = run.seed if seed is None else seed
-    shots_too = f"{run.dataset} {run.shots}"
-    words = {"fewshot": shots_too, "ablation": shots_too, "base2new": run.dataset}.get(run.protocol, run.source)
-    shots = f" SHOTS={run.shots}" if run.shots != 16 and run.protocol != "fewshot" else ""
-    return f"SEEDS={seed}{shots} bash scripts/{folder}/{script}.sh {words}"
+from scripts.report.collect import PROTOCOLS, Tree, collect
+from scripts.report.gaps import gaps
+from scripts.report.published import published_tables
+from scripts.report.tables import as_csv, as_json, render, sources, tables
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -331,7 +32,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--metric", choices=("accuracy", "macro_f1"), default="accuracy")
     parser.add_argument("--format", choices=("plain", "github", "latex", "csv", "json"), default="plain")
     parser.add_argument("--ci95", action="store_true", help="95 %% confidence interval instead of standard deviation")
+    parser.add_argument("--published", action="store_true", help="add the literature's numbers, and the difference")
     parser.add_argument("--out", type=Path, help="write there instead of to the screen")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="draw figures into this folder, as PNG and PDF")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write one page with tables, figures and settings")
+    parser.add_argument("--watch", action="store_true", help="show the runs that are going on until they end")
     parser.add_argument("--verbose", action="store_true", help="name the files behind every cell")
     return parser.parse_args()
 
@@ -339,42 +44,58 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     args = parse_arguments()
     try:
+        if args.watch:
+            from scripts.report.watch import watch
+
+            watch(args.directory)
+            return 0
         tree = collect(args.directory)
-    except FileNotFoundError as error:
+        wanted = {"protocol": args.protocol, "method": args.method, "dataset": args.dataset, "shots": args.shots}
+        runs = [r for r in tree.runs if all(not v or getattr(r, k) in v for k, v in wanted.items())]
+        report(args, Tree(runs, tree.unreadable))
+    except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    wanted = {"protocol": args.protocol, "method": args.method, "dataset": args.dataset, "shots": args.shots}
-    runs = [r for r in tree.runs if all(not v or getattr(r, k) in v for k, v in wanted.items())]
-    found = tables(runs, args.metric)
-    if args.format == "json":
-        text = as_json(runs)
-    elif args.format == "csv":
-        text = as_csv(found, args.ci95)
-    else:
-        style = "simple" if args.format == "plain" else args.format
-        blocks = [render(table, style, args.ci95) for table in found]
-        if args.verbose:
-            blocks += [_sources(table) for table in found]
-        text = "\n\n\n".join(blocks) or f"no finished runs below {args.directory}"
-    if args.out:
-        args.out.write_text(text.rstrip("\n") + "\n")
-    else:
-        print(text.rstrip("\n"))
-    for line in gaps(Tree(runs, {})):
+    except KeyboardInterrupt:
+        return 130
+    for line in gaps(runs):
         print(line, file=sys.stderr)
     for path, reason in tree.unreadable.items():
         print(f"left out: {path} ({reason})", file=sys.stderr)
     return 0
 
 
-def _sources(table: Table) -> str:
-    n_labels = len(table.header) - len(table.rows[0][1])
-    lines = [f"{table.title}: files"]
-    for labels, cells in table.rows:
-        for column, cell in zip(table.header[n_labels:], cells, strict=True):
-            lines += [f"  {' '.join(labels)}, {column}: {file}" for file in cell.files]
-    return "\n".join(lines)
+def report(args: argparse.Namespace, tree: Tree) -> None:
+    """Prints or writes what was asked for."""
+    found = tables(tree.runs, args.metric)
+    literature = published_tables(tree.runs, args.metric, args.protocol or PROTOCOLS) if args.published else []
+    if args.format == "json":
+        text = as_json(tree.runs)
+    elif args.format == "csv":
+        text = as_csv([*found, *literature], args.ci95)
+    else:
+        style = "simple" if args.format == "plain" else args.format
+        blocks = [render(table, style, args.ci95) for table in (*found, *literature)]
+        if args.verbose:
+            blocks += [sources(table) for table in found]
+        text = "\n\n\n".join(blocks) or f"no finished runs below {args.directory}"
+    if args.out:
+        args.out.write_text(text.rstrip("\n") + "\n")
+    else:
+        print(text.rstrip("\n"))
+    if args.plots or args.html:
+        from scripts.report import page, plots  # matplotlib is slow to import
+
+        if args.plots:
+            written = plots.save(plots.figures(found, tree.runs, args.metric), args.plots)
+            print(f"{len(written)} figures in {args.plots}, as PNG and PDF", file=sys.stderr)
+        if args.html:
+            drawn = plots.figures(found, tree.runs, args.metric)
+            title = f"Results below {args.directory}"
+            args.html.write_text(page.page(tree, [*found, *literature], drawn, title, args.metric, args.ci95))
+            print(f"report written to {args.html}", file=sys.stderr)
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error
     sys.exit(main())

@@ -1,17 +1,25 @@
 """Tables from trees of runs: ours, and those that CoOp, CoCoOp, LASP and MaPLe write."""
 
 import json
+import os
+import socket
 import subprocess
 import sys
 import time
 
 import pytest
+import yaml
 from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from parse_results import base_to_new_table, few_shot_table, gaps, harmonic, main, render, tables, transfer_table
-from scripts.collect import collect
+from parse_results import main
+from scripts.report.collect import BENCHMARKS, collect
+from scripts.report.gaps import gaps
+from scripts.report.published import FILE, published_tables
+from scripts.report.tables import base_to_new_table, few_shot_table, harmonic, render, tables, transfer_table
+from scripts.report.watch import live_view
 
 LOG = """** Arguments **
 trainer: {trainer}
@@ -126,7 +134,7 @@ def test_ours_is_finished_only_with_results(tmp_path):
     (tmp_path / path / "config.json").write_text("{}")
     tree = collect(tmp_path)
     assert not tree.runs[0].finished
-    (line,) = gaps(tree)
+    (line,) = gaps(tree.runs)
     assert "unfinished, at epoch 50/50" in line
     assert line.endswith("SEEDS=1 bash scripts/mocoop/main.sh dtd 16")
 
@@ -135,7 +143,7 @@ def test_missing_runs_come_with_their_command(tmp_path):
     for seed in (1, 2):
         ours(tmp_path, f"base2new/train_base/dtd/shots_16/MoCoOp/a/seed{seed}", accuracy=1, trainer="MoCoOp")
     ours(tmp_path, "base2new/test_new/dtd/shots_16/MoCoOp/a/seed1", accuracy=1, trainer="MoCoOp")
-    assert gaps(collect(tmp_path)) == [
+    assert gaps(collect(tmp_path).runs) == [
         "missing: MoCoOp dtd 16 shots new seed 2  ->  SEEDS=2 bash scripts/mocoop/base2new.sh dtd"
     ]
 
@@ -161,7 +169,7 @@ def test_no_log_brings_it_down(tmp_path_factory, content):
     (folder / "log.txt").write_bytes(content)
     tree = collect(folder.parents[3])
     tables(tree.runs, "accuracy")
-    gaps(tree)
+    gaps(tree.runs)
 
 
 @pytest.mark.parametrize("style", ["plain", "github", "latex", "csv", "json"])
@@ -190,6 +198,145 @@ def test_formats(tmp_path, style):
         "json": '"accuracy": 50.126',
     }
     assert expected[style] in text
+
+
+def full_base2new(root, method, base, new):
+    for dataset in BENCHMARKS:
+        end = f"{dataset}/shots_16/{method}/vit/seed1"
+        ours(root, f"base2new/train_base/{end}", accuracy=base, trainer=method)
+        ours(root, f"base2new/test_new/{end}", accuracy=new, trainer=method)
+
+
+def test_published_numbers_stand_beside_ours_with_the_difference(tmp_path):
+    full_base2new(tmp_path, "CoOp", 83.0, 63.0)
+    full_base2new(tmp_path, "MoCoOp", 84.0, 70.0)
+    for shots in (1, 16):
+        ours(tmp_path, f"fewshot/dtd/shots_{shots}/CoOp/a/seed1", accuracy=50, trainer="CoOp")
+    ours(tmp_path, "xd/from_imagenet/test/dtd/shots_16/CoOp/a/seed1", accuracy=40, trainer="CoOp")
+    ours(tmp_path, "fewshot/demo/shots_16/CoOp/a/seed1", accuracy=50, trainer="CoOp")
+    found = {t.name: t for t in published_tables(collect(tmp_path).runs, "accuracy", ("base2new", "fewshot", "xd"))}
+    rows = {tuple(labels): [c.values[0] if c.values else None for c in cells] for labels, cells in
+            found["base2new_published"].rows}  # fmt: skip
+    assert rows["average of 11", "CoOp", "published"] == [82.69, 63.22, 71.66]
+    assert rows["average of 11", "CoOp", "here"] == [
+        pytest.approx(83),
+        pytest.approx(63),
+        pytest.approx(71.63, abs=0.01),
+    ]
+    assert rows["average of 11", "CoOp", "difference"][0] == pytest.approx(0.31)
+    assert ("average of 11", "MoCoOp", "published") not in rows
+    assert ("average of 11", "MoCoOp", "here") in rows
+    xd = {tuple(labels): cells for labels, cells in found["xd_from_imagenet_published"].rows}
+    assert [c.mean for c in xd["trained on imagenet", "CoOp", "here"] if c.values] == [40]
+    few = [labels for labels, _ in found["fewshot_published"].rows]
+    assert ["average of 11", "CoOp", "here"] not in few  # one dataset is not the papers' average
+    text = render(found["base2new_published"], "github")
+    assert "+0.31" in text
+    assert "Published: README of" in text
+    assert published_tables([], "macro_f1", ("base2new",)) == []
+
+
+def test_published_harmonic_means_are_those_of_their_rows():
+    block = yaml.safe_load(FILE.read_text())["base2new"]
+    for group in ("average of 11", *BENCHMARKS):
+        for base, new, h in block[group].values():
+            assert harmonic(base, new) == pytest.approx(h, abs=0.011)
+    per_dataset = [block[d]["LASP"] for d in BENCHMARKS]
+    for i in (0, 1):
+        assert sum(row[i] for row in per_dataset) / 11 == pytest.approx(block["average of 11"]["LASP"][i], abs=0.006)
+
+
+@pytest.fixture
+def varied(tmp_path):
+    """Runs of every protocol, with logs, a router record, and one that is going on."""
+    root = tmp_path / "runs"
+    for seed in (1, 2):
+        for method, plus in {"ZeroshotCLIP": 0, "CoOp": 3, "MoCoOp": 5, "<b>Other": 2}.items():
+            for d in ("dtd", "eurosat"):
+                for shots in (1, 4, 16):
+                    path = f"fewshot/{d}/shots_{shots}/{method}/a/seed{seed}"
+                    value = 50 + plus + seed + (0 if method == "ZeroshotCLIP" else shots / 2)
+                    ours(
+                        root,
+                        path,
+                        accuracy=value,
+                        trainer=method,
+                        seconds=12.0,
+                        config={"OPTIM.LR": plus},
+                        versions={"torch": "2"},
+                    )
+                    (root / path / "log.txt").write_text("\n".join(
+                        f"epoch [{e}/4] batch [5/5] time 0 (0) data 0 (0) loss 1 ({2 / e:.4f}) lr 1.0e-03 eta 0:00:00"
+                        for e in range(1, 5)))  # fmt: skip
+                end = f"{d}/shots_16/{method}/a/seed{seed}"
+                ours(root, f"base2new/train_base/{end}", accuracy=70 + plus, trainer=method)
+                ours(root, f"base2new/test_new/{end}", accuracy=60 - plus, trainer=method)
+        ours(root, f"xd/from_dtd/test/eurosat/shots_16/CoOp/a/seed{seed}", accuracy=40, trainer="CoOp")
+        ours(root, f"ablation/full/dtd/shots_16/MoCoOp/a/seed{seed}", accuracy=40, trainer="MoCoOp")
+        ours(root, f"ablation/top_1/dtd/shots_16/MoCoOp/a/seed{seed}", accuracy=38, trainer="MoCoOp")
+    record = {
+        "by": "domain",
+        "rows": ["dark", "bright"],
+        "experts": ["a {}.", "b {}."],
+        "percent": [[90, 10], [0, 100]],
+    }
+    (root / "fewshot/dtd/shots_16/MoCoOp/a/seed1/router.json").write_text(json.dumps(record))
+    theirs(root, "fewshot/dtd/shots_16/LASP/a/seed1", 80.0, "LASP", "DescribableTextures", Finish_training="")
+    (root / "fewshot/dtd/shots_16/LASP/a/seed1/config.json").write_text("{}")
+    return root
+
+
+def test_plots(varied, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["parse_results.py", str(varied), "--plots", str(tmp_path / "figures")])
+    assert main() == 0
+    names = {p.stem for p in (tmp_path / "figures").glob("*.png")}
+    assert names == {p.stem for p in (tmp_path / "figures").glob("*.pdf")}
+    assert names == {
+        "fewshot_dtd", "fewshot_eurosat", "fewshot_average_of_2", "fewshot_bars", "base2new_scatter", "base2new_h",
+        "xd_from_dtd", "ablation", "training_dtd", "training_eurosat", "router_fewshot_dtd_16shots_seed1",
+    }  # fmt: skip
+    for path in (tmp_path / "figures").glob("*.png"):
+        with Image.open(path) as picture:
+            assert min(picture.size) > 200
+            assert len(picture.convert("L").getcolors(256)) > 10  # not blank
+
+
+def test_the_page_is_self_contained(varied, tmp_path, monkeypatch, capsys):
+    page = tmp_path / "report.html"
+    monkeypatch.setattr(sys, "argv", ["parse_results.py", str(varied), "--html", str(page), "--published"])
+    assert main() == 0
+    text = page.read_text()
+    assert 'src="http' not in text
+    assert "<script" not in text
+    assert "<link" not in text
+    assert "<b>Other" not in text  # names are text, not markup
+    assert "&lt;b&gt;Other" in text
+    assert text.count("<img") == 11
+    assert "unfinished, at epoch 50/50" in text
+    assert "OPTIM.LR: 5" in text
+    assert "published beside here" in text
+
+
+def test_the_live_view(varied):
+    folder = varied / "fewshot/dtd/shots_16/LASP/a/seed1"
+    text, n_running = live_view(varied)
+    assert n_running == 0
+    assert "1 stopped" in text
+    (folder / ".lock").write_text(f"process {os.getpid()} on {socket.gethostname()}, since now\n")
+    text, n_running = live_view(varied)
+    assert n_running == 1
+    assert text.splitlines()[-1].split()[:8] == ["running", "fewshot", "dtd", "LASP", "16", "1", "50/50", "0.6394"]
+    process = subprocess.Popen([sys.executable, "-c", "pass"])
+    process.wait()
+    (folder / ".lock").write_text(f"process {process.pid} on {socket.gethostname()}, since then\n")
+    assert live_view(varied)[1] == 0  # its process is dead
+
+
+def test_watching_a_tree_at_rest_ends(varied):
+    command = [sys.executable, "parse_results.py", str(varied), "--watch"]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert process.returncode == 0
+    assert "0 running, 1 stopped" in process.stdout
 
 
 def test_a_missing_folder(tmp_path):

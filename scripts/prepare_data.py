@@ -33,8 +33,7 @@ def listing(known: dict[str, Source], root: Path) -> str:
         folder = root / source.folder
         state = "complete" if source.complete(root) else "incomplete" if folder.is_dir() else "-"
         origin = f"npm {source.npm}" if source.npm else "your account" if source.name == "imagenet" else "download"
-        gb = f"{source.gb:.2f}" if source.gb else "0.03"
-        rows.append([source.name, folder, *source.pictures, source.classes, gb, origin, state])
+        rows.append([source.name, folder, *source.pictures, source.classes, f"{source.gb:.2f}", origin, state])
     header = ["dataset", "folder", "train", "val", "test", "classes", "GB", "from", "state"]
     return tabulate(rows, header, disable_numparse=True, colalign=("left", "left", *["right"] * 5, "left", "left"))
 

@@ -58,10 +58,11 @@ class Source:
     mirror: dict[str, Any] = field(default_factory=dict)
     by_hand: str = ""
     npm: str = ""
+    npm_gb: float = 0.0
 
     @property
     def gb(self) -> float:
-        return sum(part.gb for part in self.parts)
+        return self.npm_gb + sum(part.gb for part in self.parts)
 
     def complete(self, root: Path) -> bool:
         """Whether everything is in place; its content is what --verify looks at."""

@@ -94,18 +94,27 @@ class Plan:
         return str(choice.get(shots, choice["default"]) if isinstance(choice, dict) else choice)
 
     def run(
-        self, where: str, dataset: str, seed: int, shots: int, *extra: str, config: str = "", needs: Run | None = None
+        self,
+        where: str,
+        dataset: str,
+        seed: int,
+        shots: int,
+        *settings: str,
+        config: str = "",
+        needs: Run | None = None,
+        domains: tuple[str, ...] = (),
     ) -> Run:
         """A run below output/`where`; with `needs`, an evaluation of that run's model."""
         config = config or self.config_for(dataset, self.protocol, shots)
         folder = self.output / where / dataset / f"shots_{shots}" / self.trainer / config / f"seed{seed}"
-        arguments = ["--root", str(self.data), "--seed", str(seed), "--trainer", self.trainer,
+        # train.py takes every word after --target-domains for a domain until the next option
+        arguments = [*domains, "--root", str(self.data), "--seed", str(seed), "--trainer", self.trainer,
                      "--dataset-config-file", existing(f"configs/datasets/{dataset}.yaml"),
                      "--config-file", existing(f"configs/trainers/{self.recipe['folder']}/{config}.yaml"),
                      "--output-dir", str(folder)]  # fmt: skip
         if needs is not None:
             arguments += ["--model-dir", str(needs.folder), "--eval-only"]
-        return Run(folder, [*arguments, *extra, "DATASET.NUM_SHOTS", str(shots), *self.opts], needs, dataset)
+        return Run(folder, [*arguments, *settings, "DATASET.NUM_SHOTS", str(shots), *self.opts], needs, dataset)
 
     def few_shot(self, datasets: list[str]) -> list[Run]:
         return [self.run("fewshot", d, seed, self.shots) for d in datasets for seed in self.seeds]
@@ -127,16 +136,15 @@ class Plan:
         config = self.config_for(source, self.protocol, self.shots)
         on_styles = where == "dg" and source == "demo"
         for seed in self.seeds:
-            seen = ["--source-domains", *STYLES_SEEN, "--target-domains", *STYLES_SEEN] if on_styles else []
-            trained = self.run(f"{where}/from_{source}/train", source, seed, self.shots, *seen, config=config)
+            seen = ("--source-domains", *STYLES_SEEN, "--target-domains", *STYLES_SEEN) if on_styles else ()
+            trained = self.run(f"{where}/from_{source}/train", source, seed, self.shots, config=config, domains=seen)
             runs.append(trained)
             needs = trained if self.recipe["trains"] else None
             for target in targets:
-                unseen = ["--source-domains", *STYLES_SEEN, "--target-domains", target] if on_styles else []
+                unseen = ("--source-domains", *STYLES_SEEN, "--target-domains", target) if on_styles else ()
                 name = source if on_styles else target
                 place = f"{where}/from_{source}/test_{target}" if on_styles else f"{where}/from_{source}/test"
-                run = self.run(place, name, seed, self.shots, *unseen, config=config, needs=needs)
-                runs.append(run)
+                runs.append(self.run(place, name, seed, self.shots, config=config, needs=needs, domains=unseen))
         return runs
 
 

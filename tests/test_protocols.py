@@ -1,0 +1,45 @@
+"""The runs that the scripts list, and the words that they give to train.py."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from datasets.drawing import STYLES
+from scripts.run import BENCHMARKS, STYLES_SEEN, STYLES_UNSEEN, Plan, plan_runs
+from train import parse_arguments
+
+
+def runs(method, protocol, *words, shots=16, tmp="out"):
+    return plan_runs(Plan(method, protocol, Path("data"), Path(tmp), [1, 2], shots, "", []), list(words))
+
+
+@pytest.mark.parametrize("method", ["mocoop", "coop", "cocoop", "lasp", "zsclip", "zsclip2"])
+@pytest.mark.parametrize("words", ["main demo 4", "base2new cifar10", "xd demo", "dg demo", "xd", "dg"])
+def test_train_understands_every_run(method, words, monkeypatch):
+    protocol, *rest = words.split()
+    listed = runs(method, protocol, *rest)
+    assert len({run.folder for run in listed}) == len(listed)
+    for run in listed:
+        monkeypatch.setattr(sys, "argv", ["train.py", *run.arguments])
+        args = parse_arguments()
+        settings = dict(zip(args.opts[::2], args.opts[1::2], strict=True))
+        assert settings["DATASET.NUM_SHOTS"] == ("4" if protocol == "main" else "16")
+        assert {*(args.source_domains or []), *(args.target_domains or [])} <= set(STYLES)
+        assert args.output_dir == str(run.folder)
+        if run.needs:
+            assert args.model_dir == str(run.needs.folder)
+            assert args.eval_only
+
+
+def test_domain_generalisation_on_the_demo_tests_styles_that_training_never_saw():
+    assert set(STYLES_SEEN) | set(STYLES_UNSEEN) == set(STYLES)
+    assert not set(STYLES_SEEN) & set(STYLES_UNSEEN)
+    listed = runs("coop", "dg", "demo")
+    assert sum(run.needs is None for run in listed) == 2  # one training run per seed
+    assert len(listed) == 2 * (1 + len(STYLES_UNSEEN))
+
+
+def test_cross_dataset_goes_from_imagenet_to_the_ten_others():
+    listed = runs("lasp", "xd")
+    assert [run.dataset for run in listed[:11]] == ["imagenet", *BENCHMARKS[1:]]

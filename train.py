@@ -9,6 +9,7 @@ Settings: defaults < dataset config < method config < command line. Exit status:
 
 import argparse
 import difflib
+import errno
 import os
 import random
 import sys
@@ -221,18 +222,41 @@ def main() -> None:
 
 
 def _is_explained(error: BaseException) -> bool:
-    """Whether the message alone tells what to do; a RuntimeError out of torch does not, running out of memory does."""
-    return type(error) is not RuntimeError
+    """Whether the message alone tells what to do; a RuntimeError out of torch does so only for what _one_line knows."""
+    return type(error) is not RuntimeError or _is_memory(error) or _lost_worker(error)
+
+
+def _is_memory(error: BaseException) -> bool:
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        or any(word in str(error) for word in ("can't allocate memory", "bad_alloc"))
+    )
+
+
+def _lost_worker(error: BaseException) -> bool:
+    return "DataLoader worker" in str(error)
 
 
 def _one_line(error: BaseException) -> str:
+    """What was wrong and what to do."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
-        return (
-            f"out of memory ({text.splitlines()[0] if text else 'no details'}): lower MODEL.TEXT_CHUNK (prompts at a time) "
-            "or DATALOADER.TRAIN_X.BATCH_SIZE"
-        )
     lines = [line for line in text.splitlines() if line.strip()] or [type(error).__name__]
+    if _is_memory(error):
+        return (
+            f"out of memory ({lines[0][:120]}): lower MODEL.TEXT_CHUNK (prompts at a time) or "
+            "DATALOADER.TRAIN_X.BATCH_SIZE, then start again"
+        )
+    if _lost_worker(error):
+        return (
+            f"a data-loading worker was killed or died ({lines[0][:120]}), often for want of memory: lower "
+            "DATALOADER.NUM_WORKERS or DATALOADER.CACHE_MB, then start again; the run continues"
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{text}: make room, then start again; the run continues from its last checkpoint"
+    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return f"{text}: make it writable, or choose another --output-dir"
     return lines[-1].split("ImageError: ")[-1] if lines[0].startswith("Caught") else lines[0]
 
 

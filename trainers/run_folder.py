@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -79,7 +80,14 @@ class RunFolder:
             lock.truncate(0)
             lock.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
             lock.flush()
+            self._clear_halves()
             yield
+
+    def _clear_halves(self) -> None:
+        """Removes what a killed process was writing (write_atomically's own names); nobody else works here now."""
+        for file in (*self.path.glob(".*"), *(self.path / checkpoints.FOLDER).glob(".*")):
+            if re.fullmatch(r"\..+\.\d+", file.name):
+                file.unlink()
 
     def claim(self, settings: dict[str, Any]) -> None:
         """Notes the configuration, or refuses when the folder holds checkpoints or results of another one."""

@@ -10,7 +10,7 @@ from trainers.parts.text_encoder import TextEncoder
 
 def main() -> None:
     model = vit_b16()
-    sizes = [(5, 10), (5, 100), (5, 1000), (1, 100), (20, 100)]
+    sizes = [(1, 10), (1, 100), (1, 1000), (5, 100), (20, 100)]
     rows, calls, tokens = [], {}, {}
     for count, classes in sizes:
         prompts = SoftPrompts([g[0] for g in groups(count)], classnames(classes), model.token_embedding)

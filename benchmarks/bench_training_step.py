@@ -20,7 +20,7 @@ def main() -> None:
     def image_only() -> None:
         model.image_features(images).square().sum().backward()
 
-    times = alternate({"MoCoOp step": whole, "image encoder alone": image_only}, rounds=3)
+    times = alternate({"MoCoOp step": whole, "image encoder alone": image_only}, rounds=2)
     step, image = times.values()
     rows = [[name, spread(t)] for name, t in times.items()]
     rows.append(["step / image encoder (target: at most 1.3)", f"{ratio(step, image):.2f}"])

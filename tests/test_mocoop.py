@@ -269,3 +269,12 @@ def test_mixed_logits_never_build_a_feature_mixture():
     image, text, weights = torch.randn(4, 8), torch.randn(3, 5, 8), torch.rand(4, 3)
     expected = 2.0 * torch.einsum("bd,bcd->bc", image, torch.einsum("bg,gcd->bcd", weights, text))
     torch.testing.assert_close(mixed_logits(image, text, weights, torch.tensor(2.0)), expected)
+
+
+def test_features_in_half_precision_mix_with_a_router_in_single():
+    """As with fp16 and amp: CLIP's features are half, the router is single precision."""
+    image_BD, text_GCD = torch.randn(3, 8).bfloat16(), torch.randn(4, 5, 8).bfloat16()
+    weights_BG = mixture_weights(torch.randn(3, 4), 2)
+    assert mixture_weights(torch.randn(3, 4).bfloat16(), 2).dtype == torch.bfloat16
+    logits_BC = mixed_logits(image_BD, text_GCD, weights_BG, torch.tensor(100.0).bfloat16())
+    assert logits_BC.dtype == torch.bfloat16

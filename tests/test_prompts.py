@@ -7,7 +7,7 @@ from conftest import DATA, ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainers.parts.prompts import EOT, SOS, SoftPrompts, clean_classname, encode, tokenize_prompt
+from trainers.parts.prompts import EOT, SOS, SoftPrompts, clean_classname, encode, hard_plan, tokenize_prompt
 
 GROUPS = yaml.safe_load((ROOT / "configs" / "templates" / "template_groups.yaml").read_text())
 TEMPLATES = sorted({t for groups in GROUPS.values() for group in groups for t in group})
@@ -93,3 +93,10 @@ def test_a_template_without_place_for_the_name():
 def test_too_long_names_template_and_class():
     with pytest.raises(ValueError, match=r'template "a {}." with class "cat cat.*" has 83 tokens'):
         tokenize_prompt("a {}.", "cat " * 79)
+
+
+def test_hard_prompts_of_one_class_and_their_own_context_length():
+    assert hard_plan(["a photo of a {}."], ["cat"]).C == 1
+    with pytest.raises(ValueError, match="at most 6"):
+        hard_plan(["a photo of a {}."], ["cat"], context_length=6)
+    assert hard_plan(["a {}."], ["cat"], context_length=6).context_length == 6

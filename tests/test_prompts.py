@@ -2,6 +2,7 @@
 
 import clip
 import pytest
+import torch
 import yaml
 from conftest import DATA, ROOT
 from hypothesis import given, settings
@@ -100,3 +101,13 @@ def test_hard_prompts_of_one_class_and_their_own_context_length():
     with pytest.raises(ValueError, match="at most 6"):
         hard_plan(["a photo of a {}."], ["cat"], context_length=6)
     assert hard_plan(["a {}."], ["cat"], context_length=6).context_length == 6
+
+
+def test_soft_prompts_of_one_class_and_their_own_context_length():
+    table = torch.nn.Embedding(49408, 4)
+    assert SoftPrompts(["a photo of a {}."], ["cat"], table).plan.C == 1
+    with pytest.raises(ValueError, match="at most 6"):
+        SoftPrompts(["a photo of a {}."], ["cat"], table, context_length=6)
+    plan = SoftPrompts(["a {}."], ["cat", "dog"], table, context_length=6).plan
+    assert plan.context_length == 6
+    assert [part.context_length for _, part in plan.parts(1)] == [6, 6]

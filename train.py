@@ -50,11 +50,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def setup_cfg(args: argparse.Namespace) -> "CfgNode":
     """Defaults < dataset config < method config < command line. Raises ValueError for an unknown key."""
-    from dassl.config import get_cfg_default
-
-    cfg = get_cfg_default()
-    for module in method_modules():
-        module.add_config(cfg)
+    cfg = default_cfg()
     for file in (args.dataset_config_file, args.config_file):
         if file:
             check_keys(cfg, keys_of_file(file), file)
@@ -82,6 +78,16 @@ def setup_cfg(args: argparse.Namespace) -> "CfgNode":
         cfg.SEED = random.SystemRandom().randrange(2**31)
         print(f"No seed was given; drew {cfg.SEED} (--seed {cfg.SEED} repeats this run)")
     cfg.freeze()
+    return cfg
+
+
+def default_cfg() -> "CfgNode":
+    """Dassl's defaults and those of every method here."""
+    from dassl.config import get_cfg_default
+
+    cfg = get_cfg_default()
+    for module in method_modules():
+        module.add_config(cfg)
     return cfg
 
 

@@ -116,16 +116,12 @@ def route(model_dir: Path, dataset: str, root: str) -> Routing:
 
 def configuration(saved: str, dataset: str, root: str):  # type: ignore[no-untyped-def]
     """A run's configuration (yaml) with another dataset in it."""
-    from dassl.config import get_cfg_default
-
     import datasets
     from scripts.run import existing
-    from train import method_modules
+    from train import default_cfg
 
     datasets.register_all()
-    cfg = get_cfg_default()
-    for module in method_modules():
-        module.add_config(cfg)
+    cfg = default_cfg()
     cfg.merge_from_other_cfg(type(cfg).load_cfg(saved))
     cfg.merge_from_file(str(ROOT / existing(f"configs/datasets/{dataset}.yaml")))
     cfg.DATASET.ROOT, cfg.VERBOSE = root, False

@@ -40,13 +40,21 @@ def own_disks(tmp_path_factory):
         pytest.skip("this machine lets no process mount a file system of its own")
 
 
-@pytest.mark.usefixtures("own_disks")
-def test_disk_full(mini_root, tiny_clip_file, tmp_path):
-    """It says so; the last complete checkpoint stays, and no part of another one."""
+@pytest.fixture
+def train_on_small_disk(own_disks, mini_root, tiny_clip_file, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
-    command = words(mini_root, tiny_clip_file, disk / "run", "MoCoOp")
-    process = in_small_disk(disk, "size=140k", [sys.executable, "train.py", *command])
+
+    def train(size):
+        command = words(mini_root, tiny_clip_file, disk / "run", "MoCoOp")
+        return disk, in_small_disk(disk, size, [sys.executable, "train.py", *command])
+
+    return train
+
+
+def test_disk_full(train_on_small_disk):
+    """It says so; the last complete checkpoint stays, and no part of another one."""
+    disk, process = train_on_small_disk("size=140k")
     fails(process, "No space left on device", "make room")
     files = [line for line in process.stdout.splitlines() if line.startswith(str(disk))]
     assert any("model.pth.tar-" in f for f in files)
@@ -54,12 +62,8 @@ def test_disk_full(mini_root, tiny_clip_file, tmp_path):
     assert not any(f.endswith("results.json") for f in files)
 
 
-@pytest.mark.usefixtures("own_disks")
-def test_read_only_directory(mini_root, tiny_clip_file, tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = words(mini_root, tiny_clip_file, disk / "run", "MoCoOp")
-    process = in_small_disk(disk, "size=1m,ro", [sys.executable, "train.py", *command])
+def test_read_only_directory(train_on_small_disk):
+    disk, process = train_on_small_disk("size=1m,ro")
     fails(process, "Read-only file system", str(disk), "--output-dir")
 
 

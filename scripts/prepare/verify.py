@@ -73,16 +73,13 @@ def verify(name: str, root: Path, pictures: list[int] | None = None, classes: in
 
 def _read(name: str, root: Path) -> tuple[list, list, list, Path]:
     """Training, validation and test items, and the folder of the pictures."""
-    from dassl.config import get_cfg_default
     from dassl.data.datasets import DATASET_REGISTRY
 
     import datasets
-    from train import method_modules
+    from train import default_cfg
 
     datasets.register_all()
-    cfg = get_cfg_default()
-    for module in method_modules():
-        module.add_config(cfg)
+    cfg = default_cfg()
     settings = yaml.safe_load((ROOT / "configs" / "datasets" / f"{name}.yaml").read_text())
     cfg.DATASET.NAME, cfg.DATASET.ROOT, cfg.DATASET.NUM_SHOTS = settings["DATASET"]["NAME"], str(root), -1
     kind: Any = DATASET_REGISTRY.get(cfg.DATASET.NAME)

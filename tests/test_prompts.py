@@ -8,7 +8,16 @@ from conftest import DATA, ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainers.parts.prompts import EOT, SOS, SoftPrompts, clean_classname, encode, hard_plan, tokenize_prompt
+from trainers.parts.prompts import (
+    EOT,
+    SOS,
+    PromptPlan,
+    SoftPrompts,
+    clean_classname,
+    encode,
+    hard_plan,
+    tokenize_prompt,
+)
 
 GROUPS = yaml.safe_load((ROOT / "configs" / "templates" / "template_groups.yaml").read_text())
 TEMPLATES = sorted({t for groups in GROUPS.values() for group in groups for t in group})
@@ -111,3 +120,22 @@ def test_soft_prompts_of_one_class_and_their_own_context_length():
     plan = SoftPrompts(["a {}."], ["cat", "dog"], table, context_length=6).plan
     assert plan.context_length == 6
     assert [part.context_length for _, part in plan.parts(1)] == [6, 6]
+
+
+def test_the_limit_counts_sos_and_eot():
+    exact = len(encode("a photo of a cat.")) + 2
+    assert tokenize_prompt("a photo of a {}.", "cat", exact).name == encode("cat")
+    with pytest.raises(ValueError, match=f'class "cat" has {exact} tokens, but CLIP reads at most {exact - 1}'):
+        tokenize_prompt("a photo of a {}.", "cat", exact - 1)
+
+
+def test_spaces_after_the_stop_do_not_hide_it():
+    filled = tokenize_prompt("a photo of a {}.  ", "cat")
+    assert (filled.after, filled.stop) == ([], encode("."))
+
+
+def test_the_vocabularys_first_token_is_a_fixed_one():
+    """ "!" has the number 0; learned vectors have the numbers below."""
+    bang = [0]
+    plan = PromptPlan([encode(SOS)], [[encode("cat") + bang + encode(EOT)]])
+    assert plan.vocabulary_V[plan.rows_S].tolist() == plan.tokens_S.tolist()

@@ -242,7 +242,7 @@ def _is_memory(error: BaseException) -> bool:
 
 
 def _lost_worker(error: BaseException) -> bool:
-    return "DataLoader worker" in str(error)
+    return str(error).startswith("DataLoader worker (pid")
 
 
 def _one_line(error: BaseException) -> str:

@@ -220,7 +220,7 @@ def main() -> None:
         run(args)
     except KeyboardInterrupt:
         sys.exit(130)
-    except (ValueError, KeyError, OSError, FloatingPointError, MemoryError, RuntimeError) as error:
+    except (ValueError, KeyError, OSError, EOFError, FloatingPointError, MemoryError, RuntimeError) as error:
         if args.traceback or not _is_explained(error):
             traceback.print_exc()
         print(f"error: {_one_line(error)}", file=sys.stderr)
@@ -242,7 +242,8 @@ def _is_memory(error: BaseException) -> bool:
 
 
 def _lost_worker(error: BaseException) -> bool:
-    return str(error).startswith("DataLoader worker (pid")
+    """Torch says so, or the pipe through which the worker's tensors came breaks (a failed download is a plain OSError)."""
+    return isinstance(error, ConnectionError | EOFError) or str(error).startswith("DataLoader worker (pid")
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,6 +1,7 @@
 """Which setting counts: defaults < dataset config < method config < command line."""
 
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from train import parse_arguments, setup_cfg
 
+ROOT = Path(__file__).resolve().parent.parent
 NUMBERS = {
     "OPTIM.LR": st.floats(1e-6, 10, allow_nan=False),
     "OPTIM.MAX_EPOCH": st.integers(0, 500),
@@ -56,3 +58,14 @@ def test_the_nearest_setting_counts(tmp_path_factory, dataset, method, line):
         expected = next((level[key] for level in (line, method, dataset) if key in level), value_of(defaults, key))
         assert value_of(cfg, key) == pytest.approx(expected)
     assert cfg.dump() == configured(folder, dataset, method, line).dump()
+
+
+RECIPES = [
+    f for f in sorted(ROOT.glob("configs/trainers/*/*.yaml")) if f.parent.name != "ZeroshotCLIP"
+]  # trains nothing
+
+
+@pytest.mark.parametrize("file", RECIPES, ids=lambda f: f"{f.parent.name}/{f.stem}")
+def test_a_shipped_recipe_has_epochs_left_after_its_warm_up(file):
+    optim = yaml.safe_load(file.read_text())["OPTIM"]
+    assert optim["WARMUP_EPOCH"] < optim["MAX_EPOCH"]

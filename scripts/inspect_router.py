@@ -187,7 +187,7 @@ def main() -> int:
 
 def write_files(routing: Routing, by: str, folder: Path, across: int) -> None:
     from scripts.report import plots
-    from trainers.checkpoints import write_atomically
+    from trainers.files import write_atomically
 
     percent_RG, names = routing.shares(by)
     record = {"by": by, "rows": names, "experts": routing.experts, "percent": percent_RG.tolist(), **routing.summary()}

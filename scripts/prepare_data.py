@@ -13,6 +13,7 @@ already is left alone. manifest.json in the folder says where everything came fr
 import argparse
 import difflib
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from scripts.prepare.fetch import FetchError
 from scripts.prepare.prepare import SOURCES, Options, PrepareError, Source, prepare, read_sources
 from scripts.prepare.unpack import UnpackError
 from scripts.prepare.verify import verify
+from trainers.files import InUseError
 
 
 def listing(known: dict[str, Source], root: Path) -> str:
@@ -32,7 +34,8 @@ def listing(known: dict[str, Source], root: Path) -> str:
     for source in known.values():
         folder = root / source.folder
         state = "complete" if source.complete(root) else "incomplete" if folder.is_dir() else "-"
-        origin = f"npm {source.npm}" if source.npm else "your account" if source.name == "imagenet" else "download"
+        fetched = source.mirror or all(part.sources for part in source.parts)
+        origin = f"npm {source.npm}" if source.npm else "download" if fetched else "your account"
         rows.append([source.name, folder, *source.pictures, source.classes, f"{source.gb:.2f}", origin, state])
     header = ["dataset", "folder", "train", "val", "test", "classes", "GB", "from", "state"]
     return tabulate(rows, header, disable_numparse=True, colalign=("left", "left", *["right"] * 5, "left", "left"))
@@ -94,22 +97,21 @@ def main() -> int:
         return 2
     if args.verify:
         return verify_all(sources, args.root)
-    if args.list or not sources:
-        print(listing(known, args.root))
-        return 0
-    if args.dry_run:
-        print("\n".join(dry_run(source, args.root) for source in sources))
+    if args.list or args.dry_run or not sources:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error
+        told = args.dry_run and sources and not args.list
+        print("\n".join(dry_run(source, args.root) for source in sources) if told else listing(known, args.root))
         return 0
     options = Options(args.root, args.link, args.keep_downloads, args.pause)
     failed = [source.name for source in sources if not one(source, options)]
     return 1 if failed else 0
 
 
-def choose(names: list[str], known: dict[str, Source], root: Path, verify: bool) -> list[Source]:
-    """The datasets meant by `names`; for verifying without names, those that are there. Raises ValueError."""
+def choose(names: list[str], known: dict[str, Source], root: Path, present: bool) -> list[Source]:
+    """The datasets meant by `names`; without names, those that are there if `present`, or none. Raises ValueError."""
     if names == ["all"]:
         return list(known.values())
-    if verify and not names:
+    if present and not names:
         return [s for s in known.values() if (root / s.folder).exists()]
     for name in names:
         if name not in known:
@@ -127,7 +129,7 @@ def one(source: Source, options: Options) -> bool:
         return True
     try:
         print(f"{source.name}: {prepare(source, options)} is ready")
-    except (PrepareError, FetchError, UnpackError, OSError) as error:
+    except (InUseError, PrepareError, FetchError, UnpackError, OSError) as error:
         print(f"error: {source.name}: {error}", file=sys.stderr)
         return False
     return True

@@ -392,8 +392,8 @@ def test_two_at_once_do_not_collide(source, server, tmp_path):
         time.sleep(0.02)
     second = subprocess.run(command(source, tmp_path / "data"), cwd=ROOT, capture_output=True, text=True)
     assert second.returncode == 1
-    assert f"process {first.pid}" in second.stderr
-    assert "is preparing it already" in second.stderr
+    assert f"is in use by process {first.pid}" in second.stderr
+    assert second.stderr.strip().endswith("wait for it")
     assert first.wait() == 0
 
 

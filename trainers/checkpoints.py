@@ -5,7 +5,6 @@ when it is read; reading never executes anything (weights_only).
 """
 
 import hashlib
-import os
 import random
 import zipfile
 from collections.abc import Mapping
@@ -14,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from .files import write_atomically
 
 FOLDER = "prompt_learner"
 
@@ -36,19 +37,6 @@ _PICKLED_BY_DASSL: list[Any] = [
     (_empty, "collections.defaultdict"),
     dict,
 ]
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all, on disk when it returns; leaves nothing behind on failure."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def digest_of(tensors: Mapping[str, torch.Tensor]) -> str:

@@ -4,20 +4,16 @@ A run is finished when results.json is there; it is written last, whole, and nam
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import re
-import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from yacs.config import CfgNode
 
-from . import checkpoints
+from . import checkpoints, files
 
 # Settings that change where, how fast or how loudly a run goes, but not what comes out of it.
 _IMMATERIAL = (
@@ -66,20 +62,8 @@ class RunFolder:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Keeps other processes out while inside; the lock goes with the process, however it ends."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / ".lock", "a+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
-                holder = lock.read().strip() or "another process"
-                raise ValueError(
-                    f"{self.path} is in use by {holder}: wait for it, or choose another --output-dir"
-                ) from None
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
-            lock.flush()
+        """Keeps other processes out while inside, and begins with what a killed one left half-written removed."""
+        with files.held(self.path, "wait for it, or choose another --output-dir"):
             self._clear_halves()
             yield
 
@@ -99,7 +83,7 @@ class RunFolder:
                 shown = "; ".join(f"{k} was {theirs.get(k)!r}, now {settings.get(k)!r}" for k in keys[:5])
                 raise ValueError(f"{self.path} holds a run with other settings ({shown}): choose another --output-dir")
             return
-        checkpoints.write_atomically(file, json.dumps(settings, indent=1, sort_keys=True).encode())
+        files.write_atomically(file, json.dumps(settings, indent=1, sort_keys=True).encode())
 
     def finish(self, results: dict[str, Any]) -> None:
-        checkpoints.write_atomically(self.results_file, json.dumps(results, indent=1).encode())
+        files.write_atomically(self.results_file, json.dumps(results, indent=1).encode())

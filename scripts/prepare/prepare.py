@@ -5,17 +5,15 @@ The folder appears under its final name when it is complete; started again, ever
 """
 
 import contextlib
-import fcntl
 import json
-import os
 import shutil
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from trainers.files import held, write_atomically
 
 from . import npm_packages
 from .fetch import FetchError, digest, fetch, fetch_drive
@@ -101,25 +99,11 @@ def _url(text: dict[str, Any], source: dict[str, str]) -> dict[str, str]:
     return {"drive_url": text["drive"].format(source["drive"])} if "drive" in source else source
 
 
-@contextlib.contextmanager
-def held(work: Path) -> Iterator[None]:
-    """Keeps other processes out; the lock goes with the process. Raises PrepareError with the holder."""
-    work.mkdir(parents=True, exist_ok=True)
-    with open(work / ".lock", "a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            holder = lock.read().strip() or "another process"
-            raise PrepareError(f"{holder} is preparing it already: wait until that is done") from None
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()}, since {time.strftime('%H:%M:%S')},")
-        lock.flush()
-        yield
-
-
 def prepare(source: Source, options: Options) -> Path:
-    """Completes `source` below options.root; the folder. Raises PrepareError, FetchError or UnpackError, in one line."""
+    """Completes `source` below options.root; the folder.
+
+    Raises InUseError (another process prepares it), PrepareError, FetchError or UnpackError, each in one line.
+    """
     work = options.root / ".prepare" / source.name
     final = options.root / source.folder
     with held(work):
@@ -271,6 +255,4 @@ def _note(folder: Path, origin: str, archive: Path) -> None:
     manifest = folder / "manifest.json"
     record = json.loads(manifest.read_text()) if manifest.is_file() else []
     record.append({"file": archive.name, "from": origin, "bytes": archive.stat().st_size, "sha256": digest(archive)})
-    partial = manifest.with_name(".manifest.json")
-    partial.write_text(json.dumps(record, indent=1))
-    partial.replace(manifest)
+    write_atomically(manifest, json.dumps(record, indent=1).encode())

@@ -9,6 +9,9 @@ from dassl.data.data_manager import DatasetWrapper
 from PIL import Image
 from yacs.config import CfgNode
 
+# What Pillow raises for pictures that are truncated, damaged, no pictures, or far too large.
+UNDECODABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+
 
 class ImageError(OSError):
     """A picture is missing or cannot be decoded; the message names it and its class."""
@@ -43,7 +46,7 @@ class Pictures(DatasetWrapper):
         try:
             with Image.open(item.impath) as file:
                 return file.convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except UNDECODABLE as error:
             what = "is missing" if isinstance(error, FileNotFoundError) else "cannot be decoded"
             raise ImageError(
                 f'image {item.impath} (class "{item.classname}") {what}: restore it, then start again'

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import os
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,11 +44,10 @@ class Check:
         return "complete"
 
 
-def verify(name: str, root: Path, pictures: list[int] | None = None, classes: int = 0, decode: bool = True) -> Check:
+def verify(name: str, root: Path, pictures: list[int] | None = None, classes: int = 0) -> Check:
     """Reads dataset `name` below `root` and looks at every picture.
 
     pictures, classes: the numbers of training, validation and test pictures and of classes that it should have.
-    decode: also decode every picture (slow on large datasets).
     """
     check = Check(name)
     try:
@@ -65,8 +63,7 @@ def verify(name: str, root: Path, pictures: list[int] | None = None, classes: in
         check.faults.append(f"it has {check.classes} classes, not {classes}")
     paths = sorted({item.impath for item in [*train, *val, *test]})
     check.missing = [p for p in paths if not os.path.isfile(p)]
-    if decode:
-        check.corrupt = _undecodable(name, sorted(set(paths) - set(check.missing)))
+    check.corrupt = _undecodable(name, sorted(set(paths) - set(check.missing)))
     check.extra = _count_files(folder) - (len(paths) - len(check.missing))
     return check
 
@@ -93,17 +90,19 @@ def _read(name: str, root: Path) -> tuple[list, list, list, Path]:
     return train, val, test, Path(data.image_dir)
 
 
-def _undecodable(name: str, paths: Iterable[str]) -> list[str]:
+def _undecodable(name: str, paths: list[str]) -> list[str]:
+    from trainers.loading import UNDECODABLE
+
     def fails(path: str) -> str | None:
         try:
             with Image.open(path) as picture:
                 picture.load()
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        except UNDECODABLE:
             return path
         return None
 
     with ThreadPoolExecutor() as pool:  # decoding releases Python's lock
-        found = list(tqdm(pool.map(fails, paths), total=len(list(paths)), desc=f"Decoding {name}", unit="picture"))
+        found = list(tqdm(pool.map(fails, paths), total=len(paths), desc=f"Decoding {name}", unit="picture"))
     return [path for path in found if path]
 
 

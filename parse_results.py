@@ -86,11 +86,11 @@ def report(args: argparse.Namespace, tree: Tree) -> None:
     if args.plots or args.html:
         from scripts.report import page, plots  # matplotlib is slow to import
 
+        drawn = list(plots.figures(found, tree.runs, args.metric))
         if args.plots:
-            written = plots.save(plots.figures(found, tree.runs, args.metric), args.plots)
+            written = plots.save(drawn, args.plots)
             print(f"{len(written)} figures in {args.plots}, as PNG and PDF", file=sys.stderr)
         if args.html:
-            drawn = plots.figures(found, tree.runs, args.metric)
             title = f"Results below {args.directory}"
             args.html.write_text(page.page(tree, [*found, *literature], drawn, title, args.metric, args.ci95))
             print(f"report written to {args.html}", file=sys.stderr)

@@ -51,17 +51,13 @@ def _difference(here: Cell, published: Cell) -> Cell:
 def _here(runs: list[Run], metric: str) -> Here:
     found: Here = {}
     for table in tables(runs, metric):
-        for labels, cells in table.rows:
-            n_labels = len(labels)
-            for column, cell in zip(table.header[n_labels:], cells, strict=True):
-                if not cell.values:
-                    continue
-                row = labels[0]
-                if table.name == "fewshot":
-                    found[table.name, row, labels[1], column] = cell
-                elif table.name == "base2new":
-                    method, part = column.rsplit(" ", 1)
-                    found[table.name, row, method, part] = cell
-                elif table.source:
-                    found[table.name, f"trained on {table.source}", column, row.removesuffix(" (source)")] = cell
+        for labels, column, cell in table.filled():
+            row = labels[0]
+            if table.name == "fewshot":
+                found[table.name, row, labels[1], column] = cell
+            elif table.name == "base2new":
+                method, part = column.rsplit(" ", 1)
+                found[table.name, row, method, part] = cell
+            elif table.source:
+                found[table.name, f"trained on {table.source}", column, row.removesuffix(" (source)")] = cell
     return found

@@ -5,7 +5,7 @@ import io
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,6 +51,13 @@ class Table:
     best_of: list[list[int]]
     notes: list[str] = field(default_factory=list)
     source: str = ""
+
+    def filled(self) -> Iterator[tuple[list[str], str, Cell]]:
+        """(labels, column, cell) of every cell that has values, row by row."""
+        for labels, cells in self.rows:
+            for column, cell in zip(self.header[len(labels) :], cells, strict=True):
+                if cell.values:
+                    yield labels, column, cell
 
 
 def harmonic(base: float, new: float) -> float:
@@ -259,11 +266,10 @@ def _text(cell: Cell, usual: int, ci95: bool) -> str:
 def render(table: Table, fmt: str, ci95: bool = False) -> str:
     """The table as text in one of tabulate's formats; the best in bold where the format can show it."""
     bold = {"github": "**{}**", "latex": "\\textbf{{{}}}"}.get(fmt, "{}")
-    n_labels = len(table.header) - len(table.rows[0][1])
     lines = texts(table, ci95)
-    for line, marked in zip(lines, best_cells(table), strict=True):
+    for (labels, _), line, marked in zip(table.rows, lines, best_cells(table), strict=True):
         for j in marked:
-            line[n_labels + j] = bold.format(line[n_labels + j])
+            line[len(labels) + j] = bold.format(line[len(labels) + j])
     style = {"latex": "latex_raw"}.get(fmt, fmt)
     body = tabulate(lines, headers=table.header, tablefmt=style, stralign="right", disable_numparse=True)
     return "\n".join([table.title, "", body, *(["", *table.notes] if table.notes else [])])
@@ -275,13 +281,9 @@ def as_csv(found: list[Table], ci95: bool) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["table", "row", "method", "column", "mean", "spread", "seeds"])
     for table in found:
-        n_labels = len(table.header) - len(table.rows[0][1])
-        for labels, cells in table.rows:
-            for column, cell in zip(table.header[n_labels:], cells, strict=True):
-                if cell.values:
-                    method = " ".join(labels[1:])
-                    numbers = [f"{cell.mean:.4f}", f"{cell.spread(ci95):.4f}", len(cell.values)]
-                    writer.writerow([table.title, labels[0], method, column, *numbers])
+        for labels, column, cell in table.filled():
+            numbers = [f"{cell.mean:.4f}", f"{cell.spread(ci95):.4f}", len(cell.values)]
+            writer.writerow([table.title, labels[0], " ".join(labels[1:]), column, *numbers])
     return out.getvalue()
 
 
@@ -293,9 +295,7 @@ def as_json(runs: list[Run]) -> str:
 
 def sources(table: Table) -> str:
     """The files behind every cell, one per line."""
-    n_labels = len(table.header) - len(table.rows[0][1])
     lines = [f"{table.title}: files"]
-    for labels, cells in table.rows:
-        for column, cell in zip(table.header[n_labels:], cells, strict=True):
-            lines += [f"  {' '.join(labels)}, {column}: {file}" for file in cell.files]
+    for labels, column, cell in table.filled():
+        lines += [f"  {' '.join(labels)}, {column}: {file}" for file in cell.files]
     return "\n".join(lines)

@@ -336,6 +336,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if args.dry_run:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error
         for run in runs:
             print("finished  " if run.finished else "to do     ", run.folder)
         return 0

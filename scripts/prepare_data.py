@@ -99,8 +99,8 @@ def main() -> int:
         return verify_all(sources, args.root)
     if args.list or args.dry_run or not sources:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error
-        told = args.dry_run and sources and not args.list
-        print("\n".join(dry_run(source, args.root) for source in sources) if told else listing(known, args.root))
+        planned = args.dry_run and not args.list
+        print("\n".join(dry_run(s, args.root) for s in sources) if planned else listing(known, args.root))
         return 0
     options = Options(args.root, args.link, args.keep_downloads, args.pause)
     failed = [source.name for source in sources if not one(source, options)]

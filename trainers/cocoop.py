@@ -18,6 +18,7 @@ from yacs.config import CfgNode
 
 from .base import PromptTrainer, declare
 from .parts.model import AdaptedCLIP
+from .parts.precision import einsum
 from .parts.prompts import EOT, SOS, PromptPlan, encode, initial_context, learned, tokenize_prompt
 
 
@@ -60,7 +61,7 @@ class CoCoOpCLIP(AdaptedCLIP):
         context_BMW = self.ctx + shift_BW[:, None]
         text_BCD = self.text_encoder(self._plan_for(len(image_BD)), context_BMW.flatten(0, 1))
         text_BCD = F.normalize(text_BCD, dim=-1)
-        return self.logit_scale.exp() * torch.einsum("bd,bcd->bc", image_BD, text_BCD)
+        return self.logit_scale.exp() * einsum("bd,bcd->bc", image_BD, text_BCD)
 
 
 @TRAINER_REGISTRY.register()

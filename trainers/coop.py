@@ -14,6 +14,7 @@ from yacs.config import CfgNode
 
 from .base import PromptTrainer, declare
 from .parts.model import AdaptedCLIP
+from .parts.precision import cosine_logits
 from .parts.prompts import EOT, SOS, PromptPlan, encode, initial_context, learned, tokenize_prompt
 
 
@@ -60,7 +61,7 @@ class CoOpCLIP(AdaptedCLIP):
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """exp(logit_scale) <f, w_c>; B x C. In evaluation mode the text is encoded once."""
         text_CD = self.kept(self.text_features, [self.ctx])
-        return self.logit_scale.exp() * self.image_features(images_BCHW) @ text_CD.T
+        return cosine_logits(self.image_features(images_BCHW), text_CD, self.logit_scale.exp())
 
 
 @TRAINER_REGISTRY.register()

@@ -17,6 +17,7 @@ from .base import PromptTrainer, declare, from_template_file
 from .parts.features import hard_features
 from .parts.losses import text_to_text_loss, with_noise
 from .parts.model import AdaptedCLIP
+from .parts.precision import cosine_logits
 from .parts.prompts import EOT, SOS, PromptPlan, clean_classname, encode, initial_context, learned, tokenize_prompt
 
 
@@ -83,7 +84,7 @@ class LaspCLIP(AdaptedCLIP):
     def logits(self, image_BD: torch.Tensor, text_GAD: torch.Tensor) -> torch.Tensor:
         """exp(logit_scale) times the mean over prompts of <f, w_gc>; B x C."""
         mean_CD = text_GAD[:, : self.n_classes].mean(0)
-        return self.logit_scale.exp() * image_BD @ mean_CD.T
+        return cosine_logits(image_BD, mean_CD, self.logit_scale.exp())
 
     def losses(self, images_BCHW: torch.Tensor, labels_B: torch.Tensor) -> dict[str, torch.Tensor]:
         """The two losses, unweighted scalars "cls" and "text", and "logits_BC"."""

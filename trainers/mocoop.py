@@ -21,6 +21,7 @@ from .parts.features import check_groups, group_means, hard_features
 from .parts.losses import gate_target, soft_cross_entropy, text_to_text_loss, with_noise
 from .parts.mixture import mixed_logits, mixture_weights
 from .parts.model import AdaptedCLIP
+from .parts.precision import einsum, linear
 from .parts.prompts import SoftPrompts, clean_classname
 
 
@@ -99,7 +100,7 @@ class MixtureCLIP(AdaptedCLIP):
 
     def route(self, image_BD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Router logits r and mixture weights pi of each picture; both B x G."""
-        router_BG = self.router(image_BD.to(self.router.weight.dtype))
+        router_BG = linear(image_BD.to(self.router.weight.dtype), self.router.weight, self.router.bias)
         if self.uniform:
             return router_BG, torch.full_like(router_BG, 1.0 / router_BG.shape[1])
         return router_BG, mixture_weights(router_BG, self.top_k)
@@ -107,8 +108,8 @@ class MixtureCLIP(AdaptedCLIP):
     def gate_similarity(self, image_BD: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
         """s_g, what the gate's target is made from; B x G."""
         if self.gate_target == "label":
-            return torch.einsum("bd,gbd->bg", image_BD, self.prototypes_GAD[:, labels_B])
-        return image_BD @ F.normalize(self.prototypes_GAD.mean(1), dim=-1).T
+            return einsum("bd,gbd->bg", image_BD, self.prototypes_GAD[:, labels_B])
+        return einsum("bd,gd->bg", image_BD, F.normalize(self.prototypes_GAD.mean(1), dim=-1))
 
     def losses(self, images_BCHW: torch.Tensor, labels_B: torch.Tensor) -> dict[str, torch.Tensor]:
         """The three losses, unweighted scalars "cls", "text" and "gate", and "logits_BC", "router_BG"."""

@@ -12,6 +12,7 @@ from dassl.engine import TRAINER_REGISTRY
 from .base import PromptTrainer, from_template_file
 from .parts.features import group_means, hard_features
 from .parts.model import AdaptedCLIP
+from .parts.precision import cosine_logits
 from .parts.text_encoder import TextEncoder
 
 
@@ -27,7 +28,7 @@ class HardPromptCLIP(AdaptedCLIP):
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """exp(logit_scale) <f, w_c>; B x C."""
-        return self.logit_scale.exp() * self.image_features(images_BCHW) @ self.text_CD.T
+        return cosine_logits(self.image_features(images_BCHW), self.text_CD, self.logit_scale.exp())
 
 
 @TRAINER_REGISTRY.register()

@@ -6,7 +6,10 @@ Shapes: B pictures, G groups, C classes, D features.
 import torch
 from torch.nn import functional as F
 
+from .precision import in_full_precision
 
+
+@in_full_precision
 def text_to_text_loss(soft_GCD: torch.Tensor, hard_GCD: torch.Tensor, scale: torch.Tensor | float) -> torch.Tensor:
     """L_text: each soft text feature should find its own class among the hard features of its group.
 

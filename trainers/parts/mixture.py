@@ -5,6 +5,8 @@ Shapes: B pictures, G experts, K chosen experts, C classes, D features.
 
 import torch
 
+from .precision import in_full_precision
+
 
 def mixture_weights(router_BG: torch.Tensor, top_k: int) -> torch.Tensor:
     """pi: softmax over the top_k largest router logits of each picture, zero elsewhere; B x G (MoCoOp eq. 3)."""
@@ -12,6 +14,7 @@ def mixture_weights(router_BG: torch.Tensor, top_k: int) -> torch.Tensor:
     return torch.zeros_like(router_BG).scatter(1, experts_BK, chosen_BK.softmax(dim=-1).to(router_BG.dtype))
 
 
+@in_full_precision
 def mixed_logits(
     image_BD: torch.Tensor, text_GCD: torch.Tensor, weights_BG: torch.Tensor, scale: torch.Tensor
 ) -> torch.Tensor:

@@ -107,7 +107,8 @@ class TextEncoder(nn.Module):
     def forward(self, plan: PromptPlan, learned_vectors_KW: torch.Tensor | None = None) -> torch.Tensor:
         """Text features, not normalised; G x C x D. learned_vectors_KW: the vectors that `learned(k)` stands for."""
         plan.to(self.positional_embedding.device)
-        bank_RW = plan.bank(self.token_embedding, learned_vectors_KW)
+        # clip's convert_weights halves the tower but leaves the embeddings in float32, as it does what is learned
+        bank_RW = plan.bank(self.token_embedding, learned_vectors_KW).type(self.text_projection.dtype)
         fast = self.mode == "fast" and self._has_bare_attention()
         run = self._fast if fast else self._plain
         size = self.chunk or self._choose_chunk(plan, fast)

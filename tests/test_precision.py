@@ -1,0 +1,60 @@
+"""Every model with CLIP's weights in half precision, and under autocast, follows itself in single precision."""
+
+import pytest
+import torch
+from clip.model import convert_weights
+from conftest import golden_state
+
+from trainers.cocoop import CoCoOpCLIP
+from trainers.coop import CoOpCLIP
+from trainers.lasp import LaspCLIP
+from trainers.mocoop import MixtureCLIP
+from trainers.parts.backbone import build_model
+from trainers.zsclip import HardPromptCLIP
+
+NAMES = ["accordion", "air_plane", "anchor", "ant"]
+MODELS = {
+    "MoCoOp": lambda clip, mode: MixtureCLIP(clip, NAMES, [["a photo of a {}."], ["a {} texture."]], text_encoder=mode),
+    "CoOp": lambda clip, mode: CoOpCLIP(clip, NAMES, n_ctx=4, ctx_init="a photo of a", text_encoder=mode),
+    "CoCoOp": lambda clip, mode: CoCoOpCLIP(clip, NAMES, text_encoder=mode),
+    "LASP": lambda clip, mode: LaspCLIP(clip, NAMES, ["a photo of a {}.", "a {}."], NAMES, text_encoder=mode),
+    "ZeroshotCLIP": lambda clip, mode: HardPromptCLIP(clip, NAMES, ["a photo of a {}."]),
+}
+LABELS = torch.tensor([0, 2, 3])
+
+
+def built(method, mode, half):
+    clip = build_model(golden_state()).float()  # every value is exact in half precision
+    if half:
+        convert_weights(clip)
+    torch.manual_seed(0)
+    return MODELS[method](clip, mode)
+
+
+def logits_and_gradients(model, dtype=None):
+    images = torch.linspace(-1, 1, 3 * 3 * 32 * 32).view(3, 3, 32, 32)
+    with torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+        logits = model.train()(images)
+        if logits.requires_grad:
+            torch.nn.functional.cross_entropy(logits, LABELS).backward()
+        parts = model.losses(images, LABELS) if hasattr(model, "losses") else {}
+    with torch.no_grad(), torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+        tested = model.eval()(images)
+    return logits, tested, parts, [p.grad for p in model.learned().values() if p.grad is not None]
+
+
+@pytest.mark.parametrize("kind", ["weights in float16", "autocast to float16", "autocast to bfloat16"])
+@pytest.mark.parametrize("mode", ["fast", "plain"])
+@pytest.mark.parametrize("method", MODELS)
+def test_half_precision_follows_single_precision(method, mode, kind):
+    exact, _, parts, gradients = logits_and_gradients(built(method, mode, half=False))
+    dtype = {"autocast to float16": torch.float16, "autocast to bfloat16": torch.bfloat16}.get(kind)
+    half, tested, half_parts, half_gradients = logits_and_gradients(built(method, mode, half=dtype is None), dtype)
+    off = 0.3 if dtype is torch.bfloat16 else 0.05  # on logits of up to 100
+    assert half.dtype == tested.dtype == torch.float32
+    torch.testing.assert_close(half, exact, rtol=0, atol=off)
+    torch.testing.assert_close(tested, exact, rtol=0, atol=off)
+    for name in set(parts) & {"cls", "text", "gate"}:
+        torch.testing.assert_close(half_parts[name], parts[name], rtol=0, atol=off)
+    assert len(half_gradients) == len(gradients)
+    assert all(g.dtype == torch.float32 and g.isfinite().all() for g in half_gradients)

@@ -1,0 +1,36 @@
+"""What is computed in float32 at least, whatever the encoders compute in.
+
+Logits reach 30 and more, where bfloat16 knows steps of 0.125 and float16 of 0.016: classes would tie, and the router's
+choice would hang on rounding.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+HALVES = (torch.float16, torch.bfloat16)
+
+
+def in_full_precision(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """`function` without autocast, and with float32 in the place of half-precision tensors among its arguments."""
+
+    @functools.wraps(function)
+    def run(*args: Any) -> torch.Tensor:
+        full = [a.float() if isinstance(a, torch.Tensor) and a.dtype in HALVES else a for a in args]
+        device = next(a.device.type for a in args if isinstance(a, torch.Tensor))
+        with torch.autocast(device, enabled=False):
+            return function(*full)
+
+    return run
+
+
+einsum = in_full_precision(torch.einsum)
+linear = in_full_precision(torch.nn.functional.linear)
+
+
+@in_full_precision
+def cosine_logits(image_BD: torch.Tensor, text_CD: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """scale <f, w_c> of normalised features; B x C."""
+    return scale * image_BD @ text_CD.T

@@ -30,13 +30,13 @@ def measure(count: int, classes: int, mode: str, budget_mb: int) -> dict:
     encoder = TextEncoder(model, mode, chunk=chunk, memory_budget=budget_mb * 2**20)
     before = peak_mb()
     features = encoder(prompts.plan, prompts.vectors())
-    torch.nn.functional.normalize(features, dim=-1).square().mul(torch.linspace(0, 1, 512)).sum().backward()
+    torch.nn.functional.normalize(features, dim=-1).square().mul(torch.linspace(0, 1, 512, device=DEVICE)).sum().backward()
     used = peak_mb() - before
     kept = used * 2**20 / (prompts.plan.n_tokens * 12 * 512 * 4)
     gradient = torch.cat([p.grad.reshape(-1) for p in prompts.parameters() if p.numel()])
     return {
         "mb": used,
-        "chunk": encoder.chunk,
+        "chunk": encoder.training_chunk,
         "kept": kept,
         "gradient": [float(gradient.norm()), float(gradient.sum())],
     }

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from trainers.parts.backbone import build_model
+from trainers.parts.backbone import ResidualAttentionBlock, build_model
 from trainers.parts.prompts import EOT, SOS, PromptPlan, SoftPrompts, clean_classname, encode, hard_plan, learned
 from trainers.parts.text_encoder import TextEncoder
 
@@ -123,24 +123,61 @@ def test_memory_budget_cuts_the_work_and_is_kept(tiny_clip):
     prompts = SoftPrompts(TEMPLATES, NAMES, tiny_clip.token_embedding)
     encoder = TextEncoder(tiny_clip, memory_budget=10**6)
     encoder(prompts.plan, prompts.vectors())
-    first = encoder.chunk
+    first = encoder.training_chunk
     assert 1 <= first < len(TEMPLATES) * len(NAMES)
     encoder.memory_budget = 10**12
     encoder(prompts.plan, prompts.vectors())
-    assert encoder.chunk == first
+    assert encoder.training_chunk == first
+    with torch.no_grad():
+        encoder(prompts.plan, prompts.vectors())
+    assert encoder._chunk(prompts.plan, True) == first
 
 
-def test_a_patched_tower_is_computed_as_it_is(tiny_clip):
-    """A hook on attention (as adapters use) must be obeyed, so the fast path stands aside."""
+class Gated(ResidualAttentionBlock):
+    def forward(self, x):
+        return x + 0.5 * super().forward(x)
+
+
+def hook_attention(block):
+    block.attn.register_forward_hook(lambda m, i, out: (out[0] * 0.5, out[1]))
+
+
+def hook_block(block):
+    block.register_forward_hook(lambda m, i, out: out * 0.5)
+
+
+def replace_class(block):
+    block.__class__ = Gated
+
+
+def replace_forward(block):
+    block.attention = lambda x: 0.5 * x
+
+
+def replace_linear(block):
+    block.mlp.c_proj = nn.Sequential(block.mlp.c_proj, nn.Tanh())
+
+
+@pytest.mark.parametrize("patch", [hook_attention, hook_block, replace_class, replace_forward, replace_linear])
+def test_a_patched_tower_is_computed_as_it_is(tiny_clip, patch):
+    """What adapters do to a block must be obeyed: the fast path stands aside where it would go round it."""
     plan = hard_plan(TEMPLATES, NAMES)
-    block = tiny_clip.transformer.resblocks[0]
     with torch.no_grad():
         before = TextEncoder(tiny_clip)(plan)
-        handle = block.attn.register_forward_hook(lambda m, i, out: (out[0] * 0.5, out[1]))
+        patch(tiny_clip.transformer.resblocks[0])
         patched, expected = TextEncoder(tiny_clip)(plan), TextEncoder(tiny_clip, "plain")(plan)
-        handle.remove()
-    assert torch.equal(patched, expected)
-    assert not torch.allclose(patched, before)
+    torch.testing.assert_close(patched, expected, rtol=0, atol=1e-5)
+    assert not torch.allclose(patched, before, atol=1e-3)
+
+
+def test_testing_is_not_cut_as_training_was(tiny_clip):
+    """CoCoOp trains on one picture and tests on many: each number of prompts has its own chunk."""
+    small, large = hard_plan(TEMPLATES[:1], NAMES), hard_plan(TEMPLATES, NAMES)
+    encoder = TextEncoder(tiny_clip)
+    encoder(small)
+    with torch.no_grad():
+        assert encoder._chunk(large, True) == len(TEMPLATES) * len(NAMES)
+    assert encoder.training_chunk == len(NAMES)
 
 
 def test_unknown_mode():

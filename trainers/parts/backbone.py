@@ -15,11 +15,11 @@ with warnings.catch_warnings():
     # clip asks setuptools for pkg_resources, which announces its own end; nobody who reads that here could act on it
     warnings.filterwarnings("ignore", message=".*pkg_resources is deprecated", category=UserWarning)
     import clip
-    from clip.model import CLIP, build_model
+    from clip.model import CLIP, ResidualAttentionBlock, Transformer, build_model
     from clip.simple_tokenizer import SimpleTokenizer
 
-__all__ = ["CLIP", "backbone_file", "build_model", "check_input_size", "file_sha256", "load_clip", "tokenizer",
-           "visual_layer_norms"]  # fmt: skip
+__all__ = ["CLIP", "ResidualAttentionBlock", "Transformer", "backbone_file", "build_model", "check_input_size",
+           "file_sha256", "load_clip", "tokenizer", "visual_layer_norms"]  # fmt: skip
 
 
 @lru_cache(maxsize=1)

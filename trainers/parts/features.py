@@ -47,14 +47,14 @@ class FeatureCache:
     def clear(self) -> None:
         self._value: torch.Tensor | None = None
         self._stamp: tuple = ()
-        self._learned: list[torch.Tensor] = []
+        self._values = torch.empty(0)
 
     def get(
         self, compute: Callable[[], torch.Tensor], others: Iterable[torch.Tensor], learned: Iterable[torch.Tensor]
     ) -> torch.Tensor:
         learned = [p.detach() for p in learned]
         stamp = tuple((p.data_ptr(), p._version, p.dtype) for p in (*others, *learned))
-        unchanged = stamp == self._stamp and all(map(torch.equal, learned, self._learned))
-        if self._value is None or not unchanged:
-            self._value, self._stamp, self._learned = compute(), stamp, [p.clone() for p in learned]
+        values = torch.cat([p.flatten() for p in learned])  # compared in one go: on a GPU each comparison would wait
+        if self._value is None or stamp != self._stamp or not torch.equal(values, self._values):
+            self._value, self._stamp, self._values = compute(), stamp, values
         return self._value

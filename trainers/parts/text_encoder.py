@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear as _OutProj
 from torch.utils.checkpoint import checkpoint
 
+from .backbone import ResidualAttentionBlock, Transformer
 from .prompts import PromptPlan
 
 # Numbers that training keeps per token, layer and unit of width, with room for gradients: benchmarks/bench_memory.py
@@ -77,7 +79,8 @@ class TextEncoder(nn.Module):
     """Encodes a PromptPlan with a CLIP model's text tower.
 
     mode: "fast" (as described at the top) or "plain" (all L positions of every prompt, as CLIP's own encode_text).
-    A tower whose attention is no longer a bare nn.MultiheadAttention (LoRA, hooks) is computed plainly in either mode.
+    A tower whose blocks or attention are no longer CLIP's own (hooks, adapters, LoRA) is computed plainly in either mode;
+    what replaces the linear layers and LayerNorms beside attention is used as it stands.
     chunk: prompts computed at a time, 0 to choose by memory; with more than one chunk, training recomputes each in the
     backward pass (activation checkpointing) instead of keeping it.
     memory_budget: bytes that the activations of one chunk may take; 0 for half of what is free at the first step.
@@ -99,6 +102,8 @@ class TextEncoder(nn.Module):
         self.ln_final = clip_model.ln_final
         self.text_projection = clip_model.text_projection
         self.mode, self.chunk, self.memory_budget = mode, chunk, memory_budget
+        self.training_chunk = chunk  # fixed from the first step on: the order of summation depends on it
+        self._testing_chunks: dict[int, int] = {}  # for each number of prompts, fixed too
 
     @property
     def context_length(self) -> int:
@@ -109,9 +114,9 @@ class TextEncoder(nn.Module):
         plan.to(self.positional_embedding.device)
         # clip's convert_weights halves the tower but leaves the embeddings in float32, as it does what is learned
         bank_RW = plan.bank(self.token_embedding, learned_vectors_KW).type(self.text_projection.dtype)
-        fast = self.mode == "fast" and self._has_bare_attention()
+        fast = self.mode == "fast" and self._is_as_clip_made_it()
         run = self._fast if fast else self._plain
-        size = self.chunk or self._choose_chunk(plan, fast)
+        size = self._chunk(plan, fast)
         if size >= plan.G * plan.C:
             return run(plan, bank_RW)
         features, row = [], []
@@ -128,11 +133,28 @@ class TextEncoder(nn.Module):
                 row = []
         return torch.cat(features)
 
-    def _has_bare_attention(self) -> bool:
+    def _is_as_clip_made_it(self) -> bool:
+        """Whether the fast path, which goes round the forward() of blocks and attention, passes nothing by."""
+        gone_round: list[tuple[nn.Module, type]] = [(self.transformer, Transformer)]
+        for block in self.transformer.resblocks:
+            attn = block.attn
+            gone_round += [(block, ResidualAttentionBlock), (attn, nn.MultiheadAttention), (attn.out_proj, _OutProj)]
         return all(
-            type(b.attn) is nn.MultiheadAttention and not b.attn._forward_hooks and not b.attn._forward_pre_hooks
-            for b in self.transformer.resblocks
+            type(module) is kind
+            and not (
+                module._forward_hooks or module._forward_pre_hooks or {"forward", "attention"} & vars(module).keys()
+            )
+            for module, kind in gone_round
         )
+
+    def _chunk(self, plan: PromptPlan, fast: bool) -> int:
+        prompts = plan.G * plan.C
+        if torch.is_grad_enabled():
+            self.training_chunk = self.training_chunk or self._choose_chunk(plan, fast)
+            return self.training_chunk
+        if prompts not in self._testing_chunks:
+            self._testing_chunks[prompts] = self.chunk or self._choose_chunk(plan, fast)
+        return self._testing_chunks[prompts]
 
     def _choose_chunk(self, plan: PromptPlan, fast: bool) -> int:
         prompts = plan.G * plan.C
@@ -140,10 +162,7 @@ class TextEncoder(nn.Module):
         per_layer = KEPT_PER_TOKEN * self.ln_final.weight.shape[0] * self.positional_embedding.element_size()
         needed = tokens * per_layer * len(self.transformer.resblocks)
         budget = self.memory_budget or free_memory(self.positional_embedding.device) // 2
-        size = prompts if needed <= budget else max(1, prompts * budget // needed)
-        if torch.is_grad_enabled():
-            self.chunk = size  # fixed from the first step on: the order of summation depends on it
-        return size
+        return prompts if needed <= budget else max(1, prompts * budget // needed)
 
     def _plain(self, plan: PromptPlan, bank_RW: torch.Tensor) -> torch.Tensor:
         rows_NL = plan.whole_prompts()

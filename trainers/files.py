@@ -27,15 +27,15 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def held(folder: Path, advice: str = "wait for it") -> Iterator[None]:
+def held(folder: Path, advice: str = "wait for it", wait: bool = False) -> Iterator[None]:
     """Makes `folder` and keeps other processes out while inside; the lock goes with the process, however it ends.
 
-    Raises InUseError, with the holder and `advice`, when another process is inside.
+    When another process is inside, waits for it, or raises InUseError with the holder and `advice`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "a+") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             lock.seek(0)
             holder = lock.read().strip() or "another process"

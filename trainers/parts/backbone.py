@@ -4,6 +4,7 @@ import hashlib
 import os
 import warnings
 import zipfile
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ with warnings.catch_warnings():
     import clip
     from clip.model import CLIP, ResidualAttentionBlock, Transformer, build_model
     from clip.simple_tokenizer import SimpleTokenizer
+
+from ..files import held
 
 __all__ = ["CLIP", "ResidualAttentionBlock", "Transformer", "backbone_file", "build_model", "check_input_size",
            "file_sha256", "load_clip", "tokenizer", "visual_layer_norms"]  # fmt: skip
@@ -39,10 +42,13 @@ def backbone_file(name: str) -> Path:
     # clip has two layouts: a package with a module `clip`, or that module's names alone
     module = getattr(clip, "clip", clip)
     if name in clip.available_models():
-        cache = os.path.expanduser("~/.cache/clip")
+        cache = Path("~/.cache/clip").expanduser()
         try:
-            return Path(module._download(module._MODELS[name], cache))
-        except OSError as error:
+            # clip writes under the final name: runs that start together would read each other's half-written file
+            alone = held(cache, wait=True) if os.access(cache, os.W_OK) or not cache.exists() else nullcontext()
+            with alone:
+                return Path(module._download(module._MODELS[name], str(cache)))
+        except (OSError, RuntimeError) as error:  # clip's word for a wrong checksum is RuntimeError
             raise OSError(
                 f"CLIP {name} could not be downloaded ({error}): fetch it on a connected machine and set "
                 "MODEL.BACKBONE.NAME to the file's path"

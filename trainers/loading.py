@@ -1,6 +1,7 @@
 """Pictures for training and testing: decoded once where memory allows, and named when they cannot be read."""
 
 import os
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -62,9 +63,21 @@ class Pictures(DatasetWrapper):
         return output
 
 
+def _leave_signals_to_the_main_process(worker: int) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def build_data_manager(cfg: CfgNode) -> DataManager:
-    """Dassl's DataManager over `Pictures`, with no more workers than there are cores."""
+    """Dassl's DataManager over `Pictures`, with no more workers than there are cores.
+
+    A SIGTERM that reaches the whole process group, as clusters send it, must not take the workers from a run that is
+    about to save itself; they end when the main process does.
+    """
     cfg = cfg.clone()
     cfg.defrost()
     cfg.DATALOADER.NUM_WORKERS = min(cfg.DATALOADER.NUM_WORKERS, available_cores())
-    return DataManager(cfg, dataset_wrapper=Pictures)
+    manager = DataManager(cfg, dataset_wrapper=Pictures)
+    for loader in (manager.train_loader_x, manager.val_loader, manager.test_loader):
+        if loader is not None:
+            loader.worker_init_fn = _leave_signals_to_the_main_process
+    return manager

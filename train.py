@@ -252,8 +252,8 @@ def _one_line(error: BaseException) -> str:
     lines = [line for line in text.splitlines() if line.strip()] or [type(error).__name__]
     if _is_memory(error):
         return (
-            f"out of memory ({lines[0][:120]}): lower MODEL.TEXT_CHUNK (prompts at a time) or "
-            "DATALOADER.TRAIN_X.BATCH_SIZE, then start again"
+            f"out of memory ({lines[0][:120]}): set MODEL.TEXT_CHUNK (prompts at a time) lower and start again, or "
+            "DATALOADER.TRAIN_X.BATCH_SIZE, in another --output-dir"
         )
     if _lost_worker(error):
         return (

@@ -39,18 +39,22 @@ def outcome(out):
     return state["state_dict"], json.loads((out / "results.json").read_text())["accuracy"], lines
 
 
-def interrupt(command, after_lines, number, delay):
-    """Starts a run and sends a signal `delay` seconds after it has printed that many training lines; its status."""
+def interrupt(command, after_lines, number, delay, to_group=False):
+    """Starts a run and sends a signal `delay` seconds after it has printed that many training lines; its status.
+
+    to_group: send it to the data-loading workers too, as clusters and terminals do.
+    """
     with subprocess.Popen(
-        [sys.executable, "train.py", *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
+        [sys.executable, "train.py", *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    ) as process:  # fmt: skip
         seen = 0
         for line in process.stdout:
             seen += line.startswith("epoch [")
             if seen >= after_lines:
                 break
         time.sleep(delay)
-        process.send_signal(number)
+        os.killpg(process.pid, number) if to_group else process.send_signal(number)
         rest = process.stdout.read()
     return process.returncode, rest
 
@@ -104,7 +108,7 @@ def test_asked_to_stop(number, workers, uninterrupted, mini_root, tiny_clip_file
     extra = ("DATALOADER.NUM_WORKERS", str(workers))
     expected = uninterrupted("MoCoOp", *extra)
     command = words(mini_root, tiny_clip_file, tmp_path, "MoCoOp", *extra)
-    status, said = interrupt(command, 8, number, 0.0)
+    status, said = interrupt(command, 8, number, 0.0, to_group=workers > 0)
     assert status == RESUME_ME, said
     assert "the same command continues this run" in said
     process = run_train(*command)
@@ -112,6 +116,18 @@ def test_asked_to_stop(number, workers, uninterrupted, mini_root, tiny_clip_file
     assert "will resume training" in process.stdout
     assert_same(outcome(tmp_path), expected)
     assert not (tmp_path / "prompt_learner" / "model-interrupted.pth.tar").exists()
+
+
+def test_a_smaller_chunk_asked_for_on_resuming_is_used(mini_root, tiny_clip_file, tmp_path):
+    """The way out of a lack of memory; otherwise a resumed run goes on with the chunk it began with."""
+    command = words(mini_root, tiny_clip_file, tmp_path, "MoCoOp", "OPTIM.MAX_EPOCH", 2)
+    interrupt(command, 4, signal.SIGTERM, 0.0)
+    begun = checkpoints.load(checkpoints.latest(tmp_path))["text_chunk"]
+    interrupt(command, 1, signal.SIGTERM, 0.0)
+    assert checkpoints.load(checkpoints.latest(tmp_path))["text_chunk"] == begun > 3
+    process = run_train(*command, "MODEL.TEXT_CHUNK", "3")
+    assert process.returncode == 0, process.stderr
+    assert checkpoints.load(checkpoints.latest(tmp_path))["text_chunk"] == 3
 
 
 def test_killed_during_evaluation(uninterrupted, mini_root, tiny_clip_file, tmp_path):

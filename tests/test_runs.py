@@ -70,6 +70,19 @@ def test_base_model_is_tested_on_new_classes(finished, trainer, mini_root, tiny_
     assert results["subsample_classes"] == "new"
 
 
+@pytest.mark.parametrize(
+    ("trainer", "key", "trained", "tested"),
+    [("MoCoOp", "TRAINER.MOCOOP.TOP_K", "2", "1"), ("CoOp", "TRAINER.COOP.CLASS_TOKEN_POSITION", "'end'", "'middle'")],
+)
+def test_testing_with_other_settings_is_said(
+    finished, trainer, key, trained, tested, mini_root, tiny_clip_file, tmp_path
+):
+    words = arguments(mini_root, tiny_clip_file, tmp_path, trainer, "--model-dir", finished[trainer][0], "--eval-only")
+    process = run_train(*words, "DATASET.SUBSAMPLE_CLASSES", "base", key, tested.strip("'"))
+    assert process.returncode == 0, process.stderr
+    assert f"Note: {key} was {trained} in training and is {tested} here" in process.stdout
+
+
 def test_a_finished_run_is_not_done_again(finished, mini_root, tiny_clip_file):
     out, _ = finished["MoCoOp"]
     before = (out / "results.json").stat().st_mtime_ns

@@ -69,6 +69,7 @@ class PromptTrainer(TrainerX):
     """A Dassl trainer for methods that learn prompts (or nothing) on a frozen CLIP."""
 
     KEY = ""  # the node below cfg.TRAINER
+    TEST_SETTINGS: tuple[str, ...] = ()  # its keys that bear on testing but on no tensor's shape
     trains = True
     _asked_by = 0  # the signal that asked this run to stop
     model: Any
@@ -284,11 +285,11 @@ class PromptTrainer(TrainerX):
             batch = next(batches)
             data_time.update(time.time() - end)
             pending.append(self.forward_backward(batch))
-            batch_time.update(time.time() - end)
             is_last = self.batch_idx + 1 == self.num_batches
             prints = (self.batch_idx + 1) % frequency == 0 or self.num_batches < frequency
             if prints or is_last or self.device.type == "cpu":  # on a GPU, reading a loss waits for the device
                 self._take_in(pending)
+            batch_time.update(time.time() - end)
             if prints:
                 self._print_progress(batch_time, data_time)
             if not is_last and self._save_is_due():
@@ -373,7 +374,8 @@ class PromptTrainer(TrainerX):
             "random": checkpoints.random_state(),
             "identity": self.identity(),
             "config": self.cfg.dump(),
-            "text_chunk": getattr(getattr(self.model, "text_encoder", None), "chunk", 0),
+            "precision": self.precision,
+            "text_chunk": getattr(getattr(self.model, "text_encoder", None), "training_chunk", 0),
         }
 
     def save_model(
@@ -415,10 +417,18 @@ class PromptTrainer(TrainerX):
         for _ in range(state["epoch"]):  # drives the live optimiser's rates to where they were
             self.sched.step()
         self.optim.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty when the run began where PREC amp had become fp32
+            self.scaler.load_state_dict(state["scaler"])
+        if state.get("precision", self.precision) != self.precision:
+            print(f"Note: until here this run was computed in {state['precision']}, from here on in {self.precision}")
         self.best_result = state["best_result"]
-        if getattr(self.model, "text_encoder", None) is not None:
-            self.model.text_encoder.chunk = state["text_chunk"]
+        asked = self.cfg.MODEL.TEXT_CHUNK, self.cfg.MODEL.TEXT_MEMORY_MB
+        then = yaml.safe_load(state["config"])["MODEL"]
+        if getattr(self.model, "text_encoder", None) is not None and asked == (
+            then["TEXT_CHUNK"],
+            then["TEXT_MEMORY_MB"],
+        ):
+            self.model.text_encoder.training_chunk = state["text_chunk"]
         if "batches_done" in state:
             self._resume_at = state
             print(f"Continuing epoch {state['epoch'] + 1} after batch {state['batches_done']}")
@@ -449,10 +459,20 @@ class PromptTrainer(TrainerX):
         identity = state.get("identity", {})
         self._refuse_other(identity, path, ("trainer", "backbone_sha256"))
         self.adopt(identity)
+        self._note_other_settings(state)
         tensors = {key.removeprefix("module."): value for key, value in state["state_dict"].items()}
         checkpoints.copy_into(self.model.learned(), self.convert_state(tensors), path)
         self.trained_on = identity
         print(f'Loading weights to {checkpoints.FOLDER} from "{path}" (epoch = {state["epoch"]})')
+
+    def _note_other_settings(self, state: dict[str, Any]) -> None:
+        """Testing with other settings than training's can be meant, but should not go unseen."""
+        theirs = yaml.safe_load(state.get("config") or "{}").get("TRAINER", {}).get(self.KEY, {})
+        for key in self.TEST_SETTINGS:
+            if key in theirs and theirs[key] != self.settings[key]:
+                print(
+                    f"Note: TRAINER.{self.KEY}.{key} was {theirs[key]!r} in training and is {self.settings[key]!r} here"
+                )
 
     # --- evaluation ----------------------------------------------------------------------------------------------------
 
@@ -471,7 +491,8 @@ class PromptTrainer(TrainerX):
             with self.autocast():
                 logits = self.model_inference(images)
             self.evaluator.process(logits, labels)
-            self._stop_if_asked(save=False)
+            if split == "test":  # validation comes before its epoch is saved: after_epoch stops then
+                self._stop_if_asked(save=False)
         self.results = dict(self.evaluator.evaluate())
         self.test_seconds = time.monotonic() - begin
         for key, value in self.results.items():

@@ -69,6 +69,7 @@ class CoOp(PromptTrainer):
     """Trains CoOpCLIP with cross-entropy."""
 
     KEY = "COOP"
+    TEST_SETTINGS = ("CLASS_TOKEN_POSITION",)
 
     def build_model(self) -> None:
         cfg = self.settings

@@ -142,6 +142,7 @@ class MoCoOp(PromptTrainer):
     """Trains MixtureCLIP."""
 
     KEY = "MOCOOP"
+    TEST_SETTINGS = ("TOP_K", "ROUTER")
 
     def build_model(self) -> None:
         cfg = self.settings

@@ -35,6 +35,7 @@ class FewShotDataset(DatasetBase):
         self.dataset_dir = str(Path(cfg.DATASET.ROOT or "data").expanduser().resolve() / self.folder)
         self.image_dir = os.path.join(self.dataset_dir, self.image_folder)
         train, val, test = self.read(cfg)
+        self._require_whole_numbering(train, val, test)
         _, self.all_class_names = self.get_lab2cname(train)
         if cfg.DATASET.NUM_SHOTS >= 1 and not self.test_only:
             train, val = self._few_shots(cfg, train, val)
@@ -55,6 +56,18 @@ class FewShotDataset(DatasetBase):
             root = os.path.dirname(self.dataset_dir)
             raise FileNotFoundError(f"{path} is missing: python scripts/prepare_data.py {name} --root {root}")
         return path
+
+    def _require_whole_numbering(self, *parts: Items) -> None:
+        """Class names are found by label, so every label from 0 on needs a training picture; otherwise ValueError."""
+        trained = {item.label for item in parts[0]}
+        names = {item.label: item.classname for items in parts for item in items}
+        for label in range(max(names, default=0) + 1):
+            if label not in trained:
+                which = f'class "{names[label]}"' if label in names else "no class"
+                raise ValueError(
+                    f"{self.dataset_dir}: label {label} ({which}) has no training picture: "
+                    "number the classes from 0 on, and give each a training picture, or leave it out"
+                )
 
     def _few_shots(self, cfg: CfgNode, train: Items, val: Items) -> tuple[Items, Items]:
         """The draw of this seed, from its cache if it was drawn before.
@@ -159,6 +172,7 @@ def random_split(items: Items, shares: tuple[float, float], seed: int = 1) -> tu
     for own in by_class.values():
         own = rng.sample(own, len(own))
         n_train, n_val = (round(len(own) * share) for share in shares)
+        n_train = max(1, n_train)  # a class nobody trains on would have no name
         for part, chosen in zip(
             parts, (own[:n_train], own[n_train : n_train + n_val], own[n_train + n_val :]), strict=True
         ):

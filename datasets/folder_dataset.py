@@ -53,9 +53,13 @@ def _read(folder: Path, names: list[str]) -> Items:
     if extra:
         raise ValueError(f"{folder / extra[0]} is a class without training pictures")
     known = Image.registered_extensions()
-    return [
+    items = [
         Datum(impath=str(path), label=label, classname=name)
         for label, name in enumerate(names)
-        for path in sorted((folder / name).glob("*"))
+        for path in sorted((folder / name).glob("[!.]*"))  # not what macOS leaves beside pictures (._name.jpg)
         if path.suffix.lower() in known
     ]
+    empty = [name for name in names if name not in {item.classname for item in items}]
+    if empty and folder.name not in PARTS[1:]:
+        raise ValueError(f"{folder / empty[0]} holds no picture, but stands for a class: fill or remove it")
+    return items

@@ -159,6 +159,24 @@ class TestFolderDataset:
         dataset = build("FolderDataset", tmp_path, FOLDER=str(tmp_path), SPLIT_FILE=str(tmp_path / "my.json"))
         assert len(dataset.test) == 2
 
+    def test_a_class_without_training_pictures_is_named(self, tmp_path):
+        """Otherwise the names of all classes after it would move to their neighbours' pictures, unnoticed."""
+        self.folder(tmp_path)
+        (tmp_path / "ant").mkdir()
+        (tmp_path / "ant" / "._0.png").write_bytes(b"what macOS leaves behind")
+        with pytest.raises(ValueError, match="ant holds no picture, but stands for a class"):
+            build("FolderDataset", tmp_path, FOLDER=str(tmp_path))
+        Image.new("RGB", (8, 8)).save(tmp_path / "ant" / "only.png")
+        alone = build("FolderDataset", tmp_path, FOLDER=str(tmp_path))
+        assert alone.classnames == ["ant", "cat", "dog"]
+        assert [x.impath for x in alone.train_x if x.classname == "ant"] == [str(tmp_path / "ant" / "only.png")]
+        rows = [["cat/0.png", 1, "cat"], ["dog/1.png", 2, "dog"]]
+        (tmp_path / "my.json").write_text(json.dumps({"train": rows, "val": rows, "test": rows}))
+        with pytest.raises(
+            ValueError, match=r"label 0 \(no class\) has no training picture: number the classes from 0"
+        ):
+            build("FolderDataset", tmp_path, FOLDER=str(tmp_path), SPLIT_FILE=str(tmp_path / "my.json"))
+
     def test_faults(self, tmp_path):
         with pytest.raises(ValueError, match="needs a folder"):
             build("FolderDataset", tmp_path)

@@ -27,6 +27,10 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--root", default="", help="folder of the datasets (default: data)")
     parser.add_argument("--output-dir", default="", help="folder of this run")
+    parser.add_argument(
+        "--same-as", action="append", default=[], metavar="DIR",
+        help="take the finished run in that folder if its settings are these, instead of training again (may be repeated)",
+    )  # fmt: skip
     parser.add_argument("--resume", default="", help="folder to resume from (default: the output folder)")
     parser.add_argument("--seed", type=int, default=-1, help="negative: draw one and say which")
     parser.add_argument("--source-domains", nargs="+", help="domains to train on, where a dataset has domains")
@@ -172,6 +176,9 @@ def run(args: argparse.Namespace) -> None:
         settings |= {"MODEL_DIR": args.model_dir, "LOAD_EPOCH": args.load_epoch}
     digest = settings_hash(settings)
     with folder.held():
+        for other in args.same_as:
+            if folder.take_over(other, digest):
+                print(f"{cfg.OUTPUT_DIR}: the run in {other} has these settings and was copied")
         folder.claim(settings)
         finished = folder.results()
         if finished is not None and finished.get("config_sha256", digest) == digest:

@@ -8,7 +8,7 @@
 
 Environment (each also an option): DATA (data), OUTPUT (output), SEEDS ("1 2 3"), SHOTS (16), CFG (the recipe's),
 JOBS (runs at a time, 1), GPUS ("0,1": one process per device). Further settings go to every run, as in
-OPTIM.MAX_EPOCH 10.
+OPTIM.MAX_EPOCH 10; paths among them are relative to the project.
 """
 
 import argparse
@@ -103,10 +103,15 @@ class Plan:
         config: str = "",
         needs: Run | None = None,
         domains: tuple[str, ...] = (),
+        same: tuple[str, ...] = (),
     ) -> Run:
-        """A run below output/`where`; with `needs`, an evaluation of that run's model."""
+        """A run below output/`where`; with `needs`, an evaluation of that run's model.
+
+        same: where other protocols put this run; train.py takes it from there if the settings are equal.
+        """
         config = config or self.config_for(dataset, self.protocol, shots)
-        folder = self.output / where / dataset / f"shots_{shots}" / self.trainer / config / f"seed{seed}"
+        below = Path(dataset, f"shots_{shots}", self.trainer, config, f"seed{seed}")
+        folder = self.output / where / below
         # train.py takes every word after --target-domains for a domain until the next option
         arguments = [*domains, "--root", str(self.data), "--seed", str(seed), "--trainer", self.trainer,
                      "--dataset-config-file", existing(f"configs/datasets/{dataset}.yaml"),
@@ -114,10 +119,16 @@ class Plan:
                      "--output-dir", str(folder)]  # fmt: skip
         if needs is not None:
             arguments += ["--model-dir", str(needs.folder), "--eval-only"]
+        for twin in same if self.recipe["trains"] else ():
+            arguments += ["--same-as", str(self.output / twin / below)]
         return Run(folder, [*arguments, *settings, "DATASET.NUM_SHOTS", str(shots), *self.opts], needs, dataset)
 
     def few_shot(self, datasets: list[str]) -> list[Run]:
-        return [self.run("fewshot", d, seed, self.shots) for d in datasets for seed in self.seeds]
+        return [
+            self.run("fewshot", d, seed, self.shots, same=(f"xd/from_{d}/train", f"dg/from_{d}/train"))
+            for d in datasets
+            for seed in self.seeds
+        ]
 
     def base_to_new(self, datasets: list[str]) -> list[Run]:
         runs = []
@@ -137,7 +148,9 @@ class Plan:
         on_styles = where == "dg" and source == "demo"
         for seed in self.seeds:
             seen = ("--source-domains", *STYLES_SEEN, "--target-domains", *STYLES_SEEN) if on_styles else ()
-            trained = self.run(f"{where}/from_{source}/train", source, seed, self.shots, config=config, domains=seen)
+            twins = () if on_styles else ("fewshot", f"{'dg' if where == 'xd' else 'xd'}/from_{source}/train")
+            place = f"{where}/from_{source}/train"
+            trained = self.run(place, source, seed, self.shots, config=config, domains=seen, same=twins)
             runs.append(trained)
             needs = trained if self.recipe["trains"] else None
             for target in targets:
@@ -146,6 +159,13 @@ class Plan:
                 place = f"{where}/from_{source}/test_{target}" if on_styles else f"{where}/from_{source}/test"
                 runs.append(self.run(place, name, seed, self.shots, config=config, needs=needs, domains=unseen))
         return runs
+
+
+def from_project(given: str | None, default: str) -> Path:
+    """A folder as train.py, which starts in the project, has to be told it: `given` is relative to where the user is."""
+    if given is None:
+        return Path(default) if Path.cwd() == ROOT else ROOT / default
+    return Path(given) if Path.cwd() == ROOT else Path(given).absolute()
 
 
 def existing(path: str) -> str:
@@ -172,8 +192,11 @@ def plan_runs(plan: Plan, positional: list[str]) -> list[Run]:
             raise ValueError("the ablation takes MoCoOp apart: bash scripts/mocoop/ablation.sh demo 16")
         dataset = positional[0] if positional else "demo"
         plan.shots = int(positional[1]) if len(positional) > 1 else plan.shots
-        cases = [(name, seed) for name in ABLATIONS for seed in plan.seeds]
-        return [plan.run(f"ablation/{name}", dataset, seed, plan.shots, *ABLATIONS[name]) for name, seed in cases]
+        return [
+            plan.run(f"ablation/{name}", dataset, seed, plan.shots, *changes, same=() if changes else ("fewshot",))
+            for name, changes in ABLATIONS.items()
+            for seed in plan.seeds
+        ]
     if plan.protocol == "base2new":
         plan.seeds = [int(positional[1])] if len(positional) > 1 else plan.seeds
         return plan.base_to_new(BENCHMARKS if positional[:1] in ([], ["all"]) else [positional[0]])
@@ -311,8 +334,10 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str], list[str]]:
     parser.add_argument("method", help="mocoop, coop, cocoop, lasp, zsclip, zsclip2, linear_probe")
     parser.add_argument("protocol", help="main, base2new, xd, dg, ablation")
     parser.add_argument("words", nargs="*", help="see above, then settings")
-    parser.add_argument("--data", default=env.get("DATA", "data"), help="folder of the datasets (DATA)")
-    parser.add_argument("--output", default=env.get("OUTPUT", "output"), help="folder of the runs (OUTPUT)")
+    parser.add_argument("--data", default=env.get("DATA"), help="folder of the datasets (DATA; the project's data/)")
+    parser.add_argument(
+        "--output", default=env.get("OUTPUT"), help="folder of the runs (OUTPUT; the project's output/)"
+    )
     parser.add_argument("--seeds", default=env.get("SEEDS", "1 2 3"), help='"1 2 3" (SEEDS)')
     parser.add_argument("--shots", type=int, default=int(env.get("SHOTS", "16")), help="pictures per class (SHOTS)")
     parser.add_argument("--cfg", default=env.get("CFG", ""), help="config below configs/trainers/<method> (CFG)")
@@ -329,7 +354,7 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str], list[str]]:
 def main() -> int:
     args, positional, opts = parse_arguments()
     try:
-        plan = Plan(args.method, args.protocol, Path(args.data), Path(args.output),
+        plan = Plan(args.method, args.protocol, from_project(args.data, "data"), from_project(args.output, "output"),
                     [int(s) for s in args.seeds.replace(",", " ").split()], args.shots, args.cfg, opts)  # fmt: skip
         runs = plan_runs(plan, positional)
     except ValueError as error:

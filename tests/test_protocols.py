@@ -40,6 +40,15 @@ def test_domain_generalisation_on_the_demo_tests_styles_that_training_never_saw(
     assert len(listed) == 2 * (1 + len(STYLES_UNSEEN))
 
 
+def test_the_same_model_is_trained_once():
+    """Few-shot on the source, cross-dataset and domain generalisation name each other's training runs."""
+    listed = {p: runs("mocoop", p, *words)[0] for p, words in [("main", ["imagenet"]), ("xd", []), ("dg", [])]}
+    for run in listed.values():
+        named = {word for option, word in zip(run.arguments, run.arguments[1:], strict=False) if option == "--same-as"}
+        assert named == {str(other.folder) for other in listed.values() if other is not run}
+    assert "--same-as" not in runs("mocoop", "dg", "demo")[0].arguments  # trained on some styles only
+
+
 def test_cross_dataset_goes_from_imagenet_to_the_ten_others():
     listed = runs("lasp", "xd")
     assert [run.dataset for run in listed[:11]] == ["imagenet", *BENCHMARKS[1:]]

@@ -83,6 +83,22 @@ def test_testing_with_other_settings_is_said(
     assert f"Note: {key} was {trained} in training and is {tested} here" in process.stdout
 
 
+def test_a_run_of_the_same_settings_is_copied(finished, mini_root, tiny_clip_file, tmp_path):
+    there = finished["CoOp"][0]
+    base = ("DATASET.SUBSAMPLE_CLASSES", "base")
+    words = arguments(mini_root, tiny_clip_file, tmp_path / "same", "CoOp", "--same-as", tmp_path, "--same-as", there)
+    process = run_train(*words, *base)
+    assert process.returncode == 0, process.stderr
+    assert f"the run in {there} has these settings and was copied" in process.stdout
+    assert "epoch [" not in process.stdout
+    for name in ("results.json", "prompt_learner/model.pth.tar-2", "log.txt"):
+        assert (tmp_path / "same" / name).read_bytes() == (there / name).read_bytes()
+    words = arguments(mini_root, tiny_clip_file, tmp_path / "other", "CoOp", "--same-as", there)
+    process = run_train(*words, *base, "OPTIM.LR", "0.5")
+    assert process.returncode == 0, process.stderr
+    assert "epoch [2/2]" in process.stdout
+
+
 def test_a_finished_run_is_not_done_again(finished, mini_root, tiny_clip_file):
     out, _ = finished["MoCoOp"]
     before = (out / "results.json").stat().st_mtime_ns

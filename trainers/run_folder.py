@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,18 @@ class RunFolder:
                 raise ValueError(f"{self.path} holds a run with other settings ({shown}): choose another --output-dir")
             return
         files.write_atomically(file, json.dumps(settings, indent=1, sort_keys=True).encode())
+
+    def take_over(self, other: str | Path, digest: str) -> bool:
+        """Copies another folder's finished run of the same settings, unless work has begun here; whether it did."""
+        theirs = RunFolder(other).results()
+        if theirs is None or theirs.get("config_sha256") != digest or self.results_file.is_file():
+            return False
+        if checkpoints.latest(self.path):
+            return False
+        unfinished = shutil.ignore_patterns(".*", self.results_file.name)
+        shutil.copytree(other, self.path, ignore=unfinished, dirs_exist_ok=True)
+        self.finish(theirs)
+        return True
 
     def finish(self, results: dict[str, Any]) -> None:
         files.write_atomically(self.results_file, json.dumps(results, indent=1).encode())

@@ -197,6 +197,10 @@ def plan_runs(plan: Plan, positional: list[str]) -> list[Run]:
             for name, changes in ABLATIONS.items()
             for seed in plan.seeds
         ]
+    if plan.trainer == "LinearProbe" and plan.protocol in ("base2new", "xd", "dg"):
+        raise ValueError(
+            "a linear probe knows only the classes it was fitted on: bash scripts/linear_probe/main.sh demo 16"
+        )
     if plan.protocol == "base2new":
         plan.seeds = [int(positional[1])] if len(positional) > 1 else plan.seeds
         return plan.base_to_new(BENCHMARKS if positional[:1] in ([], ["all"]) else [positional[0]])

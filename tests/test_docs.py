@@ -80,6 +80,7 @@ def test_every_script_has_help_and_needs_no_particular_folder(script, tmp_path):
         (["mocoop", "main"], "which dataset?"),
         (["mocoop", "main", "demo", "16", "smal"], 'did you mean "small"?'),
         (["coop", "ablation", "demo"], "the ablation takes MoCoOp apart"),
+        (["linear_probe", "xd", "demo"], "a linear probe knows only the classes it was fitted on"),
     ],
 )
 def test_typing_errors(words, message):
@@ -103,10 +104,17 @@ def test_runner_goes_on_past_a_missing_dataset_and_says_so(tmp_path):
         "scripts/run.py", "zsclip", "main", "demo", "1", "--data", tmp_path / "data", "--output", out, "--seeds", "1"
     )
     assert again.returncode == 0, again.stderr
-    third = run(
+    third = subprocess.run(
+        [sys.executable, ROOT / "scripts/run.py", "zsclip", "main", "demo", "4", "--data", "data", "--output", "out"],
+        capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"SEEDS": "1"},
+    )  # fmt: skip
+    assert third.returncode == 0, third.stderr  # folders are relative to where the user is
+    assert (out / "fewshot/demo/shots_4/ZeroshotCLIP/small/seed1/results.json").is_file()
+    assert "ZeroshotCLIP" in third.stdout[third.stdout.rindex("Few-shot") :]
+    fourth = run(
         "scripts/run.py", "zsclip", "main", "demo", "1", "--data", tmp_path / "data", "--output", out, "--seeds", "1"
     )
-    assert "is finished: skipped" in third.stdout
+    assert "is finished: skipped" in fourth.stdout
 
 
 def test_the_new_benchmark_and_the_new_method(tmp_path, tiny_clip_file):

@@ -1,6 +1,7 @@
 """CoOp, CoCoOp, LASP and zero-shot CLIP against direct computations, and checkpoints that their own projects write."""
 
 import clip
+import numpy as np
 import pytest
 import torch
 from conftest import run_train
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 from trainers.cocoop import CoCoOpCLIP
 from trainers.coop import CoOpCLIP
 from trainers.lasp import LaspCLIP
+from trainers.linear_probe import CLIPS_STRENGTH, best_strength, held_out_quarter
 from trainers.parts.losses import text_to_text_loss
 from trainers.zsclip import HardPromptCLIP
 
@@ -130,3 +132,13 @@ def test_checkpoints_of_the_original_projects(trainer, tiny_clip, tiny_clip_file
     process = run_train(*arguments(mini_root, tiny_clip_file, tmp_path / "out", trainer, *evaluate))
     assert process.returncode == 0, process.stderr
     assert "(epoch = 50)" in process.stdout
+
+
+def test_the_linear_probe_holds_out_a_part_of_every_class():
+    """Where the test set is all there is beside training; whole classes held out would choose nothing."""
+    labels = np.array([0] * 16 + [1] * 2 + [2])
+    held_out = held_out_quarter(labels)
+    assert [int(held_out[labels == y].sum()) for y in range(3)] == [4, 1, 0]
+    features = np.eye(19)
+    nothing = features[:0], labels[:0]
+    assert best_strength((features, labels), nothing)[0] == CLIPS_STRENGTH

@@ -16,6 +16,7 @@ from .loading import Pictures
 from .parts.model import AdaptedCLIP
 
 STRENGTHS = [10.0**e for e in range(6, -7, -2)]  # C of scikit-learn, coarse grid; then halved eight times
+CLIPS_STRENGTH = 0.316  # in the README of CLIP's own repository
 
 
 class ProbedCLIP(AdaptedCLIP):
@@ -47,11 +48,12 @@ class LinearProbe(PromptTrainer):
             raise ValueError(f"{self.cfg.DATASET.NAME} has no validation split on which to choose the regularisation")
         clip_model = self.load_clip()
         train = self._features(clip_model, self.dm.dataset.train_x)
-        if self.dm.dataset.val is self.dm.dataset.test:  # ImageNet: a quarter of the training pictures has to do
-            held_out = np.arange(len(train[1])) % 4 == 3
-            chosen = best_strength((train[0][~held_out], train[1][~held_out]), (train[0][held_out], train[1][held_out]))
-        else:
+        if self.dm.dataset.val is not self.dm.dataset.test:
             chosen = best_strength(train, self._features(clip_model, self.dm.dataset.val))
+        else:  # ImageNet: a quarter of each class's training pictures has to do
+            held_out = held_out_quarter(train[1])
+            kept = train[0][~held_out], train[1][~held_out]
+            chosen = best_strength(kept, (train[0][held_out], train[1][held_out]))
         weight, bias = fit(train, *chosen)
         full = np.zeros((self.num_classes, weight.shape[1])), np.full(self.num_classes, -np.inf)
         classes = np.unique(train[1])
@@ -71,6 +73,15 @@ class LinearProbe(PromptTrainer):
         return torch.cat(features).numpy(), torch.cat(labels).numpy()
 
 
+def held_out_quarter(labels_N: np.ndarray) -> np.ndarray:
+    """Which pictures to choose the regularisation on: each class's last quarter, one at least, but never its only one."""
+    held_out = np.zeros(len(labels_N), bool)
+    for label in np.unique(labels_N):
+        own = np.flatnonzero(labels_N == label)
+        held_out[own[len(own) - max(1, len(own) // 4) :]] = len(own) > 1
+    return held_out
+
+
 Labelled = tuple[np.ndarray, np.ndarray]  # features (N x D) and labels (N)
 
 
@@ -84,6 +95,11 @@ def best_strength(train: Labelled, val: Labelled) -> tuple[float, Any]:
 
     solver = LogisticRegression(max_iter=1000, warm_start=True)
     tried: dict[float, float] = {}
+    if not len(val[1]):
+        print(
+            f"One picture per class leaves none to choose the regularisation on: C = {CLIPS_STRENGTH}, as in CLIP's example"
+        )
+        return CLIPS_STRENGTH, solver
 
     def accuracy(strength: float) -> float:
         if strength not in tried:

@@ -8,7 +8,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from train import parse_arguments, setup_cfg
+from train import check_keys, default_cfg, parse_arguments, setup_cfg
 
 ROOT = Path(__file__).resolve().parent.parent
 NUMBERS = {
@@ -58,6 +58,12 @@ def test_the_nearest_setting_counts(tmp_path_factory, dataset, method, line):
         expected = next((level[key] for level in (line, method, dataset) if key in level), value_of(defaults, key))
         assert value_of(cfg, key) == pytest.approx(expected)
     assert cfg.dump() == configured(folder, dataset, method, line).dump()
+
+
+def test_the_settings_of_lasps_own_configs_and_commands_are_known():
+    own = ["N_CTX", "CTX_INIT", "PREC", "ENABLE", "LASP_PROMPTS", "LASP_LOSS_WEIGHT", "ENABLE_CORRECTION", "TRAIN_W",
+           "ENABLE_IMPLICIT_OP", "PRETRAINED_PROMPTS_DIR", "FINETUNE_VIT_LN"]  # fmt: skip
+    check_keys(default_cfg(), ["DATASET.INCLUDE_ALL_CLASSES", *(f"TRAINER.LASP.{key}" for key in own)], "LASP")
 
 
 RECIPES = [

@@ -259,6 +259,7 @@ class PromptTrainer(TrainerX):
 
     def before_train(self) -> None:
         self._resume_at: dict[str, Any] | None = None
+        self.train_loader_x.dataset.keep()
         super().before_train()
         self._last_save = time.monotonic()
 

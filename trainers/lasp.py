@@ -110,15 +110,18 @@ class LASP(PromptTrainer):
     def build_model(self) -> None:
         cfg = self.settings
         templates = list(cfg.LASP_PROMPTS) or from_template_file("lasp.yaml", "templates")
+        scored = self.all_classnames if self.cfg.DATASET.INCLUDE_ALL_CLASSES else self.classnames
+        correction = cfg.ENABLE_CORRECTION and cfg.TRAIN_W  # one that is not trained stays zero
         self.model = LaspCLIP(
-            self.load_clip(), self.classnames, templates, self.all_classnames, cfg.N_CTX, cfg.CTX_INIT, cfg.N_GROUPS,
-            cfg.ENABLE_CORRECTION, cfg.FINETUNE_VIT_LN, cfg.TEXT_NOISE, **self.encoder_options,
+            self.load_clip(), self.classnames, templates, scored, cfg.N_CTX, cfg.CTX_INIT, cfg.N_GROUPS, correction,
+            cfg.FINETUNE_VIT_LN, cfg.TEXT_NOISE, **self.encoder_options,
         )  # fmt: skip
         self.finish_model(slow=self.model.tuned, slow_lr=0.1)
 
     def compute_loss(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         parts = self.model.losses(images, labels)
-        loss = parts["cls"] + self.settings.LASP_LOSS_WEIGHT * parts["text"]
+        weight = self.settings.LASP_LOSS_WEIGHT if self.settings.ENABLE else 0.0
+        loss = parts["cls"] + weight * parts["text"]
         return loss, {f"loss_{name}": parts[name] for name in ("cls", "text")}
 
     def convert_state(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -128,15 +131,20 @@ class LASP(PromptTrainer):
         return {k: v for k, v in state.items() if k in learned_names} if foreign else state
 
     def identity(self) -> dict:
-        return super().identity() | {"text_classes": "all"}
+        return super().identity() | {"text_classes": "all" if self.cfg.DATASET.INCLUDE_ALL_CLASSES else "train"}
 
 
 def add_config(cfg: CfgNode) -> None:
     """Declares LASP's settings below cfg.TRAINER.LASP, under its authors' names."""
     PromptTrainer.add_config(cfg)
+    declare(cfg.DATASET, INCLUDE_ALL_CLASSES=True)  # in base-to-new, the text loss scores the new classes' names too
     declare(
         cfg.TRAINER,
         LASP={
+            "ENABLE": True,  # the text loss
+            "TRAIN_W": True,  # the correction
+            "ENABLE_IMPLICIT_OP": "sum",  # this and the next are in LASP's configs, but its code does nothing with them
+            "PRETRAINED_PROMPTS_DIR": None,
             "N_CTX": 4,  # context tokens
             "CTX_INIT": "a photo of a",
             "LASP_PROMPTS": [],  # hard templates; empty: configs/templates/lasp.yaml

@@ -23,17 +23,21 @@ def available_cores() -> int:
 
 
 class Pictures(DatasetWrapper):
-    """Dassl's DatasetWrapper, with training pictures kept decoded in memory up to DATALOADER.CACHE_MB.
+    """Dassl's DatasetWrapper; what is trained on is kept decoded in memory, up to DATALOADER.CACHE_MB.
 
-    Keeping them changes no number: what is kept is what would be decoded again, before any augmentation.
+    Keeping pictures changes no number: what is kept is what would be decoded again, before any augmentation.
     """
 
     def __init__(self, cfg: CfgNode, data_source: list, transform: Any = None, is_train: bool = False) -> None:
         super().__init__(cfg, data_source, transform=transform, is_train=is_train)
         self._kept: list[Image.Image] = []
-        if is_train and self._fits(cfg.DATALOADER.CACHE_MB * 2**20):
+        self._budget = cfg.DATALOADER.CACHE_MB * 2**20
+
+    def keep(self) -> None:
+        """Decodes all pictures if they fit; before the workers start, which then share them."""
+        if self._fits(self._budget):
             with ThreadPoolExecutor(available_cores()) as pool:  # decoding releases Python's lock
-                self._kept = list(pool.map(self._decode, range(len(data_source))))
+                self._kept = list(pool.map(self._decode, range(len(self.data_source))))
 
     def _fits(self, budget: int) -> bool:
         if budget <= 0:

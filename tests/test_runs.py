@@ -225,6 +225,24 @@ class TestBadInput:
     def test_wrong_type(self, words):
         fails(run_train(*words, "OPTIM.MAX_EPOCH", "many"), "OPTIM.MAX_EPOCH")
 
+    @pytest.mark.parametrize(
+        ("key", "value", "message"),
+        [
+            ("TRAINER.MOCOOP.PREC", "fp8", 'TRAINER.MOCOOP.PREC is "fp8": use fp32, fp16, amp or bf16'),
+            ("TRAINER.MOCOOP.TEXT_CLASSES", "some", 'TRAINER.MOCOOP.TEXT_CLASSES is "some": use "all" or "train"'),
+            ("TRAINER.MOCOOP.GATE_TARGET", "name", 'GATE_TARGET is "name": use "label" or "class_mean"'),
+            ("TRAINER.MOCOOP.ROUTER", "round", 'ROUTER is "round": use "learned" or "uniform"'),
+            ("TRAINER.MOCOOP.TEXT_LOGIT_SCALE", "big", 'TEXT_LOGIT_SCALE is "big": use a number or "clip"'),
+            ("MODEL.TEXT_ENCODER", "slow", 'MODEL.TEXT_ENCODER is "slow": use "fast" or "plain"'),
+        ],
+    )
+    def test_unknown_word(self, words, key, value, message):
+        fails(run_train(*words, key, value), message)
+
+    def test_linear_probe_of_new_classes(self, mini_root, tiny_clip_file, tmp_path):
+        words = arguments(mini_root, tiny_clip_file, tmp_path, "LinearProbe")
+        fails(run_train(*words, "DATASET.SUBSAMPLE_CLASSES", "new"), "knows only the classes it was fitted on")
+
     def test_template_without_place(self, words):
         fails(
             run_train(*words, "TRAINER.MOCOOP.TEMPLATE_GROUPS", "[['a photo.']]"),
@@ -300,6 +318,23 @@ class TestBadInput:
         changed = [other if previous == "--backbone" else w for previous, w in zip([None, *words], words, strict=False)]
         process = run_train(*changed[:-10], "--eval-only", "--model-dir", finished["MoCoOp"][0], *changed[-10:])
         fails(process, "belongs to something else: backbone_sha256")
+
+
+def test_class_specific_contexts_for_other_classes(mini_root, tiny_clip_file, tmp_path):
+    own = ("TRAINER.COOP.CSC", True, "TRAINER.COOP.CTX_INIT", "")
+    trained = run_train(*arguments(mini_root, tiny_clip_file, tmp_path / "base", "CoOp"), *own,
+                        "DATASET.SUBSAMPLE_CLASSES", "base")  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    there = ("--model-dir", tmp_path / "base", "--eval-only")
+    words = arguments(mini_root, tiny_clip_file, tmp_path / "new", "CoOp", *there)
+    fails(run_train(*words, *own, "DATASET.SUBSAMPLE_CLASSES", "new"), "class-specific contexts belong to the classes")
+
+
+def test_damaged_results(finished, mini_root, tiny_clip_file, tmp_path):
+    folder = shutil.copytree(finished["MoCoOp"][0], tmp_path / "damaged")
+    (folder / "results.json").write_text("{")
+    words = arguments(mini_root, tiny_clip_file, folder)
+    fails(run_train(*words, "DATASET.SUBSAMPLE_CLASSES", "base"), "results.json is damaged: remove it")
 
 
 class Dangerous:

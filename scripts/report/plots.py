@@ -75,7 +75,7 @@ def few_shot_curves(table: Table, label: str) -> Iterator[tuple[str, Figure]]:
         by_dataset[dataset].append((method, cells))
     looks = Looks(method for (_, method), _ in table.rows)
     for dataset, methods in by_dataset.items():
-        figure = Figure(figsize=(4.5, 3.6), layout="constrained")
+        figure = Figure(figsize=(4.8, 4.2), layout="constrained")
         axes = figure.subplots()
         for method, cells in methods:
             known = [(k, c) for k, c in zip(shots, cells, strict=True) if c.values]
@@ -92,7 +92,7 @@ def few_shot_curves(table: Table, label: str) -> Iterator[tuple[str, Figure]]:
         axes.minorticks_off()
         axes.set(title=dataset, xlabel="labelled pictures per class", ylabel=label)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        figure.legend(loc="outside lower center", ncols=3, fontsize="small")
         yield f"fewshot_{dataset.replace(' ', '_')}", figure
 
 
@@ -100,7 +100,7 @@ def base_new_scatter(table: Table) -> Figure:
     """New against base accuracy, a panel per dataset (and the average), with contours of equal harmonic mean."""
     methods = [column.removesuffix(" base") for column in table.header[1::3]]
     looks = Looks(methods)
-    across = min(3, len(table.rows))
+    across = 2 if len(table.rows) in (2, 4) else min(3, len(table.rows))
     down = -(-len(table.rows) // across)
     figure = Figure(figsize=(3.6 * across, 3.4 * down + 0.6), layout="constrained")
     panels = figure.subplots(down, across, squeeze=False)
@@ -114,7 +114,7 @@ def base_new_scatter(table: Table) -> Figure:
             style = looks.line(method) | {"linestyle": "none", "markersize": 8}
             axes.errorbar(base.mean, new.mean, new.spread(False), base.spread(False), alpha=0.85, **style)  # type: ignore[arg-type]
         if points:
-            _harmonic_contours(axes, [(b.mean, n.mean) for _, b, n in points])
+            _harmonic_contours(axes)
         axes.set(title=labels[0], xlabel="base accuracy, %", ylabel="new accuracy, %")
     for axes in panels.flat[len(table.rows) :]:
         axes.set_axis_off()
@@ -123,13 +123,16 @@ def base_new_scatter(table: Table) -> Figure:
     return figure
 
 
-def _harmonic_contours(axes: Axes, points: list[tuple[float, float]]) -> None:
-    middle = np.mean(points, axis=0)
-    reach = max(3.0, 1.4 * float(np.abs(np.array(points) - middle).max()))
-    x, y = (np.linspace(max(0.1, m - reach), min(100, m + reach), 100) for m in middle)
-    base, new = np.meshgrid(x, y)
+def _harmonic_contours(axes: Axes) -> None:
+    """Over the whole panel, which is widened to leave room around what is drawn, and to six points at least."""
+    limits = []
+    for low, high in (axes.get_xlim(), axes.get_ylim()):
+        middle, reach = (low + high) / 2, max(3.0, 0.65 * (high - low))
+        limits.append((max(0.1, middle - reach), min(100.0, middle + reach)))
+    base, new = np.meshgrid(*(np.linspace(low, high, 100) for low, high in limits))
     lines = axes.contour(base, new, 2 * base * new / (base + new), levels=6, colors="#888888", linewidths=0.7)
     axes.clabel(lines, fmt="H %g", fontsize=7)
+    axes.set(xlim=limits[0], ylim=limits[1])
 
 
 def _columns_of(table: Table, part: str) -> Table:

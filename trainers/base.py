@@ -423,12 +423,9 @@ class PromptTrainer(TrainerX):
         if state.get("precision", self.precision) != self.precision:
             print(f"Note: until here this run was computed in {state['precision']}, from here on in {self.precision}")
         self.best_result = state["best_result"]
-        asked = self.cfg.MODEL.TEXT_CHUNK, self.cfg.MODEL.TEXT_MEMORY_MB
         then = yaml.safe_load(state["config"])["MODEL"]
-        if getattr(self.model, "text_encoder", None) is not None and asked == (
-            then["TEXT_CHUNK"],
-            then["TEXT_MEMORY_MB"],
-        ):
+        same_limits = all(then[key] == self.cfg.MODEL[key] for key in ("TEXT_CHUNK", "TEXT_MEMORY_MB"))
+        if same_limits and getattr(self.model, "text_encoder", None) is not None:
             self.model.text_encoder.training_chunk = state["text_chunk"]
         if "batches_done" in state:
             self._resume_at = state

@@ -1,5 +1,7 @@
 """Pictures for training and testing: decoded once where memory allows, and named when they cannot be read."""
 
+import atexit
+import multiprocessing
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -71,11 +73,21 @@ def _leave_signals_to_the_main_process(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
+@atexit.register
+def _end_workers() -> None:
+    """Python ends what is left of them with the SIGTERM that they ignore, and would wait for ever."""
+    left = multiprocessing.active_children()
+    if left:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch takes a killed worker for an accident
+    for worker in left:
+        worker.kill()
+
+
 def build_data_manager(cfg: CfgNode) -> DataManager:
     """Dassl's DataManager over `Pictures`, with no more workers than there are cores.
 
     A SIGTERM that reaches the whole process group, as clusters send it, must not take the workers from a run that is
-    about to save itself; they end when the main process does.
+    about to save itself; they end with the main process.
     """
     cfg = cfg.clone()
     cfg.defrost()

@@ -230,10 +230,6 @@ class TestBadInput:
         [
             ("TRAINER.MOCOOP.PREC", "fp8", 'TRAINER.MOCOOP.PREC is "fp8": use fp32, fp16, amp or bf16'),
             ("TRAINER.MOCOOP.TEXT_CLASSES", "some", 'TRAINER.MOCOOP.TEXT_CLASSES is "some": use "all" or "train"'),
-            ("TRAINER.MOCOOP.GATE_TARGET", "name", 'GATE_TARGET is "name": use "label" or "class_mean"'),
-            ("TRAINER.MOCOOP.ROUTER", "round", 'ROUTER is "round": use "learned" or "uniform"'),
-            ("TRAINER.MOCOOP.TEXT_LOGIT_SCALE", "big", 'TEXT_LOGIT_SCALE is "big": use a number or "clip"'),
-            ("MODEL.TEXT_ENCODER", "slow", 'MODEL.TEXT_ENCODER is "slow": use "fast" or "plain"'),
         ],
     )
     def test_unknown_word(self, words, key, value, message):

@@ -1,16 +1,15 @@
 """Which setting counts: defaults < dataset config < method config < command line."""
 
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
+from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from train import check_keys, default_cfg, parse_arguments, setup_cfg
 
-ROOT = Path(__file__).resolve().parent.parent
 NUMBERS = {
     "OPTIM.LR": st.floats(1e-6, 10, allow_nan=False),
     "OPTIM.MAX_EPOCH": st.integers(0, 500),
@@ -66,9 +65,8 @@ def test_the_settings_of_lasps_own_configs_and_commands_are_known():
     check_keys(default_cfg(), ["DATASET.INCLUDE_ALL_CLASSES", *(f"TRAINER.LASP.{key}" for key in own)], "LASP")
 
 
-RECIPES = [
-    f for f in sorted(ROOT.glob("configs/trainers/*/*.yaml")) if f.parent.name != "ZeroshotCLIP"
-]  # trains nothing
+# ZeroshotCLIP's configs train nothing
+RECIPES = [f for f in sorted(ROOT.glob("configs/trainers/*/*.yaml")) if f.parent.name != "ZeroshotCLIP"]
 
 
 @pytest.mark.parametrize("file", RECIPES, ids=lambda f: f"{f.parent.name}/{f.stem}")

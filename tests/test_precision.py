@@ -33,12 +33,13 @@ def built(method, mode, half):
 
 def logits_and_gradients(model, dtype=None):
     images = torch.linspace(-1, 1, 3 * 3 * 32 * 32).view(3, 3, 32, 32)
-    with torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+    autocast = torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+    with autocast:
         logits = model.train()(images)
         if logits.requires_grad:
             torch.nn.functional.cross_entropy(logits, LABELS).backward()
         parts = model.losses(images, LABELS) if hasattr(model, "losses") else {}
-    with torch.no_grad(), torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+    with torch.no_grad(), autocast:
         tested = model.eval()(images)
     return logits, tested, parts, [p.grad for p in model.learned().values() if p.grad is not None]
 

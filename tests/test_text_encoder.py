@@ -154,17 +154,25 @@ def replace_forward(block):
     block.attention = lambda x: 0.5 * x
 
 
-def replace_linear(block):
-    block.mlp.c_proj = nn.Sequential(block.mlp.c_proj, nn.Tanh())
-
-
-@pytest.mark.parametrize("patch", [hook_attention, hook_block, replace_class, replace_forward, replace_linear])
+@pytest.mark.parametrize("patch", [hook_attention, hook_block, replace_class, replace_forward])
 def test_a_patched_tower_is_computed_as_it_is(tiny_clip, patch):
     """What adapters do to a block must be obeyed: the fast path stands aside where it would go round it."""
     plan = hard_plan(TEMPLATES, NAMES)
     with torch.no_grad():
         before = TextEncoder(tiny_clip)(plan)
         patch(tiny_clip.transformer.resblocks[0])
+        patched, expected = TextEncoder(tiny_clip)(plan), TextEncoder(tiny_clip, "plain")(plan)
+    assert torch.equal(patched, expected)
+    assert not torch.allclose(patched, before, atol=1e-3)
+
+
+def test_a_replaced_linear_layer_is_used_as_it_stands(tiny_clip):
+    """The fast path calls it, as LoRA wants."""
+    plan = hard_plan(TEMPLATES, NAMES)
+    mlp = tiny_clip.transformer.resblocks[0].mlp
+    with torch.no_grad():
+        before = TextEncoder(tiny_clip)(plan)
+        mlp.c_proj = nn.Sequential(mlp.c_proj, nn.Tanh())
         patched, expected = TextEncoder(tiny_clip)(plan), TextEncoder(tiny_clip, "plain")(plan)
     torch.testing.assert_close(patched, expected, rtol=0, atol=1e-5)
     assert not torch.allclose(patched, before, atol=1e-3)

@@ -59,15 +59,15 @@ class FewShotDataset(DatasetBase):
 
     def _require_whole_numbering(self, *parts: Items) -> None:
         """Class names are found by label, so every label from 0 on needs a training picture; otherwise ValueError."""
-        trained = {item.label for item in parts[0]}
         names = {item.label: item.classname for items in parts for item in items}
-        for label in range(max(names, default=0) + 1):
-            if label not in trained:
-                which = f'class "{names[label]}"' if label in names else "no class"
-                raise ValueError(
-                    f"{self.dataset_dir}: label {label} ({which}) has no training picture: "
-                    "number the classes from 0 on, and give each a training picture, or leave it out"
-                )
+        untrained = set(range(max(names, default=0) + 1)) - {item.label for item in parts[0]}
+        if untrained:
+            label = min(untrained)
+            which = f'class "{names[label]}"' if label in names else "no class"
+            raise ValueError(
+                f"{self.dataset_dir}: label {label} ({which}) has no training picture: "
+                "number the classes from 0 on, and give each a training picture, or leave it out"
+            )
 
     def _few_shots(self, cfg: CfgNode, train: Items, val: Items) -> tuple[Items, Items]:
         """The draw of this seed, from its cache if it was drawn before.

@@ -59,7 +59,8 @@ def _read(folder: Path, names: list[str]) -> Items:
         for path in sorted((folder / name).glob("[!.]*"))  # not what macOS leaves beside pictures (._name.jpg)
         if path.suffix.lower() in known
     ]
-    empty = [name for name in names if name not in {item.classname for item in items}]
+    filled = {item.label for item in items}
+    empty = [name for label, name in enumerate(names) if label not in filled]
     if empty and folder.name not in PARTS[1:]:
         raise ValueError(f"{folder / empty[0]} holds no picture, but stands for a class: fill or remove it")
     return items

@@ -100,7 +100,7 @@ class MixtureCLIP(AdaptedCLIP):
 
     def route(self, image_BD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Router logits r and mixture weights pi of each picture; both B x G."""
-        router_BG = linear(image_BD.to(self.router.weight.dtype), self.router.weight, self.router.bias)
+        router_BG = linear(image_BD, self.router.weight, self.router.bias)
         if self.uniform:
             return router_BG, torch.full_like(router_BG, 1.0 / router_BG.shape[1])
         return router_BG, mixture_weights(router_BG, self.top_k)

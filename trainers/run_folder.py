@@ -74,10 +74,13 @@ class RunFolder:
             if re.fullmatch(r"\..+\.\d+", file.name):
                 file.unlink()
 
+    def _begun(self) -> bool:
+        return self.results_file.is_file() or checkpoints.latest(self.path) is not None
+
     def claim(self, settings: dict[str, Any]) -> None:
         """Notes the configuration, or refuses when the folder holds checkpoints or results of another one."""
         file = self.path / "config.json"
-        if file.is_file() and (self.results_file.is_file() or checkpoints.latest(self.path)):
+        if file.is_file() and self._begun():
             theirs = json.loads(file.read_text())
             if theirs != json.loads(json.dumps(settings)):
                 keys = sorted(k for k in theirs.keys() | settings.keys() if theirs.get(k) != settings.get(k))
@@ -89,9 +92,7 @@ class RunFolder:
     def take_over(self, other: str | Path, digest: str) -> bool:
         """Copies another folder's finished run of the same settings, unless work has begun here; whether it did."""
         theirs = RunFolder(other).results()
-        if theirs is None or theirs.get("config_sha256") != digest or self.results_file.is_file():
-            return False
-        if checkpoints.latest(self.path):
+        if theirs is None or theirs.get("config_sha256") != digest or self._begun():
             return False
         unfinished = shutil.ignore_patterns(".*", self.results_file.name)
         shutil.copytree(other, self.path, ignore=unfinished, dirs_exist_ok=True)

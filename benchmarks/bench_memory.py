@@ -30,9 +30,8 @@ def measure(count: int, classes: int, mode: str, budget_mb: int) -> dict:
     encoder = TextEncoder(model, mode, chunk=chunk, memory_budget=budget_mb * 2**20)
     before = peak_mb()
     features = encoder(prompts.plan, prompts.vectors())
-    torch.nn.functional.normalize(features, dim=-1).square().mul(
-        torch.linspace(0, 1, 512, device=DEVICE)
-    ).sum().backward()
+    weights = torch.linspace(0, 1, 512, device=DEVICE)
+    torch.nn.functional.normalize(features, dim=-1).square().mul(weights).sum().backward()
     used = peak_mb() - before
     kept = used * 2**20 / (prompts.plan.n_tokens * 12 * 512 * 4)
     gradient = torch.cat([p.grad.reshape(-1) for p in prompts.parameters() if p.numel()])

@@ -8,28 +8,36 @@ Settings: defaults < dataset config < method config < command line. Exit status:
 """
 
 import argparse
-import difflib
-import errno
-import os
-import random
+import contextlib
+import io
+import json
+import shlex
+import signal
 import sys
 import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
+from trainers.core.errors import is_explained, one_line
+from trainers.core.settings import configure, in_pairs
+
 if TYPE_CHECKING:
     from yacs.config import CfgNode
 
+    from trainers.core.identity import Identity
 
-def parse_arguments() -> argparse.Namespace:
+
+def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
+    """The command line, or `words` in its place."""
     parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0], epilog="See docs/ for the settings, and scripts/ for whole protocols."
+        description=__doc__.split("\n\n")[0],
+        epilog="See docs/SETTINGS.md for the settings, and scripts/ for whole protocols.",
     )
     parser.add_argument("--root", default="", help="folder of the datasets (default: data)")
     parser.add_argument("--output-dir", default="", help="folder of this run")
     parser.add_argument(
         "--same-as", action="append", default=[], metavar="DIR",
-        help="take the finished run in that folder if its settings are these, instead of training again (may be repeated)",
+        help="take the finished run in that folder if it is this one, instead of training again (may be repeated)",
     )  # fmt: skip
     parser.add_argument("--resume", default="", help="folder to resume from (default: the output folder)")
     parser.add_argument("--seed", type=int, default=-1, help="negative: draw one and say which")
@@ -46,23 +54,18 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--load-epoch", type=int, help="which epoch's weights, with --eval-only (default: the last)")
     parser.add_argument("--no-train", action="store_true", help="build everything, then stop")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
-    parser.add_argument(
-        "opts", nargs=argparse.REMAINDER, help="settings, as in OPTIM.MAX_EPOCH 10 TRAINER.MOCOOP.TOP_K 1"
-    )
-    return parser.parse_args()
+    parser.add_argument("--about", default="{}", help=argparse.SUPPRESS)  # what scripts/run.py notes in run.json
+    parser.add_argument("opts", nargs="*", help="settings, as in OPTIM.MAX_EPOCH 10 TRAINER.MOCOOP.TOP_K 1")
+    return parser.parse_intermixed_args(words)  # options may stand before, between and after settings
 
 
 def setup_cfg(args: argparse.Namespace) -> "CfgNode":
-    """Defaults < dataset config < method config < command line. Raises ValueError for an unknown key."""
-    cfg = default_cfg()
-    for file in (args.dataset_config_file, args.config_file):
-        if file:
-            check_keys(cfg, keys_of_file(file), file)
-            cfg.merge_from_file(file)
+    """Defaults < dataset config < method config < command line. Raises ValueError, in one line, for what is wrong."""
     flags = {
         "DATASET.ROOT": args.root,
         "OUTPUT_DIR": args.output_dir,
         "RESUME": args.resume,
+        "SEED": args.seed if args.seed >= 0 else None,
         "DATASET.SOURCE_DOMAINS": args.source_domains,
         "DATASET.TARGET_DOMAINS": args.target_domains,
         "INPUT.TRANSFORMS": args.transforms,
@@ -70,70 +73,10 @@ def setup_cfg(args: argparse.Namespace) -> "CfgNode":
         "MODEL.BACKBONE.NAME": args.backbone,
         "MODEL.HEAD.NAME": args.head,
     }
-    cfg.merge_from_list([item for key, value in flags.items() if value for item in (key, value)])
-    if args.seed >= 0:
-        cfg.SEED = args.seed
     opts = args.opts[1:] if args.opts[:1] == ["--"] else args.opts
-    if len(opts) % 2:
-        raise ValueError(f'settings come in pairs of key and value, but "{opts[-1]}" stands alone')
-    check_keys(cfg, opts[::2], "the command line")
-    cfg.merge_from_list(opts)
-    if cfg.SEED < 0:
-        cfg.SEED = random.SystemRandom().randrange(2**31)
-        print(f"No seed was given; drew {cfg.SEED} (--seed {cfg.SEED} repeats this run)")
-    cfg.freeze()
-    return cfg
-
-
-def default_cfg() -> "CfgNode":
-    """Dassl's defaults and those of every method here."""
-    from dassl.config import get_cfg_default
-
-    cfg = get_cfg_default()
-    for module in method_modules():
-        module.add_config(cfg)
-    return cfg
-
-
-def method_modules() -> list[Any]:
-    """The modules of trainers/ that declare settings, each of which registers its trainers."""
-    import importlib
-    import pkgutil
-
-    import trainers
-
-    modules = [importlib.import_module(f"trainers.{m.name}") for m in pkgutil.iter_modules(trainers.__path__)]
-    return [module for module in modules if hasattr(module, "add_config")]
-
-
-def keys_of_file(path: str) -> list[str]:
-    import yaml
-
-    if not os.path.isfile(path):
-        folder = os.path.dirname(path) or "."
-        known = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-        near = difflib.get_close_matches(os.path.basename(path), known, n=1)
-        raise ValueError(f"no config file {path}" + (f'; did you mean "{near[0]}"?' if near else ""))
-    with open(path) as file:
-        return list(_leaves(yaml.safe_load(file) or {}))
-
-
-def _leaves(node: dict, prefix: str = "") -> list[str]:
-    found = []
-    for key, value in node.items():
-        found += _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
-    return found
-
-
-def check_keys(cfg: "CfgNode", keys: list[str], where: str) -> None:
-    """Raises ValueError, naming the nearest key, if `where` sets one that does not exist."""
-    known = _leaves(cfg)
-    for key in keys:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
-            raise ValueError(
-                f'{where} sets "{key}", which does not exist' + (f'; did you mean "{near[0]}"?' if near else "")
-            )
+    files = [file for file in (args.dataset_config_file, args.config_file) if file]
+    given = [(key, value) for key, value in flags.items() if value not in (None, "")]
+    return configure(files, [*given, *in_pairs(opts)])
 
 
 def print_settings(args: argparse.Namespace, cfg: "CfgNode") -> None:
@@ -157,31 +100,55 @@ def print_settings(args: argparse.Namespace, cfg: "CfgNode") -> None:
     print(f"Dassl: {DASSL_IN_USE}\n")
 
 
-def run(args: argparse.Namespace) -> None:
-    import trainers  # noqa: F401  (before dassl, which it makes importable)
-    from trainers.run_folder import RunFolder, material_settings, settings_hash
+def what_this_is(args: argparse.Namespace, cfg: "CfgNode") -> "Identity":
+    """What run the command line means; for that the backbone is hashed, and the pictures are found. Prints nothing."""
+    from dassl.engine import TRAINER_REGISTRY
+    from dassl.utils import check_availability, set_random_seed
 
-    cfg = setup_cfg(args)
+    from trainers.core.identity import Identity, material_settings
+    from trainers.core.trainer import PromptTrainer
+
+    check_availability(cfg.TRAINER.NAME, TRAINER_REGISTRY.registered_names())
+    kind: Any = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
+    if not issubclass(kind, PromptTrainer):
+        return Identity(material_settings(cfg, cfg.TRAINER.NAME.upper()))
+    model = model_digest(args) if args.eval_only and kind.trains else ""
+    set_random_seed(cfg.SEED)
+    with contextlib.redirect_stdout(io.StringIO()):
+        return kind.run_identity(cfg, model)
+
+
+def model_digest(args: argparse.Namespace) -> str:
+    """Which trained model an evaluation means."""
+    from trainers.core import checkpoints
+    from trainers.core.trainer import model_file
+
+    return checkpoints.digest_of(checkpoints.load(model_file(args.model_dir, args.load_epoch)))
+
+
+def run(args: argparse.Namespace, cfg: "CfgNode") -> None:
     import torch
     from dassl.engine import build_trainer
     from dassl.utils import set_random_seed, setup_logger
 
     import datasets
-    from trainers.base import set_deterministic
+    from trainers.core import methods
+    from trainers.core.run_folder import RunFolder
+    from trainers.core.trainer import set_deterministic
 
+    methods.register_all()
     datasets.register_all()
+    about = {"command": shlex.join(["python", *sys.argv])} | json.loads(args.about)
+    identity = what_this_is(args, cfg)
     folder = RunFolder(cfg.OUTPUT_DIR)
-    settings = material_settings(cfg, cfg.TRAINER.NAME.upper())
-    if args.eval_only:
-        settings |= {"MODEL_DIR": args.model_dir, "LOAD_EPOCH": args.load_epoch}
-    digest = settings_hash(settings)
+    folder.refuse_other(identity)
     with folder.held():
         for other in args.same_as:
-            if folder.take_over(other, digest):
-                print(f"{cfg.OUTPUT_DIR}: the run in {other} has these settings and was copied")
-        folder.claim(settings)
+            if folder.take_over(other, identity, about):
+                print(f"{cfg.OUTPUT_DIR}: the run in {other} is this one and was copied")
+        folder.claim(identity, about)
         finished = folder.results()
-        if finished is not None and finished.get("config_sha256", digest) == digest:
+        if finished is not None:
             print(f"{cfg.OUTPUT_DIR} is finished already (accuracy {finished['accuracy']:.2f} %)")
             return
         set_random_seed(cfg.SEED)
@@ -201,77 +168,57 @@ def run(args: argparse.Namespace) -> None:
             return
         else:
             trainer.train()
-        if getattr(trainer, "results", None) is None:  # TEST.NO_TEST, or a trainer that is not ours
-            return
-        identity = getattr(trainer, "trained_on", {}) | trainer.identity()
-        folder.finish(
-            trainer.results
-            | {
-                **{key: value for key, value in identity.items() if key != "classnames"},
-                "n_classes": len(trainer.classnames),
-                "shots": cfg.DATASET.NUM_SHOTS,
-                "subsample_classes": cfg.DATASET.SUBSAMPLE_CLASSES,
-                "seed": cfg.SEED,
-                "epochs": cfg.OPTIM.MAX_EPOCH,
-                "seconds": round(time.time() - begin, 1),
-                "test_seconds": round(trainer.test_seconds, 2),
-                "config_sha256": digest,
-                "config": settings,
-            }
-        )
+        if getattr(trainer, "results", None) is not None:  # not with TEST.NO_TEST, nor by a trainer that is not ours
+            folder.finish(results_of(trainer, cfg, time.time() - begin) | {"identity": identity.record()})
+
+
+def results_of(trainer: Any, cfg: "CfgNode", seconds: float) -> dict[str, Any]:
+    """Metrics, what the model was trained with, and what it was asked."""
+    asked = {
+        "dataset": cfg.DATASET.NAME,
+        "seed": cfg.SEED,
+        "shots": cfg.DATASET.NUM_SHOTS,
+        "subsample_classes": cfg.DATASET.SUBSAMPLE_CLASSES,
+        "epochs": cfg.OPTIM.MAX_EPOCH,
+        "split": cfg.TEST.SPLIT,
+    }
+    identity = {key: value for key, value in trainer.identity().items() if key != "classnames"}
+    trained = getattr(trainer, "trained_on", None)
+    if trained is None:
+        trained = {key: value for key, value in asked.items() if key != "split"}
+        trained["epochs"] = cfg.OPTIM.MAX_EPOCH if trainer.trains else 0
+    shown = {key: trained.get(key) for key in ("seed", "shots", "epochs")}
+    if "train" not in trainer.USES:  # no picture was drawn by a seed
+        shown["seed"] = shown["shots"] = None
+    train_seconds = max(0.0, seconds - trainer.test_seconds)
+    return {
+        **trainer.results,
+        **identity,
+        **shown,
+        "n_classes": len(trainer.classnames),
+        "subsample_classes": cfg.DATASET.SUBSAMPLE_CLASSES,
+        "trained": trained,
+        "asked": asked,
+        "seconds": round(seconds, 1),
+        "train_seconds": round(train_seconds, 1),
+        "test_seconds": round(trainer.test_seconds, 2),
+    }
 
 
 def main() -> None:
     args = parse_arguments()
     try:
-        run(args)
+        cfg = setup_cfg(args)
+        run(args, cfg)
     except KeyboardInterrupt:
         sys.exit(130)
-    except (ValueError, KeyError, OSError, EOFError, FloatingPointError, MemoryError, RuntimeError) as error:
-        if args.traceback or not _is_explained(error):
+    except (ValueError, KeyError, OSError, EOFError, FloatingPointError, MemoryError, RuntimeError, TypeError) as error:
+        if hasattr(signal, "SIGCHLD"):  # torch would raise again while Python puts away a worker that was killed
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        if args.traceback or not is_explained(error):
             traceback.print_exc()
-        print(f"error: {_one_line(error)}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(1)
-
-
-def _is_explained(error: BaseException) -> bool:
-    """Whether the message alone tells what to do; a RuntimeError out of torch does so only for what _one_line knows."""
-    return type(error) is not RuntimeError or _is_memory(error) or _lost_worker(error)
-
-
-def _is_memory(error: BaseException) -> bool:
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
-        or any(word in str(error) for word in ("can't allocate memory", "bad_alloc"))
-    )
-
-
-def _lost_worker(error: BaseException) -> bool:
-    """Torch says so, or the pipe through which the worker's tensors came breaks (a failed download is a plain OSError)."""
-    return isinstance(error, ConnectionError | EOFError) or str(error).startswith("DataLoader worker (pid")
-
-
-def _one_line(error: BaseException) -> str:
-    """What was wrong and what to do."""
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    lines = [line for line in text.splitlines() if line.strip()] or [type(error).__name__]
-    if _is_memory(error):
-        return (
-            f"out of memory ({lines[0][:120]}): set MODEL.TEXT_CHUNK (prompts at a time) lower and start again, or "
-            "DATALOADER.TRAIN_X.BATCH_SIZE, in another --output-dir"
-        )
-    if _lost_worker(error):
-        return (
-            f"a data-loading worker was killed or died ({lines[0][:120]}), often for want of memory: lower "
-            "DATALOADER.NUM_WORKERS or DATALOADER.CACHE_MB, then start again; the run continues"
-        )
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{text}: make room, then start again; the run continues from its last checkpoint"
-    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return f"{text}: make it writable, or choose another --output-dir"
-    return lines[-1].split("ImageError: ")[-1] if lines[0].startswith("Caught") else lines[0]
 
 
 if __name__ == "__main__":

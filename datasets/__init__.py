@@ -1,4 +1,4 @@
-"""One small file per benchmark; importing the package registers them all with Dassl."""
+"""One small file per benchmark; register_all() makes them known to Dassl."""
 
 import importlib
 import pkgutil

@@ -14,6 +14,8 @@ from pathlib import Path
 from dassl.data.datasets import DatasetBase, Datum
 from yacs.config import CfgNode
 
+from trainers.core.files import write_atomically
+
 Items = list[Datum]
 
 
@@ -32,7 +34,7 @@ class FewShotDataset(DatasetBase):
     test_only = False  # nothing is drawn from it
 
     def __init__(self, cfg: CfgNode) -> None:
-        self.dataset_dir = str(Path(cfg.DATASET.ROOT or "data").expanduser().resolve() / self.folder)
+        self.dataset_dir = str(self.place(cfg))
         self.image_dir = os.path.join(self.dataset_dir, self.image_folder)
         train, val, test = self.read(cfg)
         self._require_whole_numbering(train, val, test)
@@ -40,7 +42,22 @@ class FewShotDataset(DatasetBase):
         if cfg.DATASET.NUM_SHOTS >= 1 and not self.test_only:
             train, val = self._few_shots(cfg, train, val)
         train, val, test = subsample_classes(train, val, test, subsample=cfg.DATASET.SUBSAMPLE_CLASSES)
-        super().__init__(train_x=train, val=val or test, test=test)
+        super().__init__(train_x=train, val=val or None, test=test)
+
+    @classmethod
+    def place(cls, cfg: CfgNode) -> Path:
+        """The dataset's folder."""
+        return Path(cfg.DATASET.ROOT or "data").expanduser().resolve() / cls.folder
+
+    @classmethod
+    def missing(cls, cfg: CfgNode) -> list[str]:
+        """What of the dataset is not there; a look at a few paths, for asking before anything is done."""
+        place = cls.place(cfg)
+        return [str(path) for path in (place, place / cls.image_folder, place / cls.split_file) if not path.exists()]
+
+    def draws(self, cfg: CfgNode) -> Path:
+        """The folder where few-shot draws are kept."""
+        return Path(self.dataset_dir) / "split_fewshot"
 
     def read(self, cfg: CfgNode) -> tuple[Items, Items, Items]:
         """All pictures of the training, validation and test sets; the default reads `split_file`."""
@@ -60,9 +77,9 @@ class FewShotDataset(DatasetBase):
     def _require_whole_numbering(self, *parts: Items) -> None:
         """Class names are found by label, so every label from 0 on needs a training picture; otherwise ValueError."""
         names = {item.label: item.classname for items in parts for item in items}
-        untrained = set(range(max(names, default=0) + 1)) - {item.label for item in parts[0]}
-        if untrained:
-            label = min(untrained)
+        trained = sorted({item.label for item in parts[0]})
+        if trained != list(range(len(trained))) or len(names) > len(trained):
+            label = next((i for i, found in enumerate(trained) if i != found), len(trained))
             which = f'class "{names[label]}"' if label in names else "no class"
             raise ValueError(
                 f"{self.dataset_dir}: label {label} ({which}) has no training picture: "
@@ -72,30 +89,53 @@ class FewShotDataset(DatasetBase):
     def _few_shots(self, cfg: CfgNode, train: Items, val: Items) -> tuple[Items, Items]:
         """The draw of this seed, from its cache if it was drawn before.
 
-        The cache lists positions in the split, with a digest of the split, so that it never serves another one.
+        The cache lists positions in the split, with a digest of the split and one of itself, so that it never serves
+        another split nor anything but the draw.
         """
         shots, seed = cfg.DATASET.NUM_SHOTS, cfg.SEED
-        path = Path(self.dataset_dir) / "split_fewshot" / f"shot_{shots}-seed_{seed}.json"
-        paths = "\n".join(os.path.relpath(item.impath, self.dataset_dir) for items in (train, val) for item in items)
-        digest = hashlib.sha256(paths.encode()).hexdigest()
-        if seed >= 0 and path.is_file():
-            drawn = json.loads(path.read_text())
-            if drawn["split_sha256"] == digest:
-                print(f"Loading preprocessed few-shot data from {path}")
-                return [train[i] for i in drawn["train"]], [val[i] for i in drawn["val"]]
+        path = self.draws(cfg) / f"shot_{shots}-seed_{seed}.json"
+        digest = split_digest(self.dataset_dir, train, val)
         short = [name for name, n in _counts(train).items() if n < shots]
         if short:
             print(
                 f"{len(short)} classes have fewer than {shots} training pictures and give all they have: {short[0]}, ..."
             )
+        kept = _read_cache(path, digest) if seed >= 0 else None
+        if kept is not None:
+            print(f"Loading preprocessed few-shot data from {path}")
+            return [train[i] for i in kept["train"]], [val[i] for i in kept["val"]]
         few_train = self.generate_fewshot_dataset(train, num_shots=shots)
         few_val = self.generate_fewshot_dataset(val, num_shots=min(shots, 4)) if val else []
         if seed >= 0:
             where = {id(item): i for items in (train, val) for i, item in enumerate(items)}
             drawn = {"train": [where[id(x)] for x in few_train], "val": [where[id(x)] for x in few_val]}
-            record = {"split_sha256": digest, **drawn}
-            _write_cache(path, json.dumps(record))
+            _write_cache(path, {"split_sha256": digest, **drawn})
         return few_train, few_val
+
+
+def split_digest(folder: str, *parts: Items) -> str:
+    """SHA-256 over path below `folder`, label, class name and domain of every picture, in order."""
+    digest = hashlib.sha256()
+    for items in parts:
+        for x in items:
+            digest.update(json.dumps([os.path.relpath(x.impath, folder), x.label, x.classname, x.domain]).encode())
+        digest.update(b"|")
+    return digest.hexdigest()
+
+
+def _draw_digest(record: dict) -> str:
+    known = {key: record.get(key) for key in ("split_sha256", "train", "val")}
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
+def _read_cache(path: Path, digest: str) -> dict | None:
+    """A kept draw, if it is whole and of this split; otherwise it is made again, which gives the same pictures."""
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
+    is_whole = isinstance(record, dict) and record.get("draw_sha256") == _draw_digest(record)
+    return record if is_whole and record["split_sha256"] == digest else None
 
 
 def _counts(items: Items) -> dict[str, int]:
@@ -105,13 +145,11 @@ def _counts(items: Items) -> dict[str, int]:
     return counts
 
 
-def _write_cache(path: Path, content: str) -> None:
+def _write_cache(path: Path, record: dict) -> None:
     """Two runs may start at once: each writes a file of its own and renames it. A read-only folder is no reason to stop."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(exist_ok=True)
-        partial.write_text(content)
-        partial.replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(record | {"draw_sha256": _draw_digest(record)}).encode())
         print(f"Saving preprocessed few-shot data to {path}")
     except OSError as error:
         print(f"The few-shot draw is not cached ({error}); the same seed draws the same pictures again")
@@ -120,20 +158,39 @@ def _write_cache(path: Path, content: str) -> None:
 def read_split(path: str, image_dir: str) -> tuple[Items, Items, Items]:
     """A split file, {"train": [[relative path, label, class name], ...], "val": ..., "test": ...}, as lists of Datum.
 
-    Raises ValueError when the file is no such split.
+    Raises ValueError when the file is no such split, or contradicts itself: labels that are no whole numbers from 0 on,
+    a label with two names, a name with two labels, a picture that stands twice.
     """
     try:
         with open(path) as file:
             split = json.load(file)
-        parts = [
-            [Datum(impath=os.path.join(image_dir, p), label=int(y), classname=c) for p, y, c in split[part]]
-            for part in ("train", "val", "test")
-        ]
-    except (ValueError, KeyError, TypeError) as error:
+        rows = {part: [tuple(row) for row in split[part]] for part in ("train", "val", "test")}
+        parts = [[_datum(image_dir, *row) for row in rows[part]] for part in ("train", "val", "test")]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f'{path} is no split file ({error!r}): expected {{"train": [[path, label, name], ...], ...}}'
         ) from None
+    names: dict[int, str] = {}
+    labels: dict[str, int] = {}
+    seen: dict[str, str] = {}
+    for part, items in zip(rows, parts, strict=True):
+        for x in items:
+            if names.setdefault(x.label, x.classname) != x.classname:
+                raise ValueError(f'{path}: label {x.label} is called "{names[x.label]}" and "{x.classname}"')
+            if labels.setdefault(x.classname, x.label) != x.label:
+                raise ValueError(f'{path}: "{x.classname}" has two labels, {labels[x.classname]} and {x.label}')
+            if x.impath in seen:
+                raise ValueError(f"{path}: {x.impath} stands twice, in {seen[x.impath]} and in {part}")
+            seen[x.impath] = part
     return parts[0], parts[1], parts[2]
+
+
+def _datum(image_dir: str, path: str, label: int, name: str) -> Datum:
+    if type(label) is not int or label < 0:
+        raise ValueError(f"label {label!r} of {path} is no whole number from 0 on")
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError(f"{path} has no class name")
+    return Datum(impath=os.path.normpath(os.path.join(image_dir, path)), label=label, classname=name)
 
 
 def subsample_classes(*parts: Items, subsample: str = "all") -> Sequence[Items]:

@@ -13,6 +13,11 @@ def read_classnames(dataset: FewShotDataset) -> dict[str, str]:
     own = os.path.join(dataset.dataset_dir, "classnames.txt")
     shared = os.path.join(os.path.dirname(dataset.dataset_dir), "imagenet", "classnames.txt")
     path = own if os.path.exists(own) else dataset.require(shared)
+    return read_pairs(path)
+
+
+def read_pairs(path: str) -> dict[str, str]:
+    """A file with a line of folder and class name each. Raises ValueError for anything else."""
     with open(path) as file:
         pairs = [line.strip().split(" ", 1) for line in file if line.strip()]
     if any(len(pair) != 2 for pair in pairs):

@@ -1,5 +1,5 @@
-"""One file per method. Importing this package makes `dassl` importable and current PyTorch acceptable to it."""
+"""One file per method. Importing this package makes `dassl` importable; core/ runs methods, components/ is their stuff."""
 
-from .dassl_support import DASSL_IN_USE
+from .core.dassl_support import DASSL_IN_USE
 
 __all__ = ["DASSL_IN_USE"]

@@ -8,23 +8,54 @@ Shapes: B pictures, C classes, M context tokens, W width of the text transformer
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from dassl.engine import TRAINER_REGISTRY
 from torch import nn
 from torch.nn import functional as F
-from yacs.config import CfgNode
 
-from .base import PromptTrainer, declare
-from .parts.model import AdaptedCLIP
-from .parts.precision import einsum
-from .parts.prompts import EOT, SOS, PromptPlan, encode, initial_context, learned, tokenize_prompt
+from .components.losses import accuracy
+from .components.model import AdaptedCLIP
+from .components.precision import einsum
+from .components.prompts import (
+    Context,
+    PromptPlan,
+    context_plan,
+    described,
+    initial_context,
+    learned,
+    tokenize_names,
+    with_count_of,
+)
+from .core.settings import PRECISIONS, Options, option
+from .core.trainer import PromptTrainer
+
+
+@dataclass(frozen=True)
+class CoCoOpModelOptions(Options):
+    """How CoCoOpCLIP is made, under its authors' names."""
+
+    n_ctx: int = option(16, "context tokens, where CTX_INIT is empty", least=1)
+    ctx_init: str = option("", "words to start from; empty: random vectors (std 0.02)")
+    ctx_count: str = option("tokens", "what of CTX_INIT is learned, see CoOp's", among=("tokens", "words"))
+
+
+@dataclass(frozen=True)
+class CoCoOpOptions(CoCoOpModelOptions):
+    """CoCoOp's settings."""
+
+    KEY = "COCOOP"
+
+    prec: str = option("fp16", "precision", among=PRECISIONS)
 
 
 class CoCoOpCLIP(AdaptedCLIP):
     """CLIP with a context that a small network shifts per picture.
 
+    clip_model: a backbone or a CLIP of OpenAI's `clip`, used in place. classnames: C names, in label order.
+    options: those of CoCoOpModelOptions. text_encoder, text_chunk, text_memory: as in AdaptedCLIP.
     Learned: ctx (M x W), meta_net.linear1 (D -> D/16), meta_net.linear2 (D/16 -> W), with a ReLU between.
     """
 
@@ -32,26 +63,31 @@ class CoCoOpCLIP(AdaptedCLIP):
         self,
         clip_model: Any,
         classnames: Sequence[str],
-        n_ctx: int = 4,
-        ctx_init: str = "a photo of a",
+        *,
         text_encoder: str = "fast",
         text_chunk: int = 0,
+        text_memory: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(clip_model, False, text_encoder, text_chunk)
-        self.ctx = nn.Parameter(initial_context(clip_model.token_embedding, n_ctx, ctx_init))
-        D, W = clip_model.visual.output_dim, self.ctx.shape[-1]
+        super().__init__(clip_model, False, text_encoder, text_chunk, text_memory)
+        self.options = o = CoCoOpModelOptions(**options)
+        ctx, self._rest = initial_context(
+            self.backbone.token_embedding, self.vocabulary, o.n_ctx, o.ctx_init, 0, o.ctx_count == "words"
+        )
+        self.ctx = nn.Parameter(ctx)
+        D, W = self.backbone.features, self.backbone.text_width
         self.meta_net = nn.Sequential(
             OrderedDict(linear1=nn.Linear(D, D // 16), relu=nn.ReLU(inplace=True), linear2=nn.Linear(D // 16, W))
         )
-        names = [tokenize_prompt("{}.", name, self.text_encoder.context_length) for name in classnames]
-        self._tails = [n.name + n.stop + encode(EOT) for n in names]
+        self._names = tokenize_names(classnames, self.vocabulary)
         self._plan: PromptPlan | None = None
 
     def _plan_for(self, B: int) -> PromptPlan:
+        """A context per picture, before the same names."""
         if self._plan is None or self._plan.G != B:
-            M, sos = len(self.ctx), encode(SOS)
-            prefixes = [sos + [learned(b * M + i) for i in range(M)] for b in range(B)]
-            self._plan = PromptPlan(prefixes, [self._tails] * B, self.text_encoder.context_length)
+            M = len(self.ctx)
+            contexts = [Context([learned(b * M + i) for i in range(M)], rest=self._rest) for b in range(B)]
+            self._plan = context_plan(contexts, [self._names] * B, self.vocabulary).to(self.ctx.device)
         return self._plan
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
@@ -68,18 +104,23 @@ class CoCoOpCLIP(AdaptedCLIP):
 class CoCoOp(PromptTrainer):
     """Trains CoCoOpCLIP with cross-entropy."""
 
-    KEY = "COCOOP"
+    OPTIONS = CoCoOpOptions
 
     def build_model(self) -> None:
-        cfg = self.settings
-        self.model = CoCoOpCLIP(self.load_clip(), self.classnames, cfg.N_CTX, cfg.CTX_INIT, **self.encoder_options)
+        o = self.options
+        model = CoCoOpCLIP(self.load_clip(), self.classnames, **o.keywords(CoCoOpModelOptions), **self.encoder_options)
+        self.model = model
+        print(described(o.ctx_init, o.ctx_count, model.ctx.shape[-2]))
         self.finish_model()
 
     def compute_loss(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        return F.cross_entropy(self.model(images), labels), {}
+        logits_BC = self.model(images)
+        return F.cross_entropy(logits_BC, labels), {"acc": accuracy(logits_BC, labels)}
+
+    def adopt(self, identity: dict, tensors: dict[str, torch.Tensor]) -> None:
+        self.options = with_count_of(tensors.get("ctx"), self.options, self.model.vocabulary)
+        if self.options.ctx_count != self.model.options.ctx_count:
+            self.rebuild_model()
 
 
-def add_config(cfg: CfgNode) -> None:
-    """Declares CoCoOp's settings below cfg.TRAINER.COCOOP."""
-    PromptTrainer.add_config(cfg)
-    declare(cfg.TRAINER, COCOOP={"N_CTX": 16, "CTX_INIT": "", "PREC": "fp16"})  # tokens; words; fp16, fp32, amp, bf16
+add_config = CoCoOpOptions.add_config

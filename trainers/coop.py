@@ -4,54 +4,85 @@ Shapes: B pictures, C classes, M context tokens, W width of the text transformer
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from dassl.engine import TRAINER_REGISTRY
 from torch import nn
 from torch.nn import functional as F
-from yacs.config import CfgNode
 
-from .base import PromptTrainer, declare
-from .parts.model import AdaptedCLIP
-from .parts.precision import cosine_logits
-from .parts.prompts import EOT, SOS, PromptPlan, encode, initial_context, learned, tokenize_prompt
+from .components.losses import accuracy
+from .components.model import AdaptedCLIP
+from .components.precision import cosine_logits
+from .components.prompts import (
+    Context,
+    context_plan,
+    described,
+    initial_context,
+    learned,
+    tokenize_names,
+    with_count_of,
+)
+from .core.settings import PRECISIONS, Options, option
+from .core.trainer import PromptTrainer
+
+
+@dataclass(frozen=True)
+class CoOpModelOptions(Options):
+    """How CoOpCLIP is made, under its authors' names."""
+
+    n_ctx: int = option(16, "context tokens, where CTX_INIT is empty", least=1)
+    ctx_init: str = option("", "words to start from; empty: random vectors (std 0.02)")
+    ctx_count: str = option(
+        "tokens",
+        "what of CTX_INIT is learned: all its tokens, or, as CoOp counts, one token a word and the rest fixed",
+        among=("tokens", "words"),
+    )
+    csc: bool = option(False, "class-specific contexts; words start one context for all, as in CoOp")
+    class_token_position: str = option("end", "of the class name in the context", among=("end", "middle", "front"))
+
+
+@dataclass(frozen=True)
+class CoOpOptions(CoOpModelOptions):
+    """CoOp's settings."""
+
+    KEY = "COOP"
+
+    prec: str = option("fp16", "precision", among=PRECISIONS)
 
 
 class CoOpCLIP(AdaptedCLIP):
     """CLIP with M learned context tokens before, around or after the class name.
 
-    ctx_init: words that start the context (their BPE tokens are counted), or "" for n_ctx random ones (std 0.02).
-    csc: class-specific contexts; ctx is then C x M x W instead of M x W. position: "end", "middle" or "front", where the
-    class token stands. Learned: ctx. Raises ValueError for another position.
+    clip_model: a backbone or a CLIP of OpenAI's `clip`, used in place. classnames: C names, in label order.
+    options: those of CoOpModelOptions. text_encoder, text_chunk, text_memory: as in AdaptedCLIP.
+    Learned: ctx, M x W, or with csc C x M x W. Raises ValueError for options that make no sense.
     """
 
     def __init__(
         self,
         clip_model: Any,
         classnames: Sequence[str],
-        n_ctx: int = 16,
-        ctx_init: str = "",
-        csc: bool = False,
-        position: str = "end",
+        *,
         text_encoder: str = "fast",
         text_chunk: int = 0,
+        text_memory: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(clip_model, False, text_encoder, text_chunk)
-        if position not in ("end", "middle", "front"):
-            raise ValueError(f'CLASS_TOKEN_POSITION is "{position}": use end, middle or front')
-        many = len(classnames) if csc and not ctx_init else 0  # words start one context for all, as in CoOp
-        self.ctx = nn.Parameter(initial_context(clip_model.token_embedding, n_ctx, ctx_init, copies=many))
-        M = self.ctx.shape[-2]
-        before = {"end": M, "middle": M // 2, "front": 0}[position]
-        sos, eot = encode(SOS), encode(EOT)
-        contexts = [[learned(c * M + i) for i in range(M)] for c in range(max(many, 1))]
-        L = self.text_encoder.context_length
-        names = [tokenize_prompt("{}.", name, L) for name in classnames]
-        filled = [[n.name + context[before:] + n.stop + eot for n in names] for context in contexts]
-        if many:
-            filled = [[row[c]] for c, row in enumerate(filled)]
-        self.plan = PromptPlan([sos + context[:before] for context in contexts], filled, L)
+        super().__init__(clip_model, False, text_encoder, text_chunk, text_memory)
+        self.options = o = CoOpModelOptions(**options)
+        many = len(classnames) if o.csc and not o.ctx_init else 0
+        ctx, rest = initial_context(
+            self.backbone.token_embedding, self.vocabulary, o.n_ctx, o.ctx_init, many, o.ctx_count == "words"
+        )
+        self.ctx = nn.Parameter(ctx)
+        M = ctx.shape[-2]
+        before = {"end": M, "middle": M // 2, "front": 0}[o.class_token_position]
+        numbers = [[learned(c * M + i) for i in range(M)] for c in range(max(many, 1))]
+        contexts = [Context(own[:before], own[before:], rest) for own in numbers]
+        names = tokenize_names(classnames, self.vocabulary)
+        self.plan = context_plan(contexts, [[name] for name in names] if many else [names], self.vocabulary)
 
     def text_features(self) -> torch.Tensor:
         """Normalised; C x D."""
@@ -59,8 +90,8 @@ class CoOpCLIP(AdaptedCLIP):
         return F.normalize(features_GCD.flatten(0, 1), dim=-1)
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        """exp(logit_scale) <f, w_c>; B x C. In evaluation mode the text is encoded once."""
-        text_CD = self.kept(self.text_features, [self.ctx])
+        """exp(logit_scale) <f, w_c>; B x C. In evaluation without gradients the text is encoded once."""
+        text_CD = self.kept(self.text_features)
         return cosine_logits(self.image_features(images_BCHW), text_CD, self.logit_scale.exp())
 
 
@@ -68,37 +99,26 @@ class CoOpCLIP(AdaptedCLIP):
 class CoOp(PromptTrainer):
     """Trains CoOpCLIP with cross-entropy."""
 
-    KEY = "COOP"
+    OPTIONS = CoOpOptions
     TEST_SETTINGS = ("CLASS_TOKEN_POSITION",)
 
     def build_model(self) -> None:
-        cfg = self.settings
-        self.model = CoOpCLIP(
-            self.load_clip(), self.classnames, cfg.N_CTX, cfg.CTX_INIT, cfg.CSC, cfg.CLASS_TOKEN_POSITION,
-            **self.encoder_options,
-        )  # fmt: skip
+        o = self.options
+        model = CoOpCLIP(self.load_clip(), self.classnames, **o.keywords(CoOpModelOptions), **self.encoder_options)
+        self.model = model
+        print(described(o.ctx_init, o.ctx_count, model.ctx.shape[-2]))
         self.finish_model()
 
     def compute_loss(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         logits_BC = self.model(images)
-        accuracy = 100.0 * (logits_BC.argmax(-1) == labels).float().mean()
-        return F.cross_entropy(logits_BC, labels), {"acc": accuracy}
+        return F.cross_entropy(logits_BC, labels), {"acc": accuracy(logits_BC, labels)}
 
-    def adopt(self, identity: dict) -> None:
+    def adopt(self, identity: dict, tensors: dict[str, torch.Tensor]) -> None:
         if self.model.ctx.ndim == 3 and identity.get("classnames", self.classnames) != self.classnames:
             raise ValueError("class-specific contexts belong to the classes they were trained on, and these are others")
+        self.options = with_count_of(tensors.get("ctx"), self.options, self.model.vocabulary)
+        if self.options.ctx_count != self.model.options.ctx_count:
+            self.rebuild_model()
 
 
-def add_config(cfg: CfgNode) -> None:
-    """Declares CoOp's settings below cfg.TRAINER.COOP."""
-    PromptTrainer.add_config(cfg)
-    declare(
-        cfg.TRAINER,
-        COOP={
-            "N_CTX": 16,  # context tokens
-            "CSC": False,  # class-specific contexts
-            "CTX_INIT": "",  # words to start from
-            "PREC": "fp16",  # fp16, fp32, amp, bf16
-            "CLASS_TOKEN_POSITION": "end",  # middle, end, front
-        },
-    )
+add_config = CoOpOptions.add_config

@@ -5,6 +5,7 @@ W width of the text transformer, D features, H x W pixels.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,12 +14,61 @@ from torch import nn
 from torch.nn import functional as F
 from yacs.config import CfgNode
 
-from .base import PromptTrainer, declare, from_template_file
-from .parts.features import hard_features
-from .parts.losses import text_to_text_loss, with_noise
-from .parts.model import AdaptedCLIP
-from .parts.precision import cosine_logits
-from .parts.prompts import EOT, SOS, PromptPlan, clean_classname, encode, initial_context, learned, tokenize_prompt
+from .components.features import hard_features
+from .components.losses import accuracy, text_to_text_loss, with_noise
+from .components.model import AdaptedCLIP
+from .components.precision import cosine_logits
+from .components.prompts import (
+    Context,
+    clean_classname,
+    context_plan,
+    described,
+    initial_context,
+    learned,
+    tokenize_names,
+    with_count_of,
+)
+from .core.settings import PRECISIONS, Options, option
+from .core.templates import from_template_file
+from .core.trainer import PromptTrainer
+
+
+@dataclass(frozen=True)
+class LaspModelOptions(Options):
+    """How LaspCLIP is made, under its authors' names."""
+
+    n_ctx: int = option(4, "context tokens, where CTX_INIT is empty", least=1)
+    ctx_init: str = option("a photo of a", "words to start from")
+    ctx_count: str = option("tokens", "what of CTX_INIT is learned, see CoOp's", among=("tokens", "words"))
+    n_groups: int = option(1, "soft prompts, each with an even share of the templates, logits averaged", least=1)
+    enable_correction: bool = option(True, "learn the vector w")
+    train_w: bool = option(True, "train it; one that is not trained stays zero")
+    finetune_vit_ln: bool = option(True, "train ln_1 and ln_2 of a visual transformer (a ResNet has none)")
+    text_noise: float = option(0.05, "sigma of the noise on the hard features, drawn with probability 0.5", least=0)
+    text_loss_over: str = option(
+        "soft",
+        "softmax of the text loss: hard features choose among soft prompts (LASP's code), or soft prompts among hard "
+        "features (its abstract)",
+        among=("soft", "hard"),
+    )
+
+
+@dataclass(frozen=True)
+class LaspOptions(LaspModelOptions):
+    """LASP's settings."""
+
+    KEY = "LASP"
+
+    enable: bool = option(True, "the text loss")
+    lasp_prompts: list[str] = option([], "hard templates; empty: configs/templates/lasp.yaml")
+    lasp_loss_weight: float = option(5.0, "of the text loss", least=0)
+    text_classes: str = option("all", "class names in the text loss: base and new, or train", among=("all", "train"))
+    prec: str = option("amp", "precision", among=PRECISIONS)
+    grad_clip: float | None = option(
+        None, "largest norm of the gradients, 0 for any; None: 1.0 under PREC amp, else any, as in LASP's code", least=0
+    )
+    enable_implicit_op: str = option("sum", "LASP's; its code does nothing with it")
+    pretrained_prompts_dir: str | None = option(None, "LASP's; its code does nothing with it")
 
 
 class LaspPrompts(nn.Module):
@@ -33,9 +83,12 @@ class LaspPrompts(nn.Module):
 class LaspCLIP(AdaptedCLIP):
     """CLIP with one soft prompt, or G of them, each kept near its share of the hard templates.
 
-    templates: T hard templates; with n_groups > 1 they are cut, in order, into that many even groups, and logits are
-    averaged over the soft prompts. text_classnames begin with classnames. text_noise: sigma of the noise on the hard
-    features, drawn with probability 0.5. Learned: prompt_learner.ctx, prompt_learner.w, image_encoder...ln_1/ln_2.
+    clip_model: a backbone or a CLIP of OpenAI's `clip`, used in place. classnames: C names, in label order.
+    templates: T hard templates, each with one `{}`; soft prompt g has an even share of them, in order.
+    text_classnames: the A names that the text loss scores; they begin with `classnames`, which is the default.
+    options: those of LaspModelOptions. text_encoder, text_chunk, text_memory: as in AdaptedCLIP.
+
+    Learned: prompt_learner.ctx (M x W, or G x M x W), prompt_learner.w (1 x D), image_encoder...ln_1/ln_2.
     """
 
     hard_TAD: torch.Tensor
@@ -46,34 +99,32 @@ class LaspCLIP(AdaptedCLIP):
         classnames: Sequence[str],
         templates: Sequence[str],
         text_classnames: Sequence[str] | None = None,
-        n_ctx: int = 4,
-        ctx_init: str = "a photo of a",
-        n_groups: int = 1,
-        correction: bool = True,
-        train_visual_ln: bool = True,
-        text_noise: float = 0.05,
+        *,
         text_encoder: str = "fast",
         text_chunk: int = 0,
+        text_memory: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(clip_model, train_visual_ln, text_encoder, text_chunk)
-        if not 1 <= n_groups <= len(templates):
-            raise ValueError(f"N_GROUPS is {n_groups}: use 1 to {len(templates)}, the number of templates")
+        o = LaspModelOptions(**options)
+        super().__init__(clip_model, o.finetune_vit_ln, text_encoder, text_chunk, text_memory)
+        self.options = o
+        if o.n_groups > len(templates):
+            raise ValueError(f"N_GROUPS is {o.n_groups}: use 1 to {len(templates)}, the number of templates")
         all_names = [clean_classname(name) for name in text_classnames or classnames]
         if all_names[: len(classnames)] != [clean_classname(name) for name in classnames]:
             raise ValueError("text_classnames must begin with classnames, in the same order")
-        self.n_classes, self.text_noise = len(classnames), text_noise
-        L = self.text_encoder.context_length
-        hard_TAD = hard_features(self.text_encoder, templates, all_names)
+        self.n_classes = len(classnames)
+        hard_TAD = hard_features(self.text_encoder, templates, all_names, self.vocabulary)
         self.register_buffer("hard_TAD", hard_TAD, persistent=False)
-        shares = torch.arange(len(templates)).tensor_split(n_groups)
-        self.group_sizes = [len(share) for share in shares]
-        ctx = initial_context(clip_model.token_embedding, n_ctx, ctx_init, copies=n_groups if n_groups > 1 else 0)
-        self.prompt_learner = LaspPrompts(ctx, hard_TAD.shape[-1], correction)
-        M, sos, eot = ctx.shape[-2], encode(SOS), encode(EOT)
-        names = [tokenize_prompt("{}.", name, L) for name in all_names]
-        tails = [n.name + n.stop + eot for n in names]
-        prefixes = [sos + [learned(g * M + i) for i in range(M)] for g in range(n_groups)]
-        self.plan = PromptPlan(prefixes, [tails] * n_groups, L)
+        self.group_sizes = [len(share) for share in torch.arange(len(templates)).tensor_split(o.n_groups)]
+        ctx, rest = initial_context(
+            self.backbone.token_embedding, self.vocabulary, o.n_ctx, o.ctx_init,
+            copies=o.n_groups if o.n_groups > 1 else 0, counted_in_words=o.ctx_count == "words",
+        )  # fmt: skip
+        self.prompt_learner = LaspPrompts(ctx, hard_TAD.shape[-1], o.enable_correction and o.train_w)
+        M = ctx.shape[-2]
+        contexts = [Context([learned(g * M + i) for i in range(M)], rest=rest) for g in range(o.n_groups)]
+        self.plan = context_plan(contexts, [tokenize_names(all_names, self.vocabulary)] * o.n_groups, self.vocabulary)
 
     def text_features(self) -> torch.Tensor:
         """normalise(TextEncoder(prompt) + w); G x A x D."""
@@ -90,14 +141,15 @@ class LaspCLIP(AdaptedCLIP):
         """The two losses, unweighted scalars "cls" and "text", and "logits_BC"."""
         image_BD, text_GAD = self.image_features(images_BCHW), self.text_features()
         logits_BC = self.logits(image_BD, text_GAD)
-        hard = with_noise(self.hard_TAD, self.text_noise).split(self.group_sizes)
+        hard = with_noise(self.hard_TAD, self.options.text_noise).split(self.group_sizes)
         scale = self.logit_scale.exp()
-        text = [text_to_text_loss(text_GAD[g : g + 1], own, scale) for g, own in enumerate(hard)]
+        over = self.options.text_loss_over
+        text = [text_to_text_loss(text_GAD[g : g + 1], own, scale, over) for g, own in enumerate(hard)]
         return {"cls": F.cross_entropy(logits_BC, labels_B), "text": torch.stack(text).mean(), "logits_BC": logits_BC}
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        """Logits, B x C. In evaluation mode the text is encoded once."""
-        text_GAD = self.kept(self.text_features, list(self.prompt_learner.parameters()))
+        """Logits, B x C. In evaluation without gradients the text is encoded once, see weights_changed()."""
+        text_GAD = self.kept(self.text_features)
         return self.logits(self.image_features(images_BCHW), text_GAD)
 
 
@@ -105,24 +157,37 @@ class LaspCLIP(AdaptedCLIP):
 class LASP(PromptTrainer):
     """Trains LaspCLIP: L = L_cls + LASP_LOSS_WEIGHT L_text."""
 
-    KEY = "LASP"
+    OPTIONS = LaspOptions
+
+    @classmethod
+    def templates_of(cls, cfg: CfgNode) -> list:
+        return cfg.TRAINER.LASP.LASP_PROMPTS or from_template_file("lasp.yaml", "templates")
 
     def build_model(self) -> None:
-        cfg = self.settings
-        templates = list(cfg.LASP_PROMPTS) or from_template_file("lasp.yaml", "templates")
-        scored = self.all_classnames if self.cfg.DATASET.INCLUDE_ALL_CLASSES else self.classnames
-        correction = cfg.ENABLE_CORRECTION and cfg.TRAIN_W  # one that is not trained stays zero
+        o = self.options
+        templates = self.templates_of(self.cfg)
+        # LASP's own word for classifying over the names of all classes, new ones too
+        names = self.all_classnames if self.cfg.DATASET.INCLUDE_ALL_CLASSES else self.classnames
+        scored = self.all_classnames if o.text_classes == "all" else names
         self.model = LaspCLIP(
-            self.load_clip(), self.classnames, templates, scored, cfg.N_CTX, cfg.CTX_INIT, cfg.N_GROUPS, correction,
-            cfg.FINETUNE_VIT_LN, cfg.TEXT_NOISE, **self.encoder_options,
-        )  # fmt: skip
-        self.finish_model(slow=self.model.tuned, slow_lr=0.1)
+            self.load_clip(), names, templates, scored, **o.keywords(LaspModelOptions), **self.encoder_options
+        )
+        print(described(o.ctx_init, o.ctx_count, self.model.prompt_learner.ctx.shape[-2]))
+        self.finish_model(slower=self.model.tuned, times=0.1)
 
     def compute_loss(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        if not self.options.enable:
+            logits_BC = self.model(images)
+            return F.cross_entropy(logits_BC, labels), {"acc": accuracy(logits_BC, labels)}
         parts = self.model.losses(images, labels)
-        weight = self.settings.LASP_LOSS_WEIGHT if self.settings.ENABLE else 0.0
-        loss = parts["cls"] + weight * parts["text"]
-        return loss, {f"loss_{name}": parts[name] for name in ("cls", "text")}
+        loss = parts["cls"] + self.options.lasp_loss_weight * parts["text"]
+        shown = {f"loss_{name}": parts[name] for name in ("cls", "text")}
+        return loss, shown | {"acc": accuracy(parts["logits_BC"], labels)}
+
+    def adopt(self, identity: dict, tensors: dict[str, torch.Tensor]) -> None:
+        self.options = with_count_of(tensors.get("prompt_learner.ctx"), self.options, self.model.vocabulary)
+        if self.options.ctx_count != self.model.options.ctx_count:
+            self.rebuild_model()
 
     def convert_state(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """LASP's own checkpoints hold the whole CLIP; only what was trained is taken."""
@@ -131,29 +196,7 @@ class LASP(PromptTrainer):
         return {k: v for k, v in state.items() if k in learned_names} if foreign else state
 
     def identity(self) -> dict:
-        return super().identity() | {"text_classes": "all" if self.cfg.DATASET.INCLUDE_ALL_CLASSES else "train"}
+        return super().identity() | {"text_classes": self.options.text_classes}
 
 
-def add_config(cfg: CfgNode) -> None:
-    """Declares LASP's settings below cfg.TRAINER.LASP, under its authors' names."""
-    PromptTrainer.add_config(cfg)
-    declare(cfg.DATASET, INCLUDE_ALL_CLASSES=True)  # in base-to-new, the text loss scores the new classes' names too
-    declare(
-        cfg.TRAINER,
-        LASP={
-            "ENABLE": True,  # the text loss
-            "TRAIN_W": True,  # the correction
-            "ENABLE_IMPLICIT_OP": "sum",  # this and the next are in LASP's configs, but its code does nothing with them
-            "PRETRAINED_PROMPTS_DIR": None,
-            "N_CTX": 4,  # context tokens
-            "CTX_INIT": "a photo of a",
-            "LASP_PROMPTS": [],  # hard templates; empty: configs/templates/lasp.yaml
-            "N_GROUPS": 1,  # soft prompts
-            "ENABLE_CORRECTION": True,
-            "FINETUNE_VIT_LN": True,
-            "LASP_LOSS_WEIGHT": 5.0,
-            "TEXT_NOISE": 0.05,
-            "PREC": "amp",
-            "GRAD_CLIP": 1.0,
-        },
-    )
+add_config = LaspOptions.add_config

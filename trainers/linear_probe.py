@@ -11,9 +11,12 @@ import torch
 from dassl.engine import TRAINER_REGISTRY
 from torch.utils.data import DataLoader
 
-from .base import PromptTrainer
-from .loading import Pictures
-from .parts.model import AdaptedCLIP
+from .components.backbones import Backbone
+from .components.image_encoder import encode_pictures
+from .components.model import AdaptedCLIP
+from .core.loading import Pictures
+from .core.settings import add_shared
+from .core.trainer import PromptTrainer
 
 STRENGTHS = [10.0**e for e in range(6, -7, -2)]  # C of scikit-learn, coarse grid; then halved eight times
 CLIPS_STRENGTH = 0.316  # in the README of CLIP's own repository
@@ -31,25 +34,22 @@ class ProbedCLIP(AdaptedCLIP):
         self.register_buffer("bias_C", bias_C)
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        features_BD = self.image_encoder(images_BCHW.type(self.image_encoder.conv1.weight.dtype))
-        return features_BD.float() @ self.weight_CD.T + self.bias_C
+        return encode_pictures(self.backbone, images_BCHW).float() @ self.weight_CD.T + self.bias_C
 
 
 @TRAINER_REGISTRY.register()
 class LinearProbe(PromptTrainer):
     """Fits the classifier while it is built; the strength of its regularisation is searched on the validation split."""
 
-    trains = False
+    trains = False  # in steps: it is fitted while it is built
 
     def build_model(self) -> None:
         if self.cfg.DATASET.SUBSAMPLE_CLASSES == "new":
             raise ValueError("a linear probe knows only the classes it was fitted on: SUBSAMPLE_CLASSES new has none")
-        if not self.dm.dataset.val:
-            raise ValueError(f"{self.cfg.DATASET.NAME} has no validation split on which to choose the regularisation")
-        clip_model = self.load_clip()
-        train = self._features(clip_model, self.dm.dataset.train_x)
-        if self.dm.dataset.val is not self.dm.dataset.test:
-            chosen = best_strength(train, self._features(clip_model, self.dm.dataset.val))
+        backbone = self.load_clip()
+        train = self._features(backbone, self.dm.dataset.train_x)
+        if self.dm.dataset.val:
+            chosen = best_strength(train, self._features(backbone, self.dm.dataset.val))
         else:  # ImageNet: a quarter of each class's training pictures has to do
             held_out = held_out_quarter(train[1])
             kept = train[0][~held_out], train[1][~held_out]
@@ -58,17 +58,17 @@ class LinearProbe(PromptTrainer):
         full = np.zeros((self.num_classes, weight.shape[1])), np.full(self.num_classes, -np.inf)
         classes = np.unique(train[1])
         full[0][classes], full[1][classes] = weight, bias
-        self.model = ProbedCLIP(clip_model, *(torch.from_numpy(a).float() for a in full)).to(self.device)
+        self.model = ProbedCLIP(backbone, *(torch.from_numpy(a).float() for a in full)).to(self.device)
         self.register_model("linear_probe", self.model)
 
     @torch.no_grad()
-    def _features(self, clip_model: Any, items: list) -> tuple[np.ndarray, np.ndarray]:
+    def _features(self, backbone: Backbone, items: list) -> tuple[np.ndarray, np.ndarray]:
         pictures = Pictures(self.cfg, items, transform=self.test_loader.dataset.transform)
         loader = DataLoader(pictures, self.cfg.DATALOADER.TEST.BATCH_SIZE, num_workers=self.test_loader.num_workers)
         features, labels = [], []
         for batch in loader:
             images, label = self.parse_batch_test(batch)
-            features.append(clip_model.visual(images.type(clip_model.visual.conv1.weight.dtype)).float().cpu())
+            features.append(encode_pictures(backbone, images).float().cpu())
             labels.append(label.cpu())
         return torch.cat(features).numpy(), torch.cat(labels).numpy()
 
@@ -128,4 +128,4 @@ def fit(train: Labelled, strength: float, solver: Any) -> tuple[np.ndarray, np.n
     return weight, bias
 
 
-add_config = PromptTrainer.add_config
+add_config = add_shared

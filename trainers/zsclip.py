@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 from dassl.engine import TRAINER_REGISTRY
+from yacs.config import CfgNode
 
-from .base import PromptTrainer, from_template_file
-from .parts.features import group_means, hard_features
-from .parts.model import AdaptedCLIP
-from .parts.precision import cosine_logits
-from .parts.text_encoder import TextEncoder
+from .components.features import group_means, hard_features
+from .components.model import AdaptedCLIP
+from .components.precision import cosine_logits
+from .core.settings import add_shared
+from .core.templates import from_template_file
+from .core.trainer import PromptTrainer
 
 
 class HardPromptCLIP(AdaptedCLIP):
@@ -21,9 +23,11 @@ class HardPromptCLIP(AdaptedCLIP):
 
     text_CD: torch.Tensor
 
-    def __init__(self, clip_model: Any, classnames: Sequence[str], templates: Sequence[str]) -> None:
-        super().__init__(clip_model)
-        hard_TCD = hard_features(TextEncoder(clip_model), templates, classnames)
+    def __init__(
+        self, clip_model: Any, classnames: Sequence[str], templates: Sequence[str], **encoder_options: Any
+    ) -> None:
+        super().__init__(clip_model, **encoder_options)
+        hard_TCD = hard_features(self.text_encoder, templates, classnames, self.vocabulary)
         self.register_buffer("text_CD", group_means(hard_TCD, [templates])[0], persistent=False)
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
@@ -36,14 +40,17 @@ class ZeroshotCLIP(PromptTrainer):
     """One template per dataset (configs/templates/zeroshot.yaml); works on base and new classes too."""
 
     trains = False
+    USES = ("test",)
 
-    def templates(self) -> list[str]:
-        return [from_template_file("zeroshot.yaml", self.cfg.DATASET.NAME)]
+    @classmethod
+    def templates_of(cls, cfg: CfgNode) -> list[str]:
+        return [from_template_file("zeroshot.yaml", cfg.DATASET.NAME)]
 
     def build_model(self) -> None:
-        templates = self.templates()
+        templates = self.templates_of(self.cfg)
         print(f"Prompts: {templates}")
-        self.model = HardPromptCLIP(self.load_clip(), self.classnames, templates).to(self.device)
+        model = HardPromptCLIP(self.load_clip(), self.classnames, templates, **self.encoder_options)
+        self.model = model.to(self.device)
         self.register_model("zero_shot", self.model)
 
 
@@ -51,9 +58,10 @@ class ZeroshotCLIP(PromptTrainer):
 class ZeroshotCLIP2(ZeroshotCLIP):
     """Seven templates selected on ImageNet, and the dataset's own."""
 
-    def templates(self) -> list[str]:
-        own = super().templates()
-        return from_template_file("zeroshot.yaml", "selected") + ([] if self.cfg.DATASET.NAME == "ImageNet" else own)
+    @classmethod
+    def templates_of(cls, cfg: CfgNode) -> list[str]:
+        own = super().templates_of(cfg)
+        return from_template_file("zeroshot.yaml", "selected") + ([] if cfg.DATASET.NAME == "ImageNet" else own)
 
 
-add_config = PromptTrainer.add_config
+add_config = add_shared

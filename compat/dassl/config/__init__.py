@@ -1,4 +1,7 @@
-"""The configuration tree: Dassl's keys and defaults, as far as CoOp-style training reads them."""
+"""The configuration tree: Dassl's keys and defaults but for those of its own trainers. docs/SETTINGS.md says what they do.
+
+The names and values are Dassl's (Kaiyang Zhou, MIT licence, see LICENSES/): whoever reads a configuration relies on them.
+"""
 
 from yacs.config import CfgNode
 
@@ -18,6 +21,12 @@ _DEFAULTS: dict = {
         "PIXEL_STD": [0.229, 0.224, 0.225],
         "CROP_PADDING": 4,
         "RRCROP_SCALE": (0.08, 1.0),
+        "CUTOUT_N": 1,
+        "CUTOUT_LEN": 16,
+        "GN_MEAN": 0.0,
+        "GN_STD": 0.15,
+        "RANDAUGMENT_N": 2,
+        "RANDAUGMENT_M": 10,
         "COLORJITTER_B": 0.4,
         "COLORJITTER_C": 0.4,
         "COLORJITTER_S": 0.4,

@@ -1,12 +1,15 @@
 """Files and folders that survive killed processes: a file is there whole or not at all, a folder has one worker."""
 
 import contextlib
-import fcntl
 import os
 import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+HOLDER = ".holder"  # who works in a folder, in words; the lock itself is the kernel's, on .lock
 
 
 class InUseError(ValueError):
@@ -27,20 +30,25 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def held(folder: Path, advice: str = "wait for it", wait: bool = False) -> Iterator[None]:
+def held(folder: Path, advice: str = "wait for it") -> Iterator[None]:
     """Makes `folder` and keeps other processes out while inside; the lock goes with the process, however it ends.
 
-    When another process is inside, waits for it, or raises InUseError with the holder and `advice`.
+    When another process is inside, raises InUseError with the holder and `advice`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            lock.seek(0)
-            holder = lock.read().strip() or "another process"
-            raise InUseError(f"{folder} is in use by {holder}: {advice}") from None
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
-        lock.flush()
+    lock = FileLock(folder / ".lock")
+    holder = folder / HOLDER
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        who = holder.read_text().strip() if holder.is_file() else "another process"
+        raise InUseError(f"{folder} is in use by {who}: {advice}") from None
+    try:
+        write_atomically(
+            holder,
+            f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode(),
+        )
         yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()

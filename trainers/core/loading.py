@@ -7,9 +7,10 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 from dassl.data import DataManager
 from dassl.data.data_manager import DatasetWrapper
-from PIL import Image
+from PIL import Image, ImageOps
 from yacs.config import CfgNode
 
 # What Pillow raises for pictures that are truncated, damaged, no pictures, or far too large.
@@ -18,6 +19,25 @@ UNDECODABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 class ImageError(OSError):
     """A picture is missing or cannot be decoded; the message names it and its class."""
+
+
+def read_picture(path: str | os.PathLike, upright: bool = False) -> Image.Image:
+    """A picture in RGB, 8 bits a channel: 16-bit grey is scaled, what is transparent becomes white.
+
+    upright: turned as its EXIF data say. Raises ImageError for pixels that have no such range (modes I and F), and what
+    Pillow raises (UNDECODABLE).
+    """
+    with Image.open(path) as file:
+        picture: Image.Image = ImageOps.exif_transpose(file) if upright else file
+        if picture.mode.startswith("I;16"):
+            picture = Image.fromarray((np.asarray(picture) / 257).round().astype(np.uint8))
+        elif picture.mode in ("I", "F"):
+            kind = {"I": "32-bit whole numbers", "F": "fractions"}[picture.mode]
+            raise ImageError(f"has pixels that are {kind} (mode {picture.mode}), with no scale that is known")
+        if picture.has_transparency_data:
+            opaque = picture.convert("RGBA")
+            picture = Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque)
+        return picture.convert("RGB")
 
 
 def available_cores() -> int:
@@ -34,6 +54,8 @@ class Pictures(DatasetWrapper):
         super().__init__(cfg, data_source, transform=transform, is_train=is_train)
         self._kept: list[Image.Image] = []
         self._budget = cfg.DATALOADER.CACHE_MB * 2**20
+        # benchmarks are read as Dassl reads them, which everybody's numbers stand on; people's own pictures as they hang
+        self._upright = cfg.DATASET.NAME == "FolderDataset"
 
     def keep(self) -> None:
         """Decodes all pictures if they fit; before the workers start, which then share them."""
@@ -51,10 +73,10 @@ class Pictures(DatasetWrapper):
     def _decode(self, idx: int) -> Image.Image:
         item = self.data_source[idx]
         try:
-            with Image.open(item.impath) as file:
-                return file.convert("RGB")
+            return read_picture(item.impath, self._upright)
         except UNDECODABLE as error:
             what = "is missing" if isinstance(error, FileNotFoundError) else "cannot be decoded"
+            what = str(error) if isinstance(error, ImageError) else what
             raise ImageError(
                 f'image {item.impath} (class "{item.classname}") {what}: restore it, then start again'
             ) from None
@@ -89,9 +111,15 @@ def build_data_manager(cfg: CfgNode) -> DataManager:
     A SIGTERM that reaches the whole process group, as clusters send it, must not take the workers from a run that is
     about to save itself; they end with the main process.
     """
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.DATALOADER.NUM_WORKERS = min(cfg.DATALOADER.NUM_WORKERS, available_cores())
+    cores = available_cores()
+    if cores < cfg.DATALOADER.NUM_WORKERS:
+        print(
+            f"Note: {cores} data-loading workers for {cfg.DATALOADER.NUM_WORKERS}, one per core; each draws augmentations "
+            "of its own, so another number of workers draws others"
+        )
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.DATALOADER.NUM_WORKERS = cores
     manager = DataManager(cfg, dataset_wrapper=Pictures)
     for loader in (manager.train_loader_x, manager.val_loader, manager.test_loader):
         if loader is not None:

@@ -10,13 +10,19 @@ from .precision import in_full_precision
 
 
 @in_full_precision
-def text_to_text_loss(soft_GCD: torch.Tensor, hard_GCD: torch.Tensor, scale: torch.Tensor | float) -> torch.Tensor:
-    """L_text: each soft text feature should find its own class among the hard features of its group.
+def text_to_text_loss(
+    soft_GCD: torch.Tensor, hard_GCD: torch.Tensor, scale: torch.Tensor | float, over: str = "hard"
+) -> torch.Tensor:
+    """L_text: soft text features and the hard ones of their group should recognise each other's classes.
 
-    mean over g, c of -log softmax_c'( scale <w_gc, p_gc'> ) at c' = c  (LASP eq. 5; MoCoOp's grouped form). soft_GCD may
-    have one group where hard_GCD has many: LASP's single prompt against every template. Returns a scalar.
+    over="hard": each soft feature finds its class among the hard ones, mean over g, c of
+    -log softmax_c'( scale <w_gc, p_gc'> ) at c' = c  (MoCoOp's code; LASP's abstract and eq. 5).
+    over="soft": each hard feature finds its class among the soft ones, the softmax over c of w_gc (LASP's code).
+    soft_GCD may have one group where hard_GCD has many: LASP's single prompt against every template. Returns a scalar.
     """
     logits_GCC = scale * soft_GCD @ hard_GCD.transpose(-1, -2)
+    if over == "soft":
+        logits_GCC = logits_GCC.transpose(-1, -2)
     labels_C = torch.arange(logits_GCC.shape[1], device=logits_GCC.device)
     return F.cross_entropy(logits_GCC.flatten(0, 1), labels_C.repeat(len(logits_GCC)))
 
@@ -38,3 +44,8 @@ def gate_target(similarity_BG: torch.Tensor, top_k: int, boost: float) -> torch.
 def soft_cross_entropy(logits_BG: torch.Tensor, target_BG: torch.Tensor) -> torch.Tensor:
     """Cross-entropy against probabilities, mean over B; gradients also flow into the target."""
     return -(target_BG * logits_BG.log_softmax(dim=-1)).sum(dim=-1).mean()
+
+
+def accuracy(logits_BC: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
+    """Percent of pictures whose largest logit is their label's."""
+    return 100.0 * (logits_BC.argmax(-1) == labels_B).float().mean()

@@ -14,10 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.modules.linear import NonDynamicallyQuantizableLinear as _OutProj
 from torch.utils.checkpoint import checkpoint
 
-from .backbone import ResidualAttentionBlock, Transformer
+from .backbones import as_backbone
 from .prompts import PromptPlan
 
 # Numbers that training keeps per token, layer and unit of width, with room for gradients: benchmarks/bench_memory.py
@@ -96,25 +95,21 @@ class TextEncoder(nn.Module):
         super().__init__()
         if mode not in ("fast", "plain"):
             raise ValueError(f'MODEL.TEXT_ENCODER is "{mode}": use "fast" or "plain"')
-        self.token_embedding = clip_model.token_embedding
-        self.transformer = clip_model.transformer
-        self.positional_embedding = clip_model.positional_embedding
-        self.ln_final = clip_model.ln_final
-        self.text_projection = clip_model.text_projection
+        self._backbone = as_backbone(clip_model)
+        for name, part in self._backbone.encoder_modules().items():
+            setattr(self, name, part)
         self.mode, self.chunk, self.memory_budget = mode, chunk, memory_budget
         self.training_chunk = chunk  # fixed from the first step on: the order of summation depends on it
         self._testing_chunks: dict[int, int] = {}  # for each number of prompts, fixed too
 
     @property
-    def context_length(self) -> int:
-        return self.positional_embedding.shape[0]
+    def device(self) -> torch.device:
+        return self.token_embedding.weight.device
 
     def forward(self, plan: PromptPlan, learned_vectors_KW: torch.Tensor | None = None) -> torch.Tensor:
         """Text features, not normalised; G x C x D. learned_vectors_KW: the vectors that `learned(k)` stands for."""
-        plan.to(self.positional_embedding.device)
-        # clip's convert_weights halves the tower but leaves the embeddings in float32, as it does what is learned
-        bank_RW = plan.bank(self.token_embedding, learned_vectors_KW).type(self.text_projection.dtype)
-        fast = self.mode == "fast" and self._is_as_clip_made_it()
+        bank_RW = plan.bank(self.token_embedding, learned_vectors_KW).type(self._backbone.text_dtype)
+        fast = self.mode == "fast" and self._backbone.reads_tokens_once()
         run = self._fast if fast else self._plain
         size = self._chunk(plan, fast)
         if size >= plan.G * plan.C:
@@ -133,20 +128,6 @@ class TextEncoder(nn.Module):
                 row = []
         return torch.cat(features)
 
-    def _is_as_clip_made_it(self) -> bool:
-        """Whether the fast path, which goes round the forward() of blocks and attention, passes nothing by."""
-        gone_round: list[tuple[nn.Module, type]] = [(self.transformer, Transformer)]
-        for block in self.transformer.resblocks:
-            attn = block.attn
-            gone_round += [(block, ResidualAttentionBlock), (attn, nn.MultiheadAttention), (attn.out_proj, _OutProj)]
-        return all(
-            type(module) is kind
-            and not (
-                module._forward_hooks or module._forward_pre_hooks or {"forward", "attention"} & vars(module).keys()
-            )
-            for module, kind in gone_round
-        )
-
     def _chunk(self, plan: PromptPlan, fast: bool) -> int:
         prompts = plan.G * plan.C
         if torch.is_grad_enabled():
@@ -158,17 +139,15 @@ class TextEncoder(nn.Module):
 
     def _choose_chunk(self, plan: PromptPlan, fast: bool) -> int:
         prompts = plan.G * plan.C
-        tokens = plan.n_tokens if fast else prompts * self.context_length
-        per_layer = KEPT_PER_TOKEN * self.ln_final.weight.shape[0] * self.positional_embedding.element_size()
-        needed = tokens * per_layer * len(self.transformer.resblocks)
-        budget = self.memory_budget or free_memory(self.positional_embedding.device) // 2
+        tokens = plan.n_tokens if fast else prompts * plan.context_length
+        per_layer = KEPT_PER_TOKEN * self._backbone.text_width * self.token_embedding.weight.element_size()
+        needed = tokens * per_layer * self._backbone.text_layers
+        budget = self.memory_budget or free_memory(self.device) // 2
         return prompts if needed <= budget else max(1, prompts * budget // needed)
 
     def _plain(self, plan: PromptPlan, bank_RW: torch.Tensor) -> torch.Tensor:
-        rows_NL = plan.whole_prompts()
-        x = F.embedding(rows_NL, bank_RW) + self.positional_embedding.type(bank_RW.dtype)
-        x = self.transformer(x.permute(1, 0, 2)).permute(1, 0, 2)
-        return self._project(x[torch.arange(len(x), device=x.device), plan.length_N - 1], plan)
+        x_NLW = F.embedding(plan.whole_prompts(), bank_RW)
+        return self._backbone.run_text(x_NLW, plan.length_N - 1).view(plan.G, plan.C, -1)
 
     def _project(self, x_NW: torch.Tensor, plan: PromptPlan) -> torch.Tensor:
         return (self.ln_final(x_NW) @ self.text_projection).view(plan.G, plan.C, -1)

@@ -34,3 +34,9 @@ linear = in_full_precision(torch.nn.functional.linear)
 def cosine_logits(image_BD: torch.Tensor, text_CD: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """scale <f, w_c> of normalised features; B x C."""
     return scale * image_BD @ text_CD.T
+
+
+@in_full_precision
+def normalized(features: torch.Tensor) -> torch.Tensor:
+    """Of length 1 along the last dimension."""
+    return torch.nn.functional.normalize(features, dim=-1)

@@ -1,19 +1,14 @@
-"""What all methods share: data, backbone, precision, the training loop, checkpoints, evaluation.
+"""What all methods share: a Dassl trainer that builds data, backbone and model, and hands the rest to its collaborators.
 
-A method subclasses PromptTrainer, says how its model is built (build_model) and what its loss is (compute_loss).
-It runs on Dassl itself and on compat/dassl, prints Dassl's log lines, draws Dassl's random numbers.
+A method subclasses PromptTrainer, declares its options (settings.py), says how its model is built (build_model) and what
+its loss is (compute_loss). It runs on Dassl itself and on compat/dassl, prints Dassl's log lines, draws its random numbers.
 """
 
 import contextlib
-import datetime
-import difflib
-import math
 import os
 import platform
-import signal
 import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,56 +17,28 @@ import yaml
 from dassl.data.datasets import build_dataset
 from dassl.engine import TrainerX
 from dassl.optim import build_lr_scheduler, build_optimizer
-from dassl.utils import AverageMeter, MetricMeter
 from torch import nn
-from tqdm import tqdm
 from yacs.config import CfgNode
 
-from . import DASSL_IN_USE, checkpoints
+from ..components.backbones import Backbone, backbone_file, file_sha256, load_backbone
+from . import checkpoints, dassl_support
+from .evaluation import evaluate
+from .identity import Identity, fingerprint, material_settings
 from .loading import build_data_manager
-from .parts.backbone import backbone_file, check_input_size, file_sha256, load_clip
+from .settings import Options
+from .steps import Steps, is_finite
+from .stopping import StopSignals
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-RESUME_ME = 75  # exit status of a run that was asked to stop and can be continued (EX_TEMPFAIL)
-
-
-class AskedToStop(SystemExit):
-    """The run ends early, with everything saved that is needed to go on."""
-
-
-def declare(node: CfgNode, **defaults: Any) -> None:
-    """Adds keys that `node` lacks, below it in nested dictionaries; existing values stay."""
-    for key, value in defaults.items():
-        if isinstance(value, dict):
-            if key not in node:
-                node[key] = CfgNode()
-            declare(node[key], **value)
-        elif key not in node:
-            node[key] = value
-
-
-def from_template_file(file: str, dataset: str) -> Any:
-    """What configs/templates/`file` says of a dataset, by registry name. Raises ValueError if it says nothing."""
-    known = yaml.safe_load((CONFIGS / "templates" / file).read_text())
-    if dataset not in known:
-        near = difflib.get_close_matches(dataset, known, n=1)
-        hint = f'; did you mean "{near[0]}"?' if near else ""
-        raise ValueError(f"configs/templates/{file} has no templates for dataset {dataset}{hint} Add them there")
-    return known[dataset]
-
-
-def template_groups(dataset: str) -> list[list[str]]:
-    """The template groups of a dataset, by registry name."""
-    return from_template_file("template_groups.yaml", dataset)
+dassl_support.mend_schedulers()
 
 
 class PromptTrainer(TrainerX):
     """A Dassl trainer for methods that learn prompts (or nothing) on a frozen CLIP."""
 
-    KEY = ""  # the node below cfg.TRAINER
-    TEST_SETTINGS: tuple[str, ...] = ()  # its keys that bear on testing but on no tensor's shape
-    trains = True
-    _asked_by = 0  # the signal that asked this run to stop
+    OPTIONS: type[Options] = Options
+    TEST_SETTINGS: tuple[str, ...] = ()  # its options that bear on testing but on no tensor's shape
+    USES: tuple[str, ...] = ("train", "val", "test")  # the pictures that it looks at
+    trains = True  # whether it takes steps
     model: Any
     optim: Any
     sched: Any
@@ -79,30 +46,14 @@ class PromptTrainer(TrainerX):
     val_loader: Any
     test_loader: Any
 
-    @staticmethod
-    def add_config(cfg: CfgNode) -> None:
-        """Declares the settings that every method has."""
-        declare(
-            cfg,
-            DATASET={
-                "SUBSAMPLE_CLASSES": "all",  # all, base or new
-                "FOLDER": "",  # of FolderDataset
-                "SPLIT_FILE": "",  # of FolderDataset, in CoOp's format
-            },
-            DATALOADER={"CACHE_MB": 2048},  # decoded training pictures kept in memory, at most
-            MODEL={"TEXT_ENCODER": "fast", "TEXT_CHUNK": 0, "TEXT_MEMORY_MB": 0},  # see parts/text_encoder.py
-            TRAIN={"CHECKPOINT_MINUTES": 10.0},  # also between epochs' ends; 0: never
-            DETERMINISTIC=False,  # ask torch for repeatable CUDA kernels
-        )
-
     # --- what a method defines -----------------------------------------------------------------------------------------
 
     def compute_loss(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of one batch, and further scalars for the log."""
         raise TypeError(f"{type(self).__name__} has nothing to train")
 
-    def adopt(self, identity: dict[str, Any]) -> None:
-        """Hook: take over from a checkpoint's identity what the model is built from. May raise ValueError."""
+    def adopt(self, identity: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+        """Hook: take over from a checkpoint's identity and tensors what the model is built from. May raise ValueError."""
 
     def convert_state(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Hook: rename or drop tensors of checkpoints written by other projects.
@@ -111,17 +62,18 @@ class PromptTrainer(TrainerX):
         """
         return {name: value for name, value in state.items() if name not in ("token_prefix", "token_suffix")}
 
-    # --- building ------------------------------------------------------------------------------------------------------
+    @classmethod
+    def templates_of(cls, cfg: CfgNode) -> list | None:
+        """Hook: the hard templates that a configuration means, wherever they come from; part of the run's identity."""
+        return None
 
-    @property
-    def settings(self) -> CfgNode:
-        return self.cfg.TRAINER[self.KEY]
+    # --- building ------------------------------------------------------------------------------------------------------
 
     def check_cfg(self, cfg: CfgNode) -> None:
         self.cfg = cfg
-        self.precision = getattr(self.settings, "PREC", "fp32") if self.KEY else "fp32"
-        if self.precision not in ("fp32", "fp16", "amp", "bf16"):
-            raise ValueError(f'TRAINER.{self.KEY}.PREC is "{self.precision}": use fp32, fp16, amp or bf16')
+        key = self.OPTIONS.KEY
+        self.options: Any = self.OPTIONS.of(cfg.TRAINER[key]) if key else Options()
+        self.precision = self.asked_precision = getattr(self.options, "prec", "fp32")
         on_gpu = torch.cuda.is_available() and cfg.USE_CUDA
         if self.precision in ("fp16", "amp") and not on_gpu:
             warnings.warn(f"PREC {self.precision} needs a GPU; computing in fp32 instead", stacklevel=2)
@@ -135,6 +87,12 @@ class PromptTrainer(TrainerX):
         self.lab2cname = dm.lab2cname
         self.classnames: list[str] = list(dm.dataset.classnames)
         self.all_classnames = self._all_classnames()
+        wanted = {"TEST.SPLIT": self.cfg.TEST.SPLIT == "val", "TEST.FINAL_MODEL": self.trains and
+                  self.cfg.TEST.FINAL_MODEL == "best_val"}  # fmt: skip
+        if self.val_loader is None and any(wanted.values()):
+            name = next(key for key, asked in wanted.items() if asked)
+            value = {"TEST.SPLIT": "val", "TEST.FINAL_MODEL": "best_val"}[name]
+            raise ValueError(f"{name} is {value}, but {self.cfg.DATASET.NAME} has no validation pictures: use another")
 
     def _all_classnames(self) -> list[str]:
         """All class names of the dataset, the training classes first, each part in label order."""
@@ -147,39 +105,42 @@ class PromptTrainer(TrainerX):
         own = set(self.classnames)
         return self.classnames + [name for name in names or [] if name not in own]
 
-    def load_clip(self) -> nn.Module:
+    def load_clip(self) -> Backbone:
         """The backbone in the precision asked for; its file's hash becomes part of the run's identity."""
         name = self.cfg.MODEL.BACKBONE.NAME
         print(f"Loading CLIP (backbone: {name})")
         path = backbone_file(name)  # once: for a model's name, clip reads and hashes the whole file
-        model = load_clip(str(path))
-        check_input_size(model, self.cfg.INPUT.SIZE)
+        backbone = load_backbone(str(path))
+        size = (backbone.input_size, backbone.input_size)
+        if tuple(self.cfg.INPUT.SIZE) != size:
+            raise ValueError(
+                f"INPUT.SIZE is {tuple(self.cfg.INPUT.SIZE)}, but this CLIP takes {size[0]} x {size[1]} pixels: "
+                f'set INPUT.SIZE "{size}"'
+            )
         self.backbone_sha256 = file_sha256(path)
         if self.precision == "fp16":
-            from clip.model import convert_weights
-
-            convert_weights(model)
-        return model.to(self.device)
+            backbone.halve()
+        backbone.model.to(self.device)
+        return backbone
 
     @property
     def encoder_options(self) -> dict[str, Any]:
-        return {"text_encoder": self.cfg.MODEL.TEXT_ENCODER, "text_chunk": self.cfg.MODEL.TEXT_CHUNK}
+        model = self.cfg.MODEL
+        return {"text_encoder": model.TEXT_ENCODER, "text_chunk": model.TEXT_CHUNK,
+                "text_memory": model.TEXT_MEMORY_MB * 2**20}  # fmt: skip
 
-    def finish_model(self, slow: list[nn.Parameter] | None = None, slow_lr: float = 1.0) -> None:
+    def finish_model(self, slower: list[nn.Parameter] | None = None, times: float = 1.0) -> None:
         """Moves self.model to the device and gives what it learns to optimiser and schedule.
 
-        `slow` parameters learn at `slow_lr` times the rate. The log's rate is that of the first group, as in LASP.
+        `slower` parameters learn at `times` the rate. The log's rate is that of the first group, as in LASP.
         """
         self.model.to(self.device)
-        text_encoder = getattr(self.model, "text_encoder", None)
-        if text_encoder is not None:
-            text_encoder.memory_budget = self.cfg.MODEL.TEXT_MEMORY_MB * 2**20
-        slow = slow or []
-        is_slow = {id(p) for p in slow}
-        others = [p for p in self.model.learned().values() if id(p) not in is_slow]
+        slower = slower or []
+        is_slower = {id(p) for p in slower}
+        others = [p for p in self.model.learned().values() if id(p) not in is_slower]
         groups: list[dict] = [{"params": others}]
-        if slow:
-            groups.insert(0, {"params": slow, "lr": self.cfg.OPTIM.LR * slow_lr})
+        if slower:
+            groups.insert(0, {"params": slower, "lr": self.cfg.OPTIM.LR * times})
         self.optim = build_optimizer(None, self.cfg.OPTIM, param_groups=groups)
         self.sched = build_lr_scheduler(self.optim, self.cfg.OPTIM)
         self.scaler = torch.amp.GradScaler("cuda", enabled=self.precision == "amp")
@@ -211,15 +172,22 @@ class PromptTrainer(TrainerX):
     def parse_batch_test(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         return batch["img"].to(self.device, non_blocking=True), batch["label"].to(self.device, non_blocking=True)
 
+    def largest_gradient(self) -> float:
+        """The norm to which gradients are clipped; 0: not at all. Where nothing is said, as in LASP's and MoCoOp's code."""
+        asked = getattr(self.options, "grad_clip", 0.0)
+        if asked is None:
+            return 1.0 if self.asked_precision == "amp" else 0.0
+        return asked
+
     def forward_backward(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         images, labels = self.parse_batch_train(batch)
         with self.autocast():
             loss, shown = self.compute_loss(images, labels)
         self.optim.zero_grad()
         self.scaler.scale(loss).backward()
-        if self.settings.get("GRAD_CLIP", 0.0) > 0:
+        if self.largest_gradient() > 0:
             self.scaler.unscale_(self.optim)
-            nn.utils.clip_grad_norm_(self.model.learned().values(), self.settings.GRAD_CLIP)
+            nn.utils.clip_grad_norm_(self.model.learned().values(), self.largest_gradient())
         self.scaler.step(self.optim)
         self.scaler.update()
         if self.batch_idx + 1 == self.num_batches:
@@ -229,33 +197,9 @@ class PromptTrainer(TrainerX):
     # --- the loop ------------------------------------------------------------------------------------------------------
 
     def train(self) -> None:  # type: ignore[override]
-        with self._listening():
+        self.stop = StopSignals()
+        with self.stop.listening():
             super().train()
-
-    @contextlib.contextmanager
-    def _listening(self) -> Iterator[None]:
-        """While inside, SIGTERM, SIGINT and SIGUSR1 (SLURM's warning) ask the run to stop at the next step."""
-        self._asked_by = 0
-
-        def note(number: int, frame: Any) -> None:
-            self._asked_by = number
-
-        watched = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-        before = {number: signal.signal(number, note) for number in watched}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _stop_if_asked(self, save: bool) -> None:
-        if not self._asked_by:
-            return
-        if save:
-            self._save_between_batches()
-        name = signal.Signals(self._asked_by).name
-        print(f"Stopped by {name}; the same command continues this run (exit status {RESUME_ME})")
-        raise AskedToStop(RESUME_ME)
 
     def before_train(self) -> None:
         self._resume_at: dict[str, Any] | None = None
@@ -265,66 +209,35 @@ class PromptTrainer(TrainerX):
 
     def run_epoch(self) -> None:
         self.set_model_mode("train")
-        self._losses, batch_time, data_time = MetricMeter(), AverageMeter(), AverageMeter()
-        self.num_batches = len(self.train_loader_x)
         resume, self._resume_at = self._resume_at, None
-        if resume:
-            checkpoints.set_random_state(resume["random_at_epoch_start"])
-        self._random_at_epoch_start = checkpoints.random_state()
-        batches = iter(self.train_loader_x)
-        first = 0
-        if resume:
-            first = resume["batches_done"]
-            self._skip(batches, first)
-            checkpoints.set_random_state(resume["random"])
-            for name, (value, total, count) in resume["meters"].items():
-                meter = self._losses.meters[name]
-                meter.val, meter.sum, meter.count, meter.avg = value, total, count, total / count
-        pending: list[dict[str, torch.Tensor]] = []
-        frequency, end = self.cfg.TRAIN.PRINT_FREQ, time.time()
-        for self.batch_idx in range(first, self.num_batches):
-            batch = next(batches)
-            data_time.update(time.time() - end)
-            pending.append(self.forward_backward(batch))
-            is_last = self.batch_idx + 1 == self.num_batches
-            prints = (self.batch_idx + 1) % frequency == 0 or self.num_batches < frequency
-            if prints or is_last or self.device.type == "cpu":  # on a GPU, reading a loss waits for the device
-                self._take_in(pending)
-            batch_time.update(time.time() - end)
+        on_cpu = self.device.type == "cpu"
+        steps = Steps(self.train_loader_x, self.forward_backward, on_cpu, self.cfg.TRAIN.PRINT_FREQ, resume)
+        self.num_batches, self.batch_idx = steps.count, steps.first
+        for number, prints in steps:
+            is_last = number + 1 == steps.count
+            leaves = not is_last and self._save_is_due()
+            if prints or is_last or leaves or on_cpu:  # on a GPU, reading a loss waits for the device
+                self._read_losses(steps)
             if prints:
-                self._print_progress(batch_time, data_time)
-            if not is_last and self._save_is_due():
-                self._take_in(pending)
-                self._stop_if_asked(save=True)
-                self._save_between_batches()
-            end = time.time()
+                print(steps.line(self.epoch, self.max_epoch, self.get_current_lr()), flush=True)
+            if leaves:
+                self._save("model-interrupted.pth.tar", self._state(self.epoch, None) | steps.progress())
+                self.stop.leave_if_asked()
+            self.batch_idx = number + 1
 
     def _save_is_due(self) -> bool:
         minutes = self.cfg.TRAIN.CHECKPOINT_MINUTES
-        return bool(self._asked_by) or (minutes > 0 and time.monotonic() - self._last_save > 60 * minutes)
+        return bool(self.stop.asked_by) or (minutes > 0 and time.monotonic() - self._last_save > 60 * minutes)
 
-    def _skip(self, batches: Any, count: int) -> None:
-        """Passes over batches that were trained on before an interruption, drawing what they drew."""
-        if self.train_loader_x.num_workers == 0:
-            for _ in range(count):
-                next(batches._sampler_iter)  # pictures are augmented in this process, whose state is restored after
-        else:
-            for _ in range(count):
-                next(batches)  # the workers' own generators have to move on
-
-    def _take_in(self, pending: list[dict[str, torch.Tensor]]) -> None:
-        """Reads the losses of the steps since the last time, in one go, into meters and tensorboard."""
-        last = self.batch_idx
-        for ago, summary in zip(reversed(range(len(pending))), pending, strict=True):
-            step = self.epoch * self.num_batches + last - ago
-            values = {name: float(value) for name, value in summary.items()}
-            if not math.isfinite(values["loss"]):
-                self._report_bad_loss(last - ago, values)
-            self._losses.update(values)
-            for name, meter in self._losses.meters.items():
+    def _read_losses(self, steps: Steps) -> None:
+        for number, values in steps.read():
+            if not is_finite(values):
+                self._report_bad_loss(number, values)
+            steps.losses.update(values)
+            step = self.epoch * steps.count + number
+            for name, meter in steps.losses.meters.items():
                 self.write_scalar(f"train/{name}", meter.avg, step)
             self.write_scalar("train/lr", self.get_current_lr(), step)
-        pending.clear()
 
     def _report_bad_loss(self, batch_idx: int, values: dict[str, float]) -> None:
         path = Path(self.output_dir) / "bad_step" / "state.pth.tar"
@@ -335,23 +248,29 @@ class PromptTrainer(TrainerX):
             "lower OPTIM.LR, or use PREC fp32 or bf16"
         )
 
-    def _print_progress(self, batch_time: AverageMeter, data_time: AverageMeter) -> None:
-        left = (self.max_epoch - self.epoch) * self.num_batches - self.batch_idx - 1
-        print(
-            f"epoch [{self.epoch + 1}/{self.max_epoch}] batch [{self.batch_idx + 1}/{self.num_batches}] "
-            f"time {batch_time.val:.3f} ({batch_time.avg:.3f}) data {data_time.val:.3f} ({data_time.avg:.3f}) "
-            f"{self._losses} lr {self.get_current_lr():.4e} eta {datetime.timedelta(seconds=int(batch_time.avg * left))}",
-            flush=True,
-        )
-
     def after_epoch(self) -> None:
         super().after_epoch()
         if self.epoch + 1 < self.max_epoch:
             if self._save_is_due():
                 self.save_model(self.epoch, self.output_dir)
-            self._stop_if_asked(save=False)
+            self.stop.leave_if_asked()
 
-    # --- checkpoints ---------------------------------------------------------------------------------------------------
+    # --- what run this is ----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def material(cls, cfg: CfgNode) -> dict[str, Any]:
+        """The settings that bear on this method's result."""
+        return material_settings(cfg, cls.OPTIONS.KEY, cls.trains, draws="train" in cls.USES)
+
+    @classmethod
+    def run_identity(cls, cfg: CfgNode, model: str = "") -> Identity:
+        """What a run of `cfg` would be; reads the dataset and hashes the backbone. model: digest of what is evaluated."""
+        dataset = build_dataset(cfg)
+        uses = ("test",) if model else cls.USES
+        parts = {"train": dataset.train_x, "val": dataset.val, "test": dataset.test}
+        data = {part: fingerprint(parts[part] or [], dataset.dataset_dir) for part in uses}
+        sha256 = file_sha256(backbone_file(cfg.MODEL.BACKBONE.NAME))
+        return Identity(cls.material(cfg), sha256, data, model, None if model else cls.templates_of(cfg))
 
     def identity(self) -> dict[str, Any]:
         """What tells this run from others; stored in checkpoints and results."""
@@ -361,8 +280,14 @@ class PromptTrainer(TrainerX):
             "classnames": list(self.classnames),
             "backbone": self.cfg.MODEL.BACKBONE.NAME,
             "backbone_sha256": getattr(self, "backbone_sha256", ""),
-            "versions": {"python": platform.python_version(), "torch": str(torch.__version__), "dassl": DASSL_IN_USE},
+            "versions": {
+                "python": platform.python_version(),
+                "torch": str(torch.__version__),
+                "dassl": dassl_support.DASSL_IN_USE,
+            },
         }
+
+    # --- checkpoints ---------------------------------------------------------------------------------------------------
 
     def _state(self, epoch: int, val_result: float | None) -> dict[str, Any]:
         return {
@@ -375,9 +300,16 @@ class PromptTrainer(TrainerX):
             "random": checkpoints.random_state(),
             "identity": self.identity(),
             "config": self.cfg.dump(),
+            "settings": self.material(self.cfg),
             "precision": self.precision,
-            "text_chunk": getattr(getattr(self.model, "text_encoder", None), "training_chunk", 0),
+            "text_chunk": self.model.text_encoder.training_chunk,
         }
+
+    def _save(self, name: str, state: dict[str, Any]) -> None:
+        path = Path(self.output_dir) / checkpoints.FOLDER / name
+        checkpoints.save(path, state)
+        print(f"Checkpoint saved to {path}")
+        self._last_save = time.monotonic()
 
     def save_model(
         self, epoch: int, directory: str, is_best: bool = False, val_result: Any = None, model_name: str = ""
@@ -385,24 +317,9 @@ class PromptTrainer(TrainerX):
         if not self.trains:
             return
         name = model_name or f"model.pth.tar-{epoch + 1}"
-        folder = Path(directory) / checkpoints.FOLDER
         for target in [name, "model-best.pth.tar"] if is_best else [name]:
-            checkpoints.save(folder / target, self._state(epoch + 1, val_result))
-            print(f"Checkpoint saved to {folder / target}")
-        self._last_save = time.monotonic()
-        (folder / "model-interrupted.pth.tar").unlink(missing_ok=True)
-
-    def _save_between_batches(self) -> None:
-        path = Path(self.output_dir) / checkpoints.FOLDER / "model-interrupted.pth.tar"
-        meters = {name: [m.val, m.sum, m.count] for name, m in self._losses.meters.items()}
-        progress = {
-            "batches_done": self.batch_idx + 1,
-            "random_at_epoch_start": self._random_at_epoch_start,
-            "meters": meters,
-        }
-        checkpoints.save(path, self._state(self.epoch, None) | progress)
-        print(f"Checkpoint saved to {path}")
-        self._last_save = time.monotonic()
+            self._save(target, self._state(epoch + 1, val_result))
+        (Path(self.output_dir) / checkpoints.FOLDER / "model-interrupted.pth.tar").unlink(missing_ok=True)
 
     def resume_model_if_exist(self, directory: str) -> int:
         path = checkpoints.latest(Path(directory)) if self.trains else None
@@ -414,7 +331,12 @@ class PromptTrainer(TrainerX):
         if "random" not in state:
             raise ValueError(f"{path} was not written by this project and can be evaluated, but not resumed")
         self._refuse_other(state["identity"], path, ("trainer", "dataset", "classnames", "backbone_sha256"))
-        checkpoints.copy_into(self.model.learned(), state["state_dict"], path)
+        differing = Identity(self.material(self.cfg)).differences(Identity.of(state.get("settings", {})))
+        if "settings" in state and differing:
+            raise ValueError(f"{path} belongs to a run with other settings: {'; '.join(differing[:5])}")
+        if not 0 <= state["epoch"] <= self.max_epoch:
+            raise ValueError(f"{path} is at epoch {state['epoch']} of {self.max_epoch}: it belongs to another run")
+        checkpoints.copy_into(self.model.learned(), state["state_dict"], path, same_types=True)
         for _ in range(state["epoch"]):  # drives the live optimiser's rates to where they were
             self.sched.step()
         self.optim.load_state_dict(state["optimizer"])
@@ -425,7 +347,7 @@ class PromptTrainer(TrainerX):
         self.best_result = state["best_result"]
         then = yaml.safe_load(state["config"])["MODEL"]
         same_limits = all(then[key] == self.cfg.MODEL[key] for key in ("TEXT_CHUNK", "TEXT_MEMORY_MB"))
-        if same_limits and getattr(self.model, "text_encoder", None) is not None:
+        if same_limits:
             self.model.text_encoder.training_chunk = state["text_chunk"]
         if "batches_done" in state:
             self._resume_at = state
@@ -448,29 +370,27 @@ class PromptTrainer(TrainerX):
         """
         if not self.trains:
             return
-        if not directory:
-            raise ValueError("nothing to evaluate: give the folder of a trained run with --model-dir")
-        folder = Path(directory) / checkpoints.FOLDER
-        best, last = folder / "model-best.pth.tar", checkpoints.latest(Path(directory))
-        path = folder / f"model.pth.tar-{epoch}" if epoch is not None else best if best.is_file() else last or best
+        path = model_file(directory, epoch)
         state = checkpoints.load(path)
         identity = state.get("identity", {})
         self._refuse_other(identity, path, ("trainer", "backbone_sha256"))
-        self.adopt(identity)
-        self._note_other_settings(state)
         tensors = {key.removeprefix("module."): value for key, value in state["state_dict"].items()}
-        checkpoints.copy_into(self.model.learned(), self.convert_state(tensors), path)
-        self.trained_on = identity
-        print(f'Loading weights to {checkpoints.FOLDER} from "{path}" (epoch = {state["epoch"]})')
+        self.adopt(identity, tensors)
+        self._note_other_settings(state)
+        ours = checkpoints.is_ours(state)
+        checkpoints.copy_into(self.model.learned(), self.convert_state(tensors), path, same_types=ours)
+        self.model.weights_changed()
+        self.trained_on = trained_with(state)
+        print(f'Loading weights to {checkpoints.FOLDER} from "{path}" (epoch = {state.get("epoch")})')
 
     def _note_other_settings(self, state: dict[str, Any]) -> None:
         """Testing with other settings than training's can be meant, but should not go unseen."""
-        theirs = yaml.safe_load(state.get("config") or "{}").get("TRAINER", {}).get(self.KEY, {})
-        for key in self.TEST_SETTINGS:
-            if key in theirs and theirs[key] != self.settings[key]:
-                print(
-                    f"Note: TRAINER.{self.KEY}.{key} was {theirs[key]!r} in training and is {self.settings[key]!r} here"
-                )
+        key = self.OPTIONS.KEY
+        theirs = yaml.safe_load(state.get("config") or "{}").get("TRAINER", {}).get(key, {})
+        for name in self.TEST_SETTINGS:
+            here = self.cfg.TRAINER[key][name]
+            if name in theirs and theirs[name] != here:
+                print(f"Note: TRAINER.{key}.{name} was {theirs[name]!r} in training and is {here!r} here")
 
     # --- evaluation ----------------------------------------------------------------------------------------------------
 
@@ -478,24 +398,54 @@ class PromptTrainer(TrainerX):
     def test(self, split: str | None = None) -> float:
         """Evaluates, prints Dassl's result block, keeps all metrics in self.results, returns the accuracy in percent."""
         self.set_model_mode("eval")
-        self.evaluator.reset()
         split = split or self.cfg.TEST.SPLIT
-        use_val = split == "val" and self.val_loader is not None
-        split, loader = ("val", self.val_loader) if use_val else ("test", self.test_loader)
+        loader = self.val_loader if split == "val" else self.test_loader
         print(f"Evaluate on the *{split}* set")
         begin = time.monotonic()
-        for batch in tqdm(loader, desc="Evaluating", leave=False, disable=None):
-            images, labels = self.parse_batch_test(batch)
+
+        def logits_of(images: torch.Tensor) -> torch.Tensor:
             with self.autocast():
-                logits = self.model_inference(images)
-            self.evaluator.process(logits, labels)
-            if split == "test":  # validation comes before its epoch is saved: after_epoch stops then
-                self._stop_if_asked(save=False)
-        self.results = dict(self.evaluator.evaluate())
+                return self.model_inference(images)
+
+        stop = getattr(self, "stop", None) if split == "test" else None  # after_epoch stops after validation
+        self.results = evaluate(
+            loader, self.parse_batch_test, logits_of, self.evaluator, self.model,
+            stop.leave_if_asked if stop else lambda: None,
+        )  # fmt: skip
         self.test_seconds = time.monotonic() - begin
         for key, value in self.results.items():
             self.write_scalar(f"{split}/{key}", value, self.epoch)
         return self.results["accuracy"]
+
+
+def model_file(directory: str | Path, epoch: int | None = None) -> Path:
+    """The checkpoint of `epoch` in a run's folder, else the best on validation, else the last. Raises ValueError."""
+    if not directory:
+        raise ValueError("nothing to evaluate: give the folder of a trained run with --model-dir")
+    folder = Path(directory) / checkpoints.FOLDER
+    if epoch is not None:
+        return folder / f"model.pth.tar-{epoch}"
+    best = folder / "model-best.pth.tar"
+    return best if best.is_file() else checkpoints.latest(Path(directory)) or best
+
+
+def trained_with(state: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says of the training that made it."""
+    identity = state.get("identity", {})
+    cfg = yaml.safe_load(state.get("config") or "{}")
+    dataset, optim = cfg.get("DATASET", {}), cfg.get("OPTIM", {})
+    found = {
+        "dataset": identity.get("dataset"),
+        "seed": cfg.get("SEED"),
+        "shots": dataset.get("NUM_SHOTS"),
+        "subsample_classes": dataset.get("SUBSAMPLE_CLASSES"),
+        "epochs": state.get("epoch"),
+        "epochs_planned": optim.get("MAX_EPOCH"),
+        "within_an_epoch": state.get("batches_done"),
+        "text_classes": identity.get("text_classes"),
+        "template_groups": identity.get("template_groups"),
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _short(value: Any) -> str:

@@ -1,0 +1,32 @@
+"""Pictures to features, with or without something learned on the way.
+
+Shapes: B pictures, H x W pixels, M prompt tokens, W width of the visual tower, D features.
+"""
+
+from collections.abc import Mapping
+
+import torch
+
+from .backbones import Backbone
+
+
+def encode_pictures(
+    backbone: Backbone,
+    images_BCHW: torch.Tensor,
+    learns: bool = False,
+    prompts: Mapping[int, torch.Tensor] | None = None,
+) -> torch.Tensor:
+    """Features, not normalised; B x D. Gradients flow only where something is learned: LayerNorms, or `prompts`.
+
+    prompts: layer -> M x W tokens that stand after the patches from that layer on, until another layer's take their place.
+    Raises ValueError for pictures of whole numbers, which nobody has normalised, and of another size.
+    """
+    if not images_BCHW.is_floating_point():
+        raise ValueError(
+            f"pictures are {images_BCHW.dtype}: scale them to 0..1 and normalise them as the backbone was trained"
+        )
+    size = backbone.input_size
+    if images_BCHW.ndim != 4 or images_BCHW.shape[1] != 3 or tuple(images_BCHW.shape[2:]) != (size, size):
+        raise ValueError(f"pictures are {tuple(images_BCHW.shape)}: this backbone takes B x 3 x {size} x {size}")
+    with torch.set_grad_enabled(torch.is_grad_enabled() and (learns or bool(prompts))):
+        return backbone.encode_image(images_BCHW, dict(prompts) if prompts else None)

@@ -1,0 +1,81 @@
+"""A frozen CLIP with something learned on it: what the methods' models have in common.
+
+Shapes: B pictures, H x W pixels, D features.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from .backbones import as_backbone
+from .image_encoder import encode_pictures
+from .text_encoder import TextEncoder
+
+
+class AdaptedCLIP(nn.Module):
+    """CLIP's two encoders, frozen but for the visual LayerNorms if asked; a subclass adds what it learns.
+
+    clip_model: a backbone, or a plain model of OpenAI's clip, used in place. train_visual_ln: train the LayerNorms of a
+    visual transformer's blocks (a ResNet has none). text_encoder: "fast" or "plain"; text_chunk: prompts encoded at a
+    time, 0 by memory; text_memory: bytes that a chunk may take, 0 for half of what is free.
+    """
+
+    image_encoder: Any
+    text_encoder: TextEncoder
+    logit_scale: torch.Tensor
+
+    def __init__(
+        self,
+        clip_model: Any,
+        train_visual_ln: bool = False,
+        text_encoder: str = "fast",
+        text_chunk: int = 0,
+        text_memory: int = 0,
+    ) -> None:
+        super().__init__()
+        self.backbone = as_backbone(clip_model)
+        self.vocabulary = self.backbone.vocabulary
+        self.backbone.model.requires_grad_(False)
+        self.image_encoder = self.backbone.visual
+        self.text_encoder = TextEncoder(self.backbone, text_encoder, text_chunk, text_memory)
+        self.logit_scale = self.backbone.logit_scale
+        self.tuned = list(self.backbone.visual_layer_norms().values()) if train_visual_ln else []
+        for p in self.tuned:
+            p.requires_grad_(True)
+        self._kept: torch.Tensor | None = None
+        self.register_load_state_dict_post_hook(lambda model, _: model.weights_changed())
+
+    def train(self, mode: bool = True) -> "AdaptedCLIP":
+        """Frozen encoders stay in evaluation mode (a ResNet's batch statistics must not move)."""
+        super().train(mode)
+        self.image_encoder.eval()
+        self.text_encoder.eval()
+        self.weights_changed()
+        return self
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> "AdaptedCLIP":
+        self.weights_changed()
+        return super()._apply(fn, recurse)
+
+    def weights_changed(self) -> None:
+        """Drops what kept() keeps. Called by train(), eval(), to() and load_state_dict(); call it after other changes."""
+        self._kept = None
+
+    def learned(self) -> dict[str, nn.Parameter]:
+        """What is trained, by name; all that a checkpoint needs."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def image_features(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        """f = normalise(ImageEncoder(x)); B x D."""
+        return F.normalize(encode_pictures(self.backbone, images_BCHW, learns=bool(self.tuned)), dim=-1)
+
+    def kept(self, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """compute(), a function of text and weights alone; once, where nothing learns (evaluation without gradients)."""
+        if self.training or torch.is_grad_enabled():
+            return compute()
+        if self._kept is None:
+            self._kept = compute()
+        return self._kept

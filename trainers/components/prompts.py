@@ -1,0 +1,350 @@
+"""From templates and class names to token sequences in which some tokens are learned.
+
+A prompt is a list of integers: a token id (>= 0) stands for that token's fixed CLIP embedding, `learned(k)` for the
+k-th learned vector. Prompts that begin alike are stored as one prefix with many continuations ("tails"), which is how
+the text encoder computes them.
+
+Shapes: G prefixes (groups; images for CoCoOp), C classes, N = G x C prompts, P prefix and T tail positions (padded),
+S packed tokens, R rows of the bank, W width of the text transformer, V token ids in use.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from .backbones import Vocabulary
+
+
+def clean_classname(name: str) -> str:
+    """ "air_plane" -> "air plane"."""
+    return name.replace("_", " ")
+
+
+def learned(k: int) -> int:
+    """The sign in a prompt for the k-th learned vector."""
+    return -1 - k
+
+
+def split_template(template: str) -> tuple[str, str]:
+    """The words before and after the class name. Raises ValueError unless there is exactly one `{}`."""
+    if template.count("{}") != 1:
+        raise ValueError(f'template "{template}" needs exactly one {{}} where the class name goes')
+    before, after = template.split("{}")
+    return before, after
+
+
+@dataclass(frozen=True)
+class PromptTokens:
+    """One template filled with one class name, in token ids.
+
+    [SOS] + before + name + after + stop + [EOT] is what clip.tokenize gives for the sentence; `stop` is the template's
+    final full stop, or empty.
+    """
+
+    before: list[int]
+    name: list[int]
+    after: list[int]
+    stop: list[int]
+
+
+def tokenize_prompt(template: str, classname: str, vocabulary: Vocabulary) -> PromptTokens:
+    """Splits the tokens of a filled template into what is before the class name, the name, and what is after it.
+
+    Raises ValueError, naming template and class, if the sentence is longer than the context, or if the encoder joins the
+    end of the name with the words after it (a name ending in punctuation before a comma).
+    """
+    encode, longest = vocabulary.encode, vocabulary.context_length
+    before_text, after_text = split_template(template)
+    name = clean_classname(classname)
+    full = encode(template.format(name))
+    if len(full) + 2 > longest:
+        raise ValueError(
+            f'template "{template}" with class "{name}" has {len(full) + 2} tokens, '
+            f"but CLIP reads at most {longest}: shorten the template or the class name"
+        )
+    body = after_text.rstrip()
+    stop = encode(".") if body.endswith(".") else []
+    before, after = encode(before_text), encode(body[:-1] if stop else body)
+    if not after and full[len(full) - len(stop) :] != stop:
+        stop = []  # the stop has joined the name's own punctuation ("etc.."), and belongs to the name
+    end = len(full) - len(stop) - len(after)
+    if full[: len(before)] != before or full[end:] != after + stop or end <= len(before):
+        raise ValueError(
+            f'template "{template}" cannot be told apart from class "{name}" token by token: '
+            "the name runs into the words beside it; rename the class"
+        )
+    return PromptTokens(before, full[len(before) : end], after, stop)
+
+
+def tokenize_names(classnames: Sequence[str], vocabulary: Vocabulary) -> list[PromptTokens]:
+    """The sentences "name." of CoOp and its kin."""
+    return [tokenize_prompt("{}.", name, vocabulary) for name in classnames]
+
+
+class PromptPlan(nn.Module):
+    """Prompts laid out for the text encoder: G prefixes, each continued by C tails; a module, so that it moves with one.
+
+    prefixes: G prompts' beginnings. tails: for each prefix, C endings, each read at its last token. Both in the integers
+    described at the top. Raises ValueError if a whole prompt is longer than `context_length`.
+
+    rows_S are the bank's rows of all tokens that are ever computed, prefixes first; see `bank`.
+    """
+
+    tokens_S: torch.Tensor
+    vocabulary_V: torch.Tensor
+    rows_S: torch.Tensor
+    position_S: torch.Tensor
+    length_N: torch.Tensor
+    eot_N: torch.Tensor
+    prefix_from_packed: torch.Tensor
+    prefix_to_packed: torch.Tensor
+    tail_from_packed: torch.Tensor
+    tail_to_packed: torch.Tensor
+    prefix_mask_GP: torch.Tensor
+    causal_TT: torch.Tensor
+    eot_mask_NT: torch.Tensor
+
+    def __init__(
+        self, prefixes: Sequence[list[int]], tails: Sequence[Sequence[list[int]]], context_length: int = 77
+    ) -> None:
+        super().__init__()
+        self.prefixes, self.tails, self.context_length = prefixes, tails, context_length
+        G, C = len(prefixes), len(tails[0])
+        longest = max(len(p) + len(t) for p, group in zip(prefixes, tails, strict=True) for t in group)
+        if longest > context_length:
+            raise ValueError(f"a prompt has {longest} tokens, but CLIP reads at most {context_length}")
+        self.G, self.C = G, C
+        flat = [token for p in prefixes for token in p] + [token for g in tails for tail in g for token in tail]
+        tokens_S = torch.tensor(flat)
+        vocabulary_V = torch.unique(tokens_S[tokens_S >= 0])
+
+        prefix_length_G = torch.tensor([len(p) for p in prefixes])
+        tail_length_N = torch.tensor([len(tail) for group in tails for tail in group])
+        self.P, self.T = P, T = int(prefix_length_G.max()), int(tail_length_N.max())
+        position_P, position_T = torch.arange(P), torch.arange(T)
+        in_prefix_GP = position_P < prefix_length_G[:, None]
+        in_tail_NT = position_T < tail_length_N[:, None]
+        start_N = prefix_length_G.repeat_interleave(C)
+        tail_position_NT = start_N[:, None] + position_T
+        self.n_prefix = int(prefix_length_G.sum())
+        # The packed row of every padded place (0 where there is padding), and the padded place of every packed row.
+        prefix_from_packed, prefix_to_packed = _places(in_prefix_GP)
+        tail_from_packed, tail_to_packed = _places(in_tail_NT)
+        hidden = torch.tensor(-torch.inf)
+        tables = {
+            "tokens_S": tokens_S,
+            "vocabulary_V": vocabulary_V,
+            "rows_S": _rows(tokens_S, vocabulary_V),
+            "position_S": torch.cat([position_P.expand(G, P)[in_prefix_GP], tail_position_NT[in_tail_NT]]),
+            "length_N": start_N + tail_length_N,
+            "eot_N": self.n_prefix + tail_length_N.cumsum(0) - 1,
+            "prefix_from_packed": prefix_from_packed,
+            "prefix_to_packed": prefix_to_packed,
+            "tail_from_packed": tail_from_packed,
+            "tail_to_packed": tail_to_packed,
+            # Additive masks: padding of the prefix, causal order within a tail, what a tail's last token sees of it.
+            "prefix_mask_GP": torch.where(in_prefix_GP, 0.0, hidden),
+            "causal_TT": torch.full((T, T), -torch.inf).triu_(1),
+            "eot_mask_NT": torch.where(in_tail_NT, 0.0, hidden),
+        }
+        for name, table in tables.items():
+            self.register_buffer(name, table, persistent=False)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._parts: tuple[int, list] = (0, [])
+        self._whole: torch.Tensor | None = None
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> "PromptPlan":
+        """What .to() and its kin come down to; what was derived from the tables is made again where they are now."""
+        self._forget()
+        return super()._apply(fn, recurse)
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens computed, each prefix counted once."""
+        return len(self.rows_S)
+
+    def parts(self, prompts: int) -> "list[tuple[slice, PromptPlan]]":
+        """Cuts the plan into plans of at most `prompts` prompts, each with the slice of classes that it covers.
+
+        Whole groups where they fit, otherwise some classes of one group. Rows refer to the same bank as this plan's.
+        """
+        if self._parts[0] != prompts:
+            if prompts >= self.C:
+                width = prompts // self.C
+                cuts = [(slice(g, min(g + width, self.G)), slice(0, self.C)) for g in range(0, self.G, width)]
+            else:
+                starts = range(0, self.C, prompts)
+                cuts = [(slice(g, g + 1), slice(c, min(c + prompts, self.C))) for g in range(self.G) for c in starts]
+            self._parts = prompts, [(of_c, self._part(of_g, of_c)) for of_g, of_c in cuts]
+        return self._parts[1]
+
+    def _part(self, of_g: slice, of_c: slice) -> "PromptPlan":
+        part = PromptPlan(self.prefixes[of_g], [g[of_c] for g in self.tails[of_g]], self.context_length)
+        part.vocabulary_V = self.vocabulary_V.cpu()
+        part.rows_S = _rows(part.tokens_S, part.vocabulary_V)
+        return part.to(self.rows_S.device)
+
+    def whole_prompts(self) -> torch.Tensor:
+        """The bank's row at every position of every prompt, SOS to EOT and row 0 after it; N x context length."""
+        if self._whole is None:
+            rows = torch.zeros(self.G * self.C, self.context_length, dtype=torch.long)
+            whole = [p + tail for p, group in zip(self.prefixes, self.tails, strict=True) for tail in group]
+            vocabulary_V = self.vocabulary_V.cpu()
+            for n, tokens in enumerate(whole):
+                rows[n, : len(tokens)] = _rows(torch.tensor(tokens), vocabulary_V)
+            self._whole = rows.to(self.rows_S.device)
+        return self._whole
+
+    def bank(self, token_embedding: nn.Embedding, learned_vectors_KW: torch.Tensor | None = None) -> torch.Tensor:
+        """The embeddings that rows_S chooses from: the fixed tokens in use, then the learned vectors; R x W."""
+        fixed_VW = token_embedding(self.vocabulary_V)
+        if learned_vectors_KW is None:
+            return fixed_VW
+        return torch.cat([fixed_VW, learned_vectors_KW.to(fixed_VW.dtype)])
+
+
+def _places(inside: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    flat = inside.reshape(-1)
+    return torch.where(flat, flat.cumsum(0) - 1, 0), torch.nonzero(flat)[:, 0]
+
+
+def _rows(tokens: torch.Tensor, vocabulary_V: torch.Tensor) -> torch.Tensor:
+    return torch.where(tokens >= 0, torch.searchsorted(vocabulary_V, tokens), len(vocabulary_V) - 1 - tokens)
+
+
+def hard_plan(templates: Sequence[str], classnames: Sequence[str], vocabulary: Vocabulary) -> PromptPlan:
+    """All templates filled with all class names, nothing learned; templates in the place of groups."""
+    filled = [[tokenize_prompt(template, name, vocabulary) for name in classnames] for template in templates]
+    return context_plan([Context(prompts[0].before) for prompts in filled], filled, vocabulary)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What stands around the class names of one group, in the integers described at the top.
+
+    The sentence is before + rest + name + (the template's own words after it) + stop. Once as many tokens as the name has
+    are passed, `after` takes the place of the next `replaced` tokens. `rest`: fixed tokens that a word of the context
+    left over where contexts are counted in words.
+    """
+
+    before: list[int]
+    after: list[int] = field(default_factory=list)
+    rest: list[int] = field(default_factory=list)
+    replaced: int = 0
+
+
+def context_plan(
+    contexts: Sequence[Context], names: Sequence[Sequence[PromptTokens]], vocabulary: Vocabulary
+) -> PromptPlan:
+    """G contexts, each around the C names of its own list."""
+    tails = []
+    for context, own in zip(contexts, names, strict=True):
+        row = []
+        for name in own:
+            tail = context.rest + name.name + name.after + name.stop + vocabulary.eot
+            n = len(name.name)
+            row.append(tail[:n] + context.after + tail[n + context.replaced :])
+        tails.append(row)
+    return PromptPlan([vocabulary.sos + c.before for c in contexts], tails, vocabulary.context_length)
+
+
+class SoftPrompts(nn.Module):
+    """One soft prompt per template: the words before and after the class name become learned vectors.
+
+    before[g] (tokens x W) and after[g] (tokens x W) start as the token embeddings of template g; the final full stop,
+    SOS, EOT and the class names keep CLIP's embeddings (MoCoOp section 3.2; METHOD: soft prompts).
+
+    counted_in_words: the layout of checkpoints that MoCoOp's authors' code wrote, which splits templates at spaces, has no
+    final full stop, and takes the vector after the last word, where EOT stands, for a learned one too.
+    """
+
+    def __init__(
+        self,
+        templates: Sequence[str],
+        classnames: Sequence[str],
+        token_embedding: nn.Embedding,
+        vocabulary: Vocabulary,
+        counted_in_words: bool = False,
+    ) -> None:
+        super().__init__()
+        if counted_in_words:
+            templates = [template.replace(".", "") for template in templates]
+        self.before, self.after = nn.ParameterList(), nn.ParameterList()
+        filled = [[tokenize_prompt(t, name, vocabulary) for name in classnames] for t in templates]
+        counts = []
+        for template, (first, *_) in zip(templates, filled, strict=True):
+            n_before, n_after = len(first.before), len(first.after)
+            if counted_in_words:
+                words_before, words_after = split_template(template)
+                n_before = len(words_before.split())
+                n_after = len(words_after.split(" ")) if words_after else 0
+            counts.append((n_before, n_after))
+        total_before = sum(n for n, _ in counts)  # learned vectors are numbered: all `before`s, then all `after`s
+        k_before, k_after = 0, total_before
+        contexts = []
+        for (n_before, n_after), (first, *_) in zip(counts, filled, strict=True):
+            contexts.append(
+                Context(
+                    before=[learned(k_before + i) for i in range(n_before)],
+                    after=[learned(k_after + i) for i in range(n_after)],
+                    rest=first.before[n_before:],
+                    replaced=n_after,
+                )
+            )
+            k_before, k_after = k_before + n_before, k_after + n_after
+            after_ids = (first.after + vocabulary.eot)[:n_after]
+            for ids, vectors in ((first.before[:n_before], self.before), (after_ids, self.after)):
+                start_LW = token_embedding.weight[torch.tensor(ids, dtype=torch.long)]
+                vectors.append(nn.Parameter(start_LW.detach().clone().float()))
+        self.plan = context_plan(contexts, filled, vocabulary)
+
+    def vectors(self) -> torch.Tensor:
+        """All learned vectors in the order of their numbers; K x W."""
+        return torch.cat([*self.before, *self.after])
+
+
+def initial_context(
+    token_embedding: nn.Embedding,
+    vocabulary: Vocabulary,
+    n_ctx: int,
+    words: str,
+    copies: int = 0,
+    counted_in_words: bool = False,
+) -> tuple[torch.Tensor, list[int]]:
+    """What a context starts from: the embeddings of `words`, or n_ctx random vectors (std 0.02) where there are none.
+
+    M x W, or copies x M x W; and the tokens of `words` that remain fixed: none, or with counted_in_words, as CoOp counts,
+    those beyond one token a word ("itap of a" has three words and four tokens).
+    """
+    W = token_embedding.weight.shape[1]
+    if not words:
+        shape = (copies, n_ctx, W) if copies else (n_ctx, W)
+        return nn.init.normal_(torch.empty(shape), std=0.02), []
+    spaced = words.replace("_", " ")
+    ids = vocabulary.encode(spaced)
+    M = len(spaced.split(" ")) if counted_in_words else len(ids)
+    start_MW = token_embedding.weight[torch.tensor(ids[:M])].detach().float()
+    return (start_MW.repeat(copies, 1, 1) if copies else start_MW.clone()), ids[M:]
+
+
+def described(words: str, count: str, n_ctx: int) -> str:
+    """What a log says of a context."""
+    start = f'"{words.replace("_", " ")}", counted in {count}' if words else "random"
+    return f"Context: {n_ctx} learned vectors, starting {start}"
+
+
+def with_count_of(ctx: torch.Tensor | None, options: Any, vocabulary: Vocabulary) -> Any:
+    """`options` with the ctx_count that fits a checkpoint's context: CoOp's own code counts CTX_INIT in words."""
+    if ctx is None or not options.ctx_init:
+        return options
+    spaced = options.ctx_init.replace("_", " ")
+    lengths = {"tokens": len(vocabulary.encode(spaced)), "words": len(spaced.split(" "))}
+    if lengths[options.ctx_count] == ctx.shape[-2]:
+        return options
+    fitting = [count for count, length in lengths.items() if length == ctx.shape[-2]]
+    return replace(options, ctx_count=fitting[0]) if fitting else options

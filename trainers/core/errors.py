@@ -1,0 +1,51 @@
+"""What users are told: one line with what was wrong, with what value, and what to do."""
+
+import difflib
+import errno
+from collections.abc import Iterable
+
+
+def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """'; did you mean "..."?' with the nearest known word, or nothing."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
+    return f'; did you mean "{near[0]}"?' if near else ""
+
+
+def is_explained(error: BaseException) -> bool:
+    """Whether the message alone tells what to do; a RuntimeError out of torch does so only for what one_line knows."""
+    return type(error) is not RuntimeError or _is_memory(error) or _lost_worker(error)
+
+
+def _is_memory(error: BaseException) -> bool:
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        or any(word in str(error) for word in ("can't allocate memory", "bad_alloc"))
+    )
+
+
+def _lost_worker(error: BaseException) -> bool:
+    """Torch says so, or the pipe through which the worker's tensors came breaks (a failed download is a plain OSError)."""
+    return isinstance(error, ConnectionError | EOFError) or str(error).startswith("DataLoader worker (pid")
+
+
+def one_line(error: BaseException) -> str:
+    """What was wrong and what to do."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    lines = [line for line in text.splitlines() if line.strip()] or [type(error).__name__]
+    if _is_memory(error):
+        return (
+            f"out of memory ({lines[0][:120]}): set MODEL.TEXT_CHUNK (prompts at a time) lower and start again, or "
+            "DATALOADER.TRAIN_X.BATCH_SIZE, in another --output-dir"
+        )
+    if _lost_worker(error):
+        return (
+            f"a data-loading worker was killed or died ({lines[0][:120]}), often for want of memory: lower "
+            "DATALOADER.NUM_WORKERS or DATALOADER.CACHE_MB, then start again; the run continues"
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{text}: make room, then start again; the run continues from its last checkpoint"
+    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return f"{text}: make it writable, or choose another --output-dir"
+    return lines[-1].split("ImageError: ")[-1] if lines[0].startswith("Caught") else lines[0]

@@ -1,0 +1,154 @@
+"""What a run is: settings that matter, the backbone's hash, the pictures. Whoever reuses something asks this first."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from yacs.config import CfgNode
+
+from .settings import SHARED, UNUSED, flat
+
+# Settings that change where, how fast or how loudly a run goes, but not what comes out of it; paths among them are covered
+# by what is found there, the backbone's hash and the fingerprint of the pictures.
+_IMMATERIAL = {
+    "VERSION", "OUTPUT_DIR", "RESUME", "VERBOSE", "DATASET.ROOT", "DATASET.FOLDER", "DATASET.SPLIT_FILE",
+    "DATASET.NAMES_FILE", "MODEL.BACKBONE.NAME", "DATALOADER.NUM_WORKERS", "DATALOADER.CACHE_MB", "TRAIN.PRINT_FREQ",
+    "TRAIN.CHECKPOINT_FREQ", "TRAIN.CHECKPOINT_MINUTES", "MODEL.TEXT_CHUNK", "MODEL.TEXT_MEMORY_MB",
+    "TEST.PER_CLASS_RESULT", "TEST.COMPUTE_CMAT", *(key for key, setting in SHARED.items() if setting.help == UNUSED),
+}  # fmt: skip
+# Parameters of augmentations matter only where the augmentation is chosen.
+_OF_TRANSFORM = {
+    "INPUT.CROP_PADDING": "random_crop", "INPUT.RRCROP_SCALE": "random_resized_crop", "INPUT.CUTOUT_N": "cutout",
+    "INPUT.CUTOUT_LEN": "cutout", "INPUT.GN_MEAN": "gaussian_noise", "INPUT.GN_STD": "gaussian_noise",
+    "INPUT.RANDAUGMENT_N": "randaugment", "INPUT.RANDAUGMENT_M": "randaugment", "INPUT.COLORJITTER_B": "colorjitter",
+    "INPUT.COLORJITTER_C": "colorjitter", "INPUT.COLORJITTER_S": "colorjitter", "INPUT.COLORJITTER_H": "colorjitter",
+    "INPUT.RGS_P": "randomgrayscale", "INPUT.GB_P": "gaussian_blur", "INPUT.GB_K": "gaussian_blur",
+}  # fmt: skip
+_OF_TRAINING = ("OPTIM.", "TRAIN.", "DATALOADER.TRAIN_X.", "TEST.FINAL_MODEL", "DATALOADER.K_TRANSFORMS")
+# What runs did before a setting was there.
+_BEFORE = {
+    "DETERMINISTIC": False,
+    "DATASET.INCLUDE_ALL_CLASSES": False,
+    "TRAINER.LASP.TEXT_CLASSES": "all",
+    "TRAINER.LASP.TEXT_LOSS_OVER": "hard",
+    **{f"TRAINER.{key}.CTX_COUNT": "tokens" for key in ("COOP", "COCOOP", "LASP")},
+}
+PARTS = ("train", "val", "test")
+
+
+def material_settings(cfg: CfgNode, key: str, trains: bool = True, draws: bool = True) -> dict[str, Any]:
+    """The settings that bear on the result of a method whose own stand below TRAINER.<key>.
+
+    trains: it takes steps; draws: it sees training pictures at all. Lists are given for tuples, as JSON has them.
+    """
+    found = {}
+    for name, value in flat(cfg).items():
+        others = (
+            name.startswith("TRAINER.") and name != "TRAINER.NAME" and not (key and name.startswith(f"TRAINER.{key}."))
+        )
+        if others or name in _IMMATERIAL or not _applies(name, cfg.INPUT.TRANSFORMS):
+            continue
+        if not trains and name.startswith(_OF_TRAINING):
+            continue
+        if not draws and name in ("SEED", "DATASET.NUM_SHOTS"):
+            continue
+        found[name] = list(value) if isinstance(value, tuple) else value
+    return found
+
+
+def _applies(name: str, transforms: Iterable[str]) -> bool:
+    return name not in _OF_TRANSFORM or any(t.startswith(_OF_TRANSFORM[name]) for t in transforms)
+
+
+def fingerprint(items: Iterable[Any], folder: str) -> str:
+    """SHA-256 over path below `folder`, label, class name, domain and size in bytes of every picture, in order.
+
+    Raises FileNotFoundError for a picture that is not there, naming it and its class.
+    """
+    digest = hashlib.sha256()
+    for item in items:
+        try:
+            size = os.stat(item.impath).st_size
+        except OSError:
+            raise FileNotFoundError(
+                f'image {item.impath} (class "{item.classname}") is missing: restore it, then start again'
+            ) from None
+        line = (os.path.relpath(item.impath, folder), item.label, item.classname, item.domain, size)
+        digest.update(json.dumps(line).encode())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a run is. data: part of the pictures -> fingerprint. model: digest of the checkpoint that is evaluated.
+
+    templates: the hard templates in use, wherever they came from.
+    """
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    backbone_sha256: str = ""
+    data: dict[str, str] = field(default_factory=dict)
+    model: str = ""
+    templates: list | None = None
+
+    def record(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return json.loads(json.dumps(asdict(self)))
+
+    @classmethod
+    def of(cls, record: Any) -> "Identity":
+        """From a record, also an older version's, which was the settings alone. Raises ValueError for anything else."""
+        if not isinstance(record, dict):
+            raise ValueError("it does not say what run it belongs to")
+        if "settings" not in record:
+            return cls(_translated(record))
+        known = {name: record[name] for name in cls.__dataclass_fields__ if name in record}
+        if not all(isinstance(known.get(name, {}), dict) for name in ("settings", "data")):
+            raise ValueError("what it says of its run is damaged")
+        return cls(**known)
+
+    def digest(self) -> str:
+        """SHA-256; equal for runs that must give equal results."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    def differences(self, theirs: "Identity", apart_from: tuple[str, ...] = ()) -> list[str]:
+        """In words, how another run differs from this one; what an older version did not record is passed over.
+
+        apart_from: names of settings, or "train" and "val", whose pictures a seed draws.
+        """
+        ours = {k: v for k, v in self.record()["settings"].items() if k not in apart_from}
+        found = []
+        for name, new in ours.items():
+            old = theirs.settings.get(name, _BEFORE.get(name))
+            if old != new:
+                found.append(f"{name} was {_short(old)}, now {_short(new)}")
+        if theirs.backbone_sha256 and self.backbone_sha256 and theirs.backbone_sha256 != self.backbone_sha256:
+            found.append(f"backbone was {theirs.backbone_sha256[:12]}, now {self.backbone_sha256[:12]} (SHA-256)")
+        for part in PARTS:
+            if part not in apart_from and theirs.data and theirs.data.get(part) != self.data.get(part):
+                found.append(f"other {part} pictures")
+        if theirs.model != self.model and theirs.model and self.model:
+            found.append("another trained model")
+        if theirs.templates is not None and theirs.templates != self.record()["templates"]:
+            found.append("other templates")
+        return found
+
+
+def _translated(settings: dict[str, Any]) -> dict[str, Any]:
+    """An older configuration in today's words: LASP's key once said which names the text loss scores."""
+    found = dict(settings)
+    if "DATASET.INCLUDE_ALL_CLASSES" in found and "TRAINER.LASP.TEXT_CLASSES" not in found:
+        scored = "all" if found.pop("DATASET.INCLUDE_ALL_CLASSES") else "train"
+        if found.get("TRAINER.NAME") == "LASP":
+            found["TRAINER.LASP.TEXT_CLASSES"] = scored
+    for name in ("MODEL_DIR", "LOAD_EPOCH"):
+        found.pop(name, None)
+    return found
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

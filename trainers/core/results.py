@@ -1,0 +1,74 @@
+"""results.json: read in one place, and believed only as far as its own figures agree."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+PERCENTAGES = ("accuracy", "error_rate", "macro_f1")
+LARGEST = 2**24  # bytes
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """The results of a finished run. Raises FileNotFoundError, or ValueError with the reason not to believe them."""
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no file")
+    with open(path, "rb") as file:
+        text = file.read(LARGEST + 1)
+    if len(text) > LARGEST:
+        raise ValueError(f"it is larger than {LARGEST >> 20} MiB")
+    try:
+        found = json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"it is no JSON: {error}") from None
+    check_results(found)
+    return found
+
+
+def _refuse_constant(word: str) -> None:
+    raise ValueError(f"{word} is no number")
+
+
+def check_results(found: Any) -> None:
+    """Raises ValueError, naming the figure, unless `found` has an accuracy and nothing in it contradicts another figure."""
+    if not isinstance(found, dict):
+        raise ValueError("it holds no figures")
+    if "accuracy" not in found:
+        raise ValueError("it has no accuracy")
+    for name in PERCENTAGES:
+        if name in found and not _is_number(found[name], 0, 100):
+            raise ValueError(f"{name} is {str(found[name])[:40]}, which is no percentage")
+    for name in ("total", "correct", "n_classes"):
+        if name in found and not (_is_number(found[name], 0, 2**53) and isinstance(found[name], int)):
+            raise ValueError(f"{name} is {str(found[name])[:40]}, which is no count")
+    for name in ("shots", "seed", "epochs"):
+        if found.get(name) is not None and not (_is_number(found[name], -1, 2**63) and isinstance(found[name], int)):
+            raise ValueError(f"{name} is {str(found[name])[:40]}, which is no whole number")
+    for name in ("seconds", "test_seconds"):
+        if name in found and not _is_number(found[name], 0, 1e12):
+            raise ValueError(f"{name} is {str(found[name])[:40]}, which is no duration")
+    for name in ("trainer", "dataset", "backbone", "backbone_sha256", "text_classes", "subsample_classes"):
+        if not isinstance(found.get(name, ""), str):
+            raise ValueError(f"{name} is {str(found[name])[:40]}, which is no text")
+    for name in ("versions", "identity", "trained", "config"):
+        if not isinstance(found.get(name, {}), dict):
+            raise ValueError(f"{name} is {str(found[name])[:40]}, which is no table")
+    accuracy = found["accuracy"]
+    if "error_rate" in found and abs(accuracy + found["error_rate"] - 100) > 0.01:
+        raise ValueError(f"accuracy {accuracy:g} and error_rate {found['error_rate']:g} do not make 100")
+    if "total" in found and "correct" in found:
+        check_counts(accuracy, found["total"], found["correct"], 0.01)
+
+
+def check_counts(accuracy: float, total: int, correct: int, tolerance: float) -> None:
+    """Raises ValueError unless `accuracy`, in percent, is correct / total."""
+    if not 0 <= correct <= total or total == 0 or abs(100 * correct / total - accuracy) > tolerance:
+        raise ValueError(f"accuracy {accuracy:g} is not {correct} of {total}")
+
+
+def _is_number(value: Any, low: float, high: float) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return (isinstance(value, int) or math.isfinite(value)) and low <= value <= high

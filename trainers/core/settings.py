@@ -1,0 +1,484 @@
+"""Every setting: default, type, range and meaning, declared once, checked before anything heavy is imported.
+
+What all runs share is declared here; a method declares its own in its file, as a dataclass below `Options`, and gets from
+it the configuration node, the model's keyword arguments, the checks, and its part of docs/SETTINGS.md (this module's
+output: `python -m trainers.core.settings`). Nothing here imports torch: a typing error is told in a blink.
+"""
+
+import ast
+import functools
+import math
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+from dassl.config import get_cfg_default
+from yacs.config import CfgNode
+
+from .dassl_support import DASSL_IS_INSTALLED
+from .errors import did_you_mean
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a setting may be. kind: as an annotation ("int", "float | None", "list[str]"); numbers, also those in lists,
+    lie from `least` (or above `above`) to `most`, words among `among`; values in `also` are allowed besides."""
+
+    help: str
+    kind: str = ""
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    among: tuple[str, ...] = ()
+    also: tuple[Any, ...] = ()
+    default: Any = None  # Dassl's own settings have theirs in Dassl
+
+    def checked(self, name: str, value: Any) -> Any:
+        """`value` in the setting's type. Raises ValueError, naming setting, value and what is allowed."""
+        kinds = [kind.strip() for kind in self.kind.split("|")]
+        if not any(_fits(kind, value) for kind in kinds):
+            raise ValueError(f"{name} is {_shown(value)}: use {self.allowed()}")
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if one not in self.also and not self._in_range(one):
+                raise ValueError(f"{name} is {_shown(value)}: use {self.allowed()}")
+        return float(value) if kinds[0] == "float" and type(value) is int else value
+
+    def _in_range(self, value: Any) -> bool:
+        if isinstance(value, str):
+            return not self.among or value in self.among
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return True
+        return (
+            (self.least is None or value >= self.least)
+            and (self.most is None or value <= self.most)
+            and (self.above is None or value > self.above)
+        )
+
+    def allowed(self) -> str:
+        """In words, what the setting may be."""
+        words = {"int": "a whole number", "float": "a number", "bool": "True or False", "None": "None",
+                 "str": "text"}  # fmt: skip
+        parts = [words.get(kind.strip(), kind.strip()) for kind in self.kind.split("|")]
+        if self.among:
+            parts = [_or(self.among) if part == "text" else part for part in parts]
+        low, high = self.least, self.most
+        bounds = [f"from {low} to {high}"] if None not in (low, high) else []
+        bounds += [f"at least {low}"] if low is not None and high is None else []
+        bounds += [f"above {self.above}"] if self.above is not None else []
+        bounds += [f"at most {high}"] if high is not None and low is None else []
+        if self.among and self.kind.startswith(("list", "tuple")):
+            bounds.append(f"of {_or(self.among)}")
+        return _or([" ".join([parts[0], *bounds]), *parts[1:], *map(str, self.also)])
+
+
+def _or(words: Iterable[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def _shown(value: Any) -> str:
+    text = f'"{value}"' if isinstance(value, str) else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _fits(kind: str, value: Any) -> bool:
+    if kind == "None":
+        return value is None
+    if kind == "bool":
+        return isinstance(value, bool)
+    if kind == "int":
+        return isinstance(value, int) and not isinstance(value, bool)
+    if kind == "float":
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if kind == "str":
+        return isinstance(value, str)
+    container, _, inner = kind.partition("[")
+    if container not in ("list", "tuple") or not isinstance(value, list | tuple):
+        return False
+    inner = inner.removesuffix("]")
+    if container == "tuple" and "," in inner:
+        each = [part.strip() for part in inner.split(",")]
+        return len(value) == len(each) and all(map(_fits, each, value))
+    return all(_fits(inner, one) for one in value)
+
+
+# --- what all runs share: Dassl's settings, whose defaults are Dassl's, and ours ---------------------------------------
+
+TRANSFORMS = ("random_flip", "random_resized_crop", "random_crop", "center_crop", "normalize", "colorjitter",
+              "randomgrayscale", "gaussian_blur")  # fmt: skip
+# further ones that Dassl itself has
+DASSLS_TRANSFORMS = ("instance_norm", "random_translation", "cutout", "imagenet_policy", "cifar10_policy", "svhn_policy",
+                     "randaugment", "randaugment_fixmatch", "randaugment2", "gaussian_noise")  # fmt: skip
+SAMPLERS = ("RandomSampler", "SequentialSampler", "RandomDomainSampler", "SeqDomainSampler", "RandomClassSampler")
+UNUSED = "Dassl's; no method here uses it"
+
+SHARED: dict[str, Setting] = {
+    "VERSION": Setting("of Dassl's configuration", "int"),
+    "OUTPUT_DIR": Setting("folder of the run", "str"),
+    "RESUME": Setting("folder to resume from; empty: the run's own", "str"),
+    "SEED": Setting("of every random generator; negative: one is drawn and said", "int", most=2**32 - 1),
+    "USE_CUDA": Setting("use the GPU if there is one", "bool"),
+    "VERBOSE": Setting("print what is loaded", "bool"),
+    "DETERMINISTIC": Setting("ask torch for repeatable CUDA kernels", "bool", default=False),
+    "INPUT.SIZE": Setting("height and width of pictures, in pixels", "tuple[int, int]", least=1, most=4096),
+    "INPUT.INTERPOLATION": Setting("of resizing", "str", among=("bilinear", "bicubic", "nearest")),
+    "INPUT.TRANSFORMS": Setting(
+        "augmentations of training pictures, and normalize for all", "list[str]",
+        among=TRANSFORMS + (DASSLS_TRANSFORMS if DASSL_IS_INSTALLED else ()),
+    ),
+    "INPUT.NO_TRANSFORM": Setting("hand pictures over as they are read", "bool"),
+    "INPUT.PIXEL_MEAN": Setting("per channel, of values from 0 to 1", "tuple[float, float, float]"),
+    "INPUT.PIXEL_STD": Setting("per channel", "tuple[float, float, float]", above=0),
+    "INPUT.CROP_PADDING": Setting("of random_crop, in pixels", "int", least=0),
+    "INPUT.RRCROP_SCALE": Setting("share of the area that is kept", "tuple[float, float]", above=0, most=1),
+    "INPUT.CUTOUT_N": Setting("holes of cutout", "int", least=0),
+    "INPUT.CUTOUT_LEN": Setting("their size in pixels", "int", least=1),
+    "INPUT.GN_MEAN": Setting("mean of gaussian_noise", "float"),
+    "INPUT.GN_STD": Setting("its deviation", "float", least=0),
+    "INPUT.RANDAUGMENT_N": Setting("operations of randaugment", "int", least=0),
+    "INPUT.RANDAUGMENT_M": Setting("its strength", "int", least=0),
+    "INPUT.COLORJITTER_B": Setting("brightness of colorjitter", "float", least=0),
+    "INPUT.COLORJITTER_C": Setting("its contrast", "float", least=0),
+    "INPUT.COLORJITTER_S": Setting("its saturation", "float", least=0),
+    "INPUT.COLORJITTER_H": Setting("its hue", "float", least=0, most=0.5),
+    "INPUT.RGS_P": Setting("probability of randomgrayscale", "float", least=0, most=1),
+    "INPUT.GB_P": Setting("probability of gaussian_blur", "float", least=0, most=1),
+    "INPUT.GB_K": Setting("its kernel's size, odd", "int", least=1),
+    "DATASET.ROOT": Setting("folder of all datasets", "str"),
+    "DATASET.NAME": Setting("registry name, see docs/DATASETS.md", "str"),
+    "DATASET.FOLDER": Setting("your own pictures, for FolderDataset", "str", default=""),
+    "DATASET.SPLIT_FILE": Setting("their split, in CoOp's format", "str", default=""),
+    "DATASET.NAMES_FILE": Setting("their class names, a line of folder and name each", "str", default=""),
+    "DATASET.SUBSAMPLE_CLASSES": Setting("which half of the classes", "str", among=("all", "base", "new"), default="all"),
+    "DATASET.INCLUDE_ALL_CLASSES": Setting(
+        "LASP's: classify over the names of all classes, in training and in testing", "bool", default=False
+    ),
+    "DATASET.NUM_SHOTS": Setting("training pictures per class", "int", least=1, also=(-1,)),
+    "DATASET.SOURCE_DOMAINS": Setting("domains to train on, where a dataset has domains", "list[str]"),
+    "DATASET.TARGET_DOMAINS": Setting("domains to test on", "list[str]"),
+    "DATASET.NUM_LABELED": Setting(UNUSED, "int"),
+    "DATASET.VAL_PERCENT": Setting(UNUSED, "float"),
+    "DATASET.STL10_FOLD": Setting(UNUSED, "int"),
+    "DATASET.CIFAR_C_TYPE": Setting(UNUSED, "str"),
+    "DATASET.CIFAR_C_LEVEL": Setting(UNUSED, "int"),
+    "DATASET.ALL_AS_UNLABELED": Setting(UNUSED, "bool"),
+    "DATALOADER.NUM_WORKERS": Setting("processes that load pictures, no more than there are cores", "int", least=0),
+    "DATALOADER.CACHE_MB": Setting("decoded training pictures kept in memory, at most", "int", least=0, default=2048),
+    "DATALOADER.K_TRANSFORMS": Setting("augmented views of each training picture", "int", least=1),
+    "DATALOADER.RETURN_IMG0": Setting("also give the picture without augmentation", "bool"),
+    "DATALOADER.TRAIN_X.SAMPLER": Setting("order of training pictures", "str", among=SAMPLERS),
+    "DATALOADER.TRAIN_X.BATCH_SIZE": Setting("training pictures per step", "int", least=1),
+    "DATALOADER.TRAIN_X.N_DOMAIN": Setting(UNUSED, "int"),
+    "DATALOADER.TRAIN_X.N_INS": Setting(UNUSED, "int"),
+    "DATALOADER.TRAIN_U.SAME_AS_X": Setting(UNUSED, "bool"),
+    "DATALOADER.TRAIN_U.SAMPLER": Setting(UNUSED, "str"),
+    "DATALOADER.TRAIN_U.BATCH_SIZE": Setting(UNUSED, "int"),
+    "DATALOADER.TRAIN_U.N_DOMAIN": Setting(UNUSED, "int"),
+    "DATALOADER.TRAIN_U.N_INS": Setting(UNUSED, "int"),
+    "DATALOADER.TEST.SAMPLER": Setting("order of test pictures", "str", among=SAMPLERS),
+    "DATALOADER.TEST.BATCH_SIZE": Setting("test pictures at a time", "int", least=1),
+    "MODEL.INIT_WEIGHTS": Setting(UNUSED, "str"),
+    "MODEL.BACKBONE.NAME": Setting("a CLIP model's name, or its file", "str"),
+    "MODEL.BACKBONE.PRETRAINED": Setting(UNUSED, "bool"),
+    "MODEL.HEAD.NAME": Setting(UNUSED, "str"),
+    "MODEL.HEAD.HIDDEN_LAYERS": Setting(UNUSED, "list[int]"),
+    "MODEL.HEAD.ACTIVATION": Setting(UNUSED, "str"),
+    "MODEL.HEAD.BN": Setting(UNUSED, "bool"),
+    "MODEL.HEAD.DROPOUT": Setting(UNUSED, "float"),
+    "MODEL.TEXT_ENCODER": Setting(
+        "how prompts are encoded: each token once, or all positions", "str", among=("fast", "plain"), default="fast"
+    ),
+    "MODEL.TEXT_CHUNK": Setting("prompts encoded at a time; 0: by memory", "int", least=0, default=0),
+    "MODEL.TEXT_MEMORY_MB": Setting(
+        "memory that a chunk's activations may take; 0: half of what is free", "int", least=0, default=0
+    ),
+    "OPTIM.NAME": Setting(
+        "optimiser", "str", among=("adam", "amsgrad", "sgd", "rmsprop", "radam", "adamw")
+    ),
+    "OPTIM.LR": Setting("learning rate", "float", least=0),
+    "OPTIM.WEIGHT_DECAY": Setting("of all that is learned", "float", least=0),
+    "OPTIM.MOMENTUM": Setting("of sgd and rmsprop", "float", least=0),
+    "OPTIM.SGD_DAMPNING": Setting("dampening of sgd's momentum", "float", least=0),
+    "OPTIM.SGD_NESTEROV": Setting("Nesterov's momentum", "bool"),
+    "OPTIM.RMSPROP_ALPHA": Setting("smoothing of rmsprop", "float", least=0, most=1),
+    "OPTIM.ADAM_BETA1": Setting("of the adam family", "float", least=0, most=1),
+    "OPTIM.ADAM_BETA2": Setting("of the adam family", "float", least=0, most=1),
+    "OPTIM.STAGED_LR": Setting(UNUSED, "bool"),
+    "OPTIM.NEW_LAYERS": Setting(UNUSED, "list[str]"),
+    "OPTIM.BASE_LR_MULT": Setting(UNUSED, "float"),
+    "OPTIM.LR_SCHEDULER": Setting(
+        "of the learning rate, per epoch", "str", among=("single_step", "multi_step", "cosine")
+    ),
+    "OPTIM.STEPSIZE": Setting("epochs of the steps; -1: at the end", "list[int] | int", least=1, also=(-1,)),
+    "OPTIM.GAMMA": Setting("factor at each step", "float", least=0),
+    "OPTIM.MAX_EPOCH": Setting("passes over the training pictures", "int", least=1, most=10**6),
+    "OPTIM.WARMUP_EPOCH": Setting("epochs of warm-up, none if not positive", "int", most=10**6),
+    "OPTIM.WARMUP_TYPE": Setting("of warm-up", "str", among=("constant", "linear")),
+    "OPTIM.WARMUP_CONS_LR": Setting("rate of a constant warm-up", "float", least=0),
+    "OPTIM.WARMUP_MIN_LR": Setting("first rate of a linear warm-up", "float", least=0),
+    "OPTIM.WARMUP_RECOUNT": Setting("start the schedule after the warm-up", "bool"),
+    "TRAIN.CHECKPOINT_FREQ": Setting("epochs between checkpoints; 0: the last only", "int", least=0),
+    "TRAIN.CHECKPOINT_MINUTES": Setting("minutes between further ones; 0: none", "float", least=0, default=10.0),
+    "TRAIN.PRINT_FREQ": Setting("steps between lines of the log", "int", least=1),
+    "TRAIN.COUNT_ITER": Setting(UNUSED, "str"),
+    "TEST.EVALUATOR": Setting("what evaluates", "str", among=("Classification",)),
+    "TEST.PER_CLASS_RESULT": Setting("print each class's accuracy", "bool"),
+    "TEST.COMPUTE_CMAT": Setting("save the confusion matrix as cmat.pt", "bool"),
+    "TEST.NO_TEST": Setting("train only", "bool"),
+    "TEST.SPLIT": Setting("what to evaluate on", "str", among=("val", "test")),
+    "TEST.FINAL_MODEL": Setting(
+        "which epoch's model is tested: the last, or the best on validation", "str", among=("last_step", "best_val")
+    ),
+    "TRAINER.NAME": Setting("method", "str"),
+}  # fmt: skip
+
+
+# --- what a method declares ---------------------------------------------------------------------------------------------
+
+PRECISIONS = ("fp32", "fp16", "amp", "bf16")
+
+
+def option(default: Any, help: str, **limits: Any) -> Any:
+    """A field of an Options dataclass; limits as in Setting."""
+    setting = {"setting": Setting(help, default=default, **limits)}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=setting)
+    return field(default=default, metadata=setting)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Base of a method's options: field top_k is the setting TRAINER.<KEY>.TOP_K. Raises ValueError for a bad value."""
+
+    KEY: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        for name, setting in self._own().items():
+            object.__setattr__(self, name, setting.checked(name.upper(), getattr(self, name)))
+
+    @classmethod
+    def _own(cls) -> dict[str, Setting]:
+        return {
+            f.name: replace(f.metadata["setting"], kind=f.type.__name__ if type(f.type) is type else str(f.type))
+            for f in fields(cls)
+        }
+
+    @classmethod
+    def settings(cls) -> dict[str, Setting]:
+        """The options by their full names in a configuration."""
+        return {f"TRAINER.{cls.KEY}.{name.upper()}": setting for name, setting in cls._own().items()}
+
+    @classmethod
+    def add_config(cls, cfg: CfgNode) -> None:
+        """Declares what all methods share and these options in a Dassl configuration; keys that are there stay."""
+        add_shared(cfg)
+        declare(cfg, cls.settings())
+
+    @classmethod
+    def of(cls, node: CfgNode) -> Any:
+        """The options that a configuration's node TRAINER.<KEY> holds."""
+        return cls(**{f.name: node[f.name.upper()] for f in fields(cls)})
+
+    def keywords(self, kind: "type[Options]") -> dict[str, Any]:
+        """Those of `kind`, a base class, as keyword arguments."""
+        return {f.name: getattr(self, f.name) for f in fields(kind)}
+
+
+def add_shared(cfg: CfgNode) -> None:
+    """Declares this project's settings that every method has."""
+    declare(cfg, {key: setting for key, setting in SHARED.items() if setting.default is not None})
+
+
+def declare(cfg: CfgNode, settings: dict[str, Setting]) -> None:
+    """Adds settings with their defaults, and the nodes above them; existing values stay."""
+    for key, setting in settings.items():
+        *path, name = key.split(".")
+        node = cfg
+        for part in path:
+            if part not in node:
+                node[part] = CfgNode()
+            node = node[part]
+        if name not in node:
+            node[name] = list(setting.default) if isinstance(setting.default, list) else setting.default
+
+
+@dataclass(frozen=True)
+class Method:
+    """A trainer: the module that defines it, its options, whether it takes steps, which pictures it uses."""
+
+    module: str
+    options: type[Options]
+    trains: bool
+    uses: tuple[str, ...]
+
+
+@functools.cache
+def methods() -> dict[str, Method]:
+    """Every trainer in trainers/, by name, read without importing the modules, which would import torch.
+
+    Only classes below Options are executed; a trainer names its own as OPTIONS. Other values that a trainer's class gives
+    (trains, USES) are read as literals, and inherited within the file.
+    """
+    found: dict[str, Method] = {}
+    for path in sorted((ROOT / "trainers").glob("[!_]*.py")):
+        known: dict[str, Any] = {"Options": Options, "option": option, "PRECISIONS": PRECISIONS,
+                                 "dataclass": dataclass}  # fmt: skip
+        for node in ast.parse(path.read_text()).body:
+            if not isinstance(node, ast.ClassDef):
+                continue
+            bases = {base.id for base in node.bases if isinstance(base, ast.Name)}
+            if any(isinstance(known.get(b), type) and issubclass(known[b], Options) for b in bases):
+                exec(compile(ast.Module([node], []), str(path), "exec", 0x1000000, dont_inherit=True), known)
+            elif any("TRAINER_REGISTRY" in ast.unparse(d) for d in node.decorator_list):
+                given = {ast.unparse(s.targets[0]): s.value for s in node.body if isinstance(s, ast.Assign)}
+                parent = next((found[b] for b in bases if b in found), None)
+                found[node.name] = Method(
+                    path.stem,
+                    known[ast.unparse(given["OPTIONS"])] if "OPTIONS" in given else parent.options if parent else Options,
+                    ast.literal_eval(given["trains"]) if "trains" in given else parent.trains if parent else True,
+                    ast.literal_eval(given["USES"]) if "USES" in given else parent.uses if parent else
+                    ("train", "val", "test"),
+                )  # fmt: skip
+    return found
+
+
+def all_settings() -> dict[str, Setting]:
+    """Every setting there is, by full name."""
+    found = dict(SHARED)
+    for method in methods().values():
+        if method.options.KEY:
+            found |= method.options.settings()
+    return found
+
+
+# --- configurations -----------------------------------------------------------------------------------------------------
+
+
+def default_cfg() -> CfgNode:
+    """Dassl's defaults and those of every method here."""
+    cfg = get_cfg_default()
+    add_shared(cfg)
+    for method in methods().values():
+        if method.options.KEY:
+            method.options.add_config(cfg)
+    return cfg
+
+
+def configure(files: Iterable[str], assigned: Iterable[tuple[str, Any]]) -> CfgNode:
+    """Defaults < files, in order < assignments, in order; frozen, every value checked.
+
+    Raises ValueError, in one line, for unknown settings, values of another type or outside their range, and files that
+    are missing or hold something else.
+    """
+    cfg = default_cfg()
+    known = all_settings()
+    for file in files:
+        for key, value in _leaves(_read_yaml(file)):
+            _assign(cfg, known, key, value, file)
+    for key, value in assigned:
+        _assign(cfg, known, key, value, "the command line")
+    name = cfg.TRAINER.NAME
+    if name and name not in methods() and not DASSL_IS_INSTALLED:
+        raise ValueError(
+            f'"{name}" is unknown{did_you_mean(name, methods())} Known trainers: {", ".join(sorted(methods()))}'
+        )
+    if cfg.SEED < 0:
+        cfg.SEED = random.SystemRandom().randrange(2**31)
+        print(f"No seed was given; drew {cfg.SEED} (--seed {cfg.SEED} repeats this run)")
+    cfg.freeze()
+    return cfg
+
+
+def in_pairs(words: list[str]) -> list[tuple[str, str]]:
+    """KEY value KEY value ... as pairs. Raises ValueError for a key without a value."""
+    if len(words) % 2:
+        raise ValueError(f'settings come in pairs of key and value, but "{words[-1]}" stands alone')
+    return list(zip(words[::2], words[1::2], strict=True))
+
+
+def _assign(cfg: CfgNode, known: dict[str, Setting], key: str, value: Any, where: str) -> None:
+    *path, name = key.split(".")
+    node: Any = cfg
+    for part in path:
+        node = node.get(part) if isinstance(node, CfgNode) else None
+    if not isinstance(node, CfgNode) or name not in node or isinstance(node[name], CfgNode):
+        raise ValueError(f'{where} sets "{key}", which does not exist{did_you_mean(key, known, 0.4)}')
+    if key in known:
+        value = known[key].checked(key, _decoded(value, known[key].kind))
+    else:  # a setting of Dassl's own trainers
+        value = _decoded(value, "")
+    now = node[name]
+    node[name] = tuple(value) if isinstance(now, tuple) and isinstance(value, list) else (
+        list(value) if isinstance(now, list) and isinstance(value, tuple) else value)  # fmt: skip
+
+
+def _decoded(value: Any, kind: str) -> Any:
+    """Text as the Python literal that it spells, if any; for text settings only quoted text is taken as a literal."""
+    if not isinstance(value, str):
+        return value
+    try:
+        literal = ast.literal_eval(value)
+    except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+        return value
+    text_only = "str" in [part.strip() for part in kind.split("|")]
+    is_other = isinstance(literal, str) or any(_fits(part.strip(), literal) for part in kind.split("|"))
+    return value if text_only and not is_other else literal
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
+    file = Path(path)
+    if not file.is_file():
+        known = sorted(p.name for p in file.parent.iterdir()) if file.parent.is_dir() else []
+        raise ValueError(f"no config file {path}{did_you_mean(file.name, known)}")
+    if file.suffix not in (".yaml", ".yml"):
+        raise ValueError(f"{path} is no configuration: only .yaml files are read")
+    try:
+        found = yaml.safe_load(file.read_text()) or {}
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no yaml: {str(error).splitlines()[0]}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is no configuration: it holds {type(found).__name__}, not settings")
+    return found
+
+
+def _leaves(node: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def flat(cfg: CfgNode) -> dict[str, Any]:
+    """A configuration as one dictionary of full names."""
+    return dict(_leaves(cfg))
+
+
+def reference() -> str:
+    """docs/SETTINGS.md."""
+    defaults = flat(default_cfg())
+    groups = {"All methods": SHARED} | {
+        f"TRAINER.{m.options.KEY}": m.options.settings() for m in methods().values() if m.options.KEY
+    }
+    lines = ["# Settings", "",
+             "Made by `python -m trainers.core.settings` from the declarations in `trainers/core/settings.py` and in each"
+             " method's file.", "Given as `KEY value` after a command, or in a yaml file.", ""]  # fmt: skip
+    for title, settings in groups.items():
+        lines += [f"## {title}", "", "| setting | default | may be | what it does |", "|---|---|---|---|"]
+        lines += [
+            f"| `{key.removeprefix(title + '.')}` | `{defaults[key]!r}` | {setting.allowed()} | {setting.help} |"
+            for key, setting in settings.items() if setting.help != UNUSED
+        ]  # fmt: skip
+        lines.append("")
+    unused = [f"`{key}`" for key, setting in SHARED.items() if setting.help == UNUSED]
+    lines += [f"Dassl's, accepted and used by no method here: {', '.join(unused)}."]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(reference())

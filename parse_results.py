@@ -5,7 +5,8 @@
     python parse_results.py output/ --published --plots figures --html report.html
     python parse_results.py output/ --watch
 
-Each cell is the mean over seeds ± the standard deviation (numpy's, as in CoOp's parser); the best of a row is bold where
+Each cell is the mean over seeds ± the standard deviation (numpy's, as in CoOp's parser; --ci95 for an
+interval); the best of a row is bold where
 the format can show it. Trees written by CoOp, CoCoOp, LASP and MaPLe are read too. What is missing or unfinished is
 listed below the tables with the command that would run it. docs/RESULTS_GUIDE.md shows everything.
 """
@@ -15,11 +16,10 @@ import signal
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 from scripts.report.collect import PROTOCOLS, Tree, collect
 from scripts.report.gaps import gaps
 from scripts.report.published import published_tables
-from scripts.report.tables import as_csv, as_json, render, sources, tables
+from scripts.report.tables import as_csv, as_json, paired, render, sources, tables
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -31,7 +31,20 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--shots", type=int, action="append", help="only these shots (may be repeated)")
     parser.add_argument("--metric", choices=("accuracy", "macro_f1"), default="accuracy")
     parser.add_argument("--format", choices=("plain", "github", "latex", "csv", "json"), default="plain")
-    parser.add_argument("--ci95", action="store_true", help="95 %% confidence interval instead of standard deviation")
+    spread = parser.add_mutually_exclusive_group()
+    spread.add_argument(
+        "--ci95", dest="spread", action="store_const", const="ci95", default="std",
+        help="Student's 95 %% confidence interval of the mean instead of the standard deviation",
+    )  # fmt: skip
+    spread.add_argument(
+        "--dassl-ci95", dest="spread", action="store_const", const="dassl_ci95",
+        help="what Dassl's parser calls so: 1.96 times the population's deviation / sqrt(n)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--paired",
+        metavar="TRAINER",
+        help="add each method's difference from this one, seed by seed, with its interval",
+    )
     parser.add_argument("--published", action="store_true", help="add the literature's numbers, and the difference")
     parser.add_argument("--out", type=Path, help="write there instead of to the screen")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="draw figures into this folder, as PNG and PDF")
@@ -51,9 +64,10 @@ def main() -> int:
             return 0
         tree = collect(args.directory)
         wanted = {"protocol": args.protocol, "method": args.method, "dataset": args.dataset, "shots": args.shots}
-        runs = [r for r in tree.runs if all(not v or getattr(r, k) in v for k, v in wanted.items())]
+        # a method that draws nothing (shots None) stands beside any number of shots
+        runs = [r for r in tree.runs if all(not v or getattr(r, k) in (*v, None) for k, v in wanted.items())]
         report(args, Tree(runs, tree.unreadable))
-    except OSError as error:
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -68,16 +82,23 @@ def main() -> int:
 def report(args: argparse.Namespace, tree: Tree) -> None:
     """Prints or writes what was asked for."""
     found = tables(tree.runs, args.metric)
+    if args.paired:
+        compared = [table for table in found if table.has(args.paired)]
+        if not compared:
+            raise ValueError(f'no table has the trainer "{args.paired}" of --paired')
+        found += [paired(table, args.paired) for table in compared]
     literature = published_tables(tree.runs, args.metric, args.protocol or PROTOCOLS) if args.published else []
     if args.format == "json":
         text = as_json(tree.runs)
     elif args.format == "csv":
-        text = as_csv([*found, *literature], args.ci95)
+        text = as_csv([*found, *literature], args.spread)
     else:
         style = "simple" if args.format == "plain" else args.format
-        blocks = [render(table, style, args.ci95) for table in (*found, *literature)]
+        blocks = [render(table, style, args.spread) for table in (*found, *literature)]
         if args.verbose:
             blocks += [sources(table) for table in found]
+        if args.format == "latex" and blocks:
+            blocks.insert(0, "% \\usepackage{booktabs}")
         text = "\n\n\n".join(blocks) or f"no finished runs below {args.directory}"
     if args.out:
         args.out.write_text(text.rstrip("\n") + "\n")
@@ -92,7 +113,7 @@ def report(args: argparse.Namespace, tree: Tree) -> None:
             print(f"{len(written)} figures in {args.plots}, as PNG and PDF", file=sys.stderr)
         if args.html:
             title = f"Results below {args.directory}"
-            args.html.write_text(page.page(tree, [*found, *literature], drawn, title, args.metric, args.ci95))
+            args.html.write_text(page.page(tree, [*found, *literature], drawn, title, args.metric, args.spread))
             print(f"report written to {args.html}", file=sys.stderr)
 
 

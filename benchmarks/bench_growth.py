@@ -4,8 +4,9 @@ import statistics
 
 from common import alternate, classnames, groups, report, spread, vit_b16
 
-from trainers.parts.prompts import SoftPrompts
-from trainers.parts.text_encoder import TextEncoder
+from trainers.components.backbones.openai import ClipVocabulary
+from trainers.components.prompts import SoftPrompts
+from trainers.components.text_encoder import TextEncoder
 
 
 def main() -> None:
@@ -13,7 +14,9 @@ def main() -> None:
     sizes = [(1, 10), (1, 100), (1, 1000), (5, 100), (20, 100)]
     rows, calls, tokens = [], {}, {}
     for count, classes in sizes:
-        prompts = SoftPrompts([g[0] for g in groups(count)], classnames(classes), model.token_embedding)
+        prompts = SoftPrompts(
+            [g[0] for g in groups(count)], classnames(classes), model.token_embedding, ClipVocabulary()
+        )
         encoder = TextEncoder(model, chunk=10**6)  # nothing is recomputed, in any row
 
         def call(prompts=prompts, encoder=encoder):  # type: ignore[no-untyped-def]

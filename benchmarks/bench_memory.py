@@ -11,8 +11,9 @@ import sys
 import torch
 from common import DEVICE, ROOT, classnames, groups, report, vit_b16
 
-from trainers.parts.prompts import SoftPrompts
-from trainers.parts.text_encoder import KEPT_PER_TOKEN, TextEncoder
+from trainers.components.backbones.openai import ClipVocabulary
+from trainers.components.prompts import SoftPrompts
+from trainers.components.text_encoder import KEPT_PER_TOKEN, TextEncoder
 
 CASES = [(1, 100, "plain", 0), (5, 100, "fast", 0), (5, 100, "fast", 256), (20, 1000, "fast", 2048)]
 
@@ -25,7 +26,7 @@ def peak_mb() -> float:
 
 def measure(count: int, classes: int, mode: str, budget_mb: int) -> dict:
     model = vit_b16()
-    prompts = SoftPrompts([g[0] for g in groups(count)], classnames(classes), model.token_embedding)
+    prompts = SoftPrompts([g[0] for g in groups(count)], classnames(classes), model.token_embedding, ClipVocabulary())
     chunk = 0 if budget_mb else 10**6
     encoder = TextEncoder(model, mode, chunk=chunk, memory_budget=budget_mb * 2**20)
     before = peak_mb()

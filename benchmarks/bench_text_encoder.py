@@ -5,9 +5,10 @@ from typing import Any
 
 from common import ROOT, alternate, classnames, groups, ratio, report, spread, vit_b16
 
-from trainers.parts.backbone import load_clip
-from trainers.parts.prompts import SoftPrompts
-from trainers.parts.text_encoder import TextEncoder
+from trainers.components.backbones import load_backbone
+from trainers.components.backbones.openai import ClipVocabulary
+from trainers.components.prompts import SoftPrompts
+from trainers.components.text_encoder import TextEncoder
 
 
 def backward_through(model: Any, mode: str, plans: list[SoftPrompts]) -> Callable[[], None]:
@@ -24,8 +25,8 @@ def backward_through(model: Any, mode: str, plans: list[SoftPrompts]) -> Callabl
 def vit_b16_sizes() -> None:
     model, names = vit_b16(), classnames(100)
     templates = [group[0] for group in groups(5)]
-    together = SoftPrompts(templates, names, model.token_embedding)
-    each = [SoftPrompts([template], names, model.token_embedding) for template in templates]
+    together = SoftPrompts(templates, names, model.token_embedding, ClipVocabulary())
+    each = [SoftPrompts([template], names, model.token_embedding, ClipVocabulary()) for template in templates]
     calls = {
         "plain, 5 prompts": backward_through(model, "plain", each),
         "plain, 1 prompt": backward_through(model, "plain", each[:1]),
@@ -42,10 +43,12 @@ def vit_b16_sizes() -> None:
 
 def small_sizes() -> None:
     """Is there a model so small that the plain path wins? The smallest that the project knows, one prompt, few classes."""
-    model = load_clip(str(ROOT / "assets" / "small_clip.pt")).float().requires_grad_(False)
+    model = load_backbone(str(ROOT / "assets" / "small_clip.pt")).model
     rows = []
     for count, classes in [(1, 1), (1, 10), (5, 10), (10, 100)]:
-        prompts = SoftPrompts([g[0] for g in groups(count)], classnames(classes), model.token_embedding)
+        prompts = SoftPrompts(
+            [g[0] for g in groups(count)], classnames(classes), model.token_embedding, ClipVocabulary()
+        )
         calls = {mode: backward_through(model, mode, [prompts]) for mode in ("plain", "fast")}
         times = alternate(calls, rounds=9)
         rows.append([count, classes, *map(spread, times.values()), f"{ratio(times['plain'], times['fast']):.1f}"])

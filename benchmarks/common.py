@@ -7,21 +7,18 @@ import json
 import os
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from tabulate import tabulate
+
+from trainers.components.backbones.openai import CLIP
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-sys.path.insert(0, str(ROOT))
-
-import torch  # noqa: E402
-from tabulate import tabulate  # noqa: E402
-
-from trainers.parts.backbone import CLIP  # noqa: E402
-
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 # Names of two to four tokens, as benchmarks have them.

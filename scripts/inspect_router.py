@@ -1,10 +1,11 @@
 """Which experts a trained MoCoOp uses for which pictures: a table, a heat map, and the pictures most its own.
 
-    python scripts/inspect_router.py output/.../MoCoOp/small/seed1 --dataset demo
+    python scripts/inspect_router.py output/.../MoCoOp/small/seed1                     on its own dataset
+    python scripts/inspect_router.py output/.../MoCoOp/small/seed1 --dataset cifar10   on another one
 
 Writes router.json, router.png and .pdf (share of each domain's or class's pictures per expert) and contact_sheet.png (the
-pictures that the router gives to each expert most surely) into the run's folder; parse_results.py --plots draws from
-router.json.
+pictures that the router gives to each expert most surely) into the run's folder (for another dataset, into
+router_<dataset> below it); parse_results.py --plots draws from router.json.
 """
 
 import argparse
@@ -16,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-import trainers  # noqa: E402, F401  (makes `dassl` importable)
+from scripts.catalog import existing
+from trainers.core.errors import one_line
+from trainers.core.files import write_atomically
+from trainers.core.settings import ROOT, default_cfg
 
 
 @dataclass
@@ -61,20 +62,20 @@ class Routing:
         return found
 
 
-def route(model_dir: Path, dataset: str, root: str) -> Routing:
-    """Sends the test pictures of `dataset` through the router of the run in `model_dir`.
+def route(model_dir: Path, dataset: str | None, root: str | None) -> Routing:
+    """Sends the test pictures of `dataset`, or of the run's own, through the router of the run in `model_dir`.
 
     Raises ValueError or FileNotFoundError, in one line, if there is no trained MoCoOp in `model_dir`.
     """
     import torch
+    from dassl.data.datasets import build_dataset
     from dassl.data.transforms import build_transform
     from torch.utils.data import DataLoader
 
-    from trainers import checkpoints
-    from trainers.base import build_dataset
-    from trainers.loading import Pictures
-    from trainers.mocoop import MixtureCLIP
-    from trainers.parts.backbone import load_clip
+    from trainers.components.backbones import load_backbone
+    from trainers.core import checkpoints
+    from trainers.core.loading import Pictures
+    from trainers.mocoop import MixtureCLIP, MixtureOptions, MoCoOpOptions
 
     path = checkpoints.latest(model_dir)
     if path is None:
@@ -85,11 +86,9 @@ def route(model_dir: Path, dataset: str, root: str) -> Routing:
         raise ValueError(f"{path} is no MoCoOp but {identity.get('trainer', 'something else')}: it has no router")
     cfg = configuration(state["config"], dataset, root)
     data = build_dataset(cfg)
-    options = cfg.TRAINER.MOCOOP
-    model = MixtureCLIP(
-        load_clip(cfg.MODEL.BACKBONE.NAME), data.classnames, identity["template_groups"], top_k=options.TOP_K,
-        correction=options.CORRECTION, train_visual_ln=options.TRAIN_VISUAL_LN, router=options.ROUTER,
-    )  # fmt: skip
+    options = MoCoOpOptions.of(cfg.TRAINER.MOCOOP).keywords(MixtureOptions)
+    backbone = load_backbone(cfg.MODEL.BACKBONE.NAME)
+    model = MixtureCLIP(backbone, data.classnames, identity["template_groups"], **options)
     checkpoints.copy_into(model.learned(), state["state_dict"], path)
     model.eval()
     loader = DataLoader(Pictures(cfg, data.test, transform=build_transform(cfg, is_train=False)), batch_size=200)
@@ -114,17 +113,19 @@ def route(model_dir: Path, dataset: str, root: str) -> Routing:
     )
 
 
-def configuration(saved: str, dataset: str, root: str):  # type: ignore[no-untyped-def]
-    """A run's configuration (yaml) with another dataset in it."""
+def configuration(saved: str, dataset: str | None, root: str | None):  # type: ignore[no-untyped-def]
+    """A run's configuration (yaml), with another dataset or another place of the data in it if they are given."""
     import datasets
-    from scripts.run import existing
-    from train import default_cfg
 
     datasets.register_all()
     cfg = default_cfg()
     cfg.merge_from_other_cfg(type(cfg).load_cfg(saved))
-    cfg.merge_from_file(str(ROOT / existing(f"configs/datasets/{dataset}.yaml")))
-    cfg.DATASET.ROOT, cfg.VERBOSE = root, False
+    if dataset:
+        cfg.merge_from_file(str(ROOT / existing(f"configs/datasets/{dataset}.yaml")))
+        cfg.DATASET.SOURCE_DOMAINS = cfg.DATASET.TARGET_DOMAINS = ()
+    if root:
+        cfg.DATASET.ROOT = root
+    cfg.VERBOSE = False
     return cfg
 
 
@@ -151,8 +152,8 @@ def contact_sheet(routing: Routing, across: int):  # type: ignore[no-untyped-def
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model_dir", type=Path, help="folder of a trained run")
-    parser.add_argument("--dataset", default="demo", help="config name of the dataset to look at")
-    parser.add_argument("--root", default="data", help="folder of the datasets")
+    parser.add_argument("--dataset", help="config name of the dataset to look at (the run's own)")
+    parser.add_argument("--root", help="folder of the datasets (where the run had them)")
     parser.add_argument("--by", choices=("domain", "class"), help="rows: domains where there are several, else classes")
     parser.add_argument("--out", type=Path, help="folder for the files (the run's own)")
     parser.add_argument("--across", type=int, default=8, help="pictures per expert on the contact sheet")
@@ -161,7 +162,7 @@ def main() -> int:
     try:
         routing = route(args.model_dir, args.dataset, args.root)
     except (ValueError, OSError) as error:
-        print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
     by = args.by or ("domain" if len(routing.domains) > 1 else "class")
     percent_RG, names = routing.shares(by)
@@ -181,13 +182,13 @@ def main() -> int:
     )
     if "agrees_with_domain" in found:
         print(f"First expert is the one of the picture's own domain: {found['agrees_with_domain']:.1f} %")
-    write_files(routing, by, args.out or args.model_dir, args.across)
+    beside = args.model_dir / f"router_{args.dataset}" if args.dataset else args.model_dir
+    write_files(routing, by, args.out or beside, args.across)
     return 0
 
 
 def write_files(routing: Routing, by: str, folder: Path, across: int) -> None:
     from scripts.report import plots
-    from trainers.files import write_atomically
 
     percent_RG, names = routing.shares(by)
     record = {"by": by, "rows": names, "experts": routing.experts, "percent": percent_RG.tolist(), **routing.summary()}

@@ -9,15 +9,12 @@ import argparse
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 from tabulate import tabulate
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-import trainers  # noqa: E402, F401  (makes `dassl` importable)
+from trainers.components.backbones import Vocabulary, load_backbone
+from trainers.core import checkpoints
 
 
 def prompts_of(state: dict) -> list[tuple[str, torch.Tensor]]:
@@ -36,15 +33,14 @@ def prompts_of(state: dict) -> list[tuple[str, torch.Tensor]]:
     return found
 
 
-def nearest_words(vectors_KW: torch.Tensor, table_VW: torch.Tensor, top: int) -> list[list[tuple[str, float]]]:
+def nearest_words(
+    vectors_KW: torch.Tensor, table_VW: torch.Tensor, top: int, vocabulary: Vocabulary
+) -> list[list[tuple[str, float]]]:
     """For each of K vectors, the `top` nearest rows of the token embeddings as (word, Euclidean distance)."""
-    from trainers.parts.backbone import tokenizer
-
     distance_KV = torch.cdist(vectors_KW.float(), table_VW.float(), compute_mode="donot_use_mm_for_euclid_dist")
     near, which = distance_KV.topk(top, largest=False)
-    words = tokenizer().decoder
     return [
-        [(words[int(i)], float(d)) for d, i in zip(row_d, row_i, strict=True)]
+        list(zip(vocabulary.words(row_i.tolist()), row_d.tolist(), strict=True))
         for row_d, row_i in zip(near, which, strict=True)
     ]
 
@@ -56,9 +52,6 @@ def main() -> int:
     parser.add_argument("--backbone", help="CLIP model or file, for checkpoints that do not say")
     parser.add_argument("--format", default="simple", help="any format of tabulate")
     args = parser.parse_args()
-
-    from trainers import checkpoints
-    from trainers.parts.backbone import load_clip
 
     try:
         path = args.model_dir if args.model_dir.is_file() else checkpoints.latest(args.model_dir)
@@ -73,8 +66,8 @@ def main() -> int:
             raise ValueError(f"{path} does not say which CLIP it belongs to: name it with --backbone")
         if not 1 <= args.top <= 100:
             raise ValueError(f"--top is {args.top}: use 1 to 100")
-        clip_model: Any = load_clip(backbone)
-        table_VW = clip_model.token_embedding.weight.detach()
+        model = load_backbone(backbone)
+        table_VW = model.token_embedding.weight.detach()
         if table_VW.shape[1] != pieces[0][1].shape[1]:
             widths = f"{pieces[0][1].shape[1]} numbers wide, those of {backbone} {table_VW.shape[1]}"
             raise ValueError(f"the tokens of {path} are {widths}: name the right CLIP with --backbone")
@@ -82,7 +75,7 @@ def main() -> int:
         print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
         return 1
     for name, vectors_KW in pieces:
-        found = nearest_words(vectors_KW, table_VW, args.top)
+        found = nearest_words(vectors_KW, table_VW, args.top, model.vocabulary)
         rows = [[k, *(f"{word} ({distance:.3f})" for word, distance in words)] for k, words in enumerate(found)]
         headers = ["token", "nearest", *(f"{n}." for n in range(2, args.top + 1))]
         print(f"{name}\n\n{tabulate(rows, headers=headers, tablefmt=args.format)}\n")

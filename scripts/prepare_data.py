@@ -5,27 +5,27 @@
     python scripts/prepare_data.py all --dry-run
     python scripts/prepare_data.py imagenet --link PATH_OF_A_COPY
     python scripts/prepare_data.py --verify caltech101
+    python scripts/prepare_data.py clip:ViT-B/16            CLIP's weights, where clip looks for them
 
 A folder appears under its final name when it is complete. Stopped at any point, the same command continues. What is there
 already is left alone. manifest.json in the folder says where everything came from, with SHA-256.
 """
 
 import argparse
-import difflib
 import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from scripts.prepare.fetch import FetchError
 from scripts.prepare.prepare import SOURCES, Options, PrepareError, Source, prepare, read_sources
 from scripts.prepare.unpack import UnpackError
 from scripts.prepare.verify import verify
-from trainers.files import InUseError
+from trainers.core.errors import did_you_mean
+from trainers.core.files import InUseError
 
 
 def listing(known: dict[str, Source], root: Path) -> str:
@@ -77,7 +77,7 @@ def verify_all(sources: list[Source], root: Path) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="datasets, or all")
+    parser.add_argument("names", nargs="*", help="datasets, or all; clip:NAME for a CLIP")
     parser.add_argument("--root", type=Path, default=Path(os.environ.get("DATA", "data")), help="folder of all data")
     parser.add_argument("--list", action="store_true", help="say what is known and what is there")
     parser.add_argument("--dry-run", action="store_true", help="say what would be fetched from where")
@@ -89,6 +89,8 @@ def main() -> int:
     args = parser.parse_args()
     try:
         known = read_sources(args.sources)
+        models = [choose_model(name) for name in args.names if name.startswith("clip:")]
+        args.names = [name for name in args.names if not name.startswith("clip:")]
         sources = choose(args.names or (["all"] if args.dry_run else []), known, args.root, args.verify)
         if args.link and len(sources) != 1:
             raise ValueError("--link takes one dataset: python scripts/prepare_data.py imagenet --link DIR")
@@ -97,13 +99,17 @@ def main() -> int:
         return 2
     if args.verify:
         return verify_all(sources, args.root)
-    if args.list or args.dry_run or not sources:
+    if args.dry_run or args.list:
+        for model in models:
+            print(f"{model.name}: {model.missing() or f'{model.cached} is there'}")
+    if args.list or args.dry_run or not (sources or models):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error
         planned = args.dry_run and not args.list
         print("\n".join(dry_run(s, args.root) for s in sources) if planned else listing(known, args.root))
         return 0
     options = Options(args.root, args.link, args.keep_downloads, args.pause)
-    failed = [source.name for source in sources if not one(source, options)]
+    failed = [model.name for model in models if not one_model(model)]
+    failed += [source.name for source in sources if not one(source, options)]
     return 1 if failed else 0
 
 
@@ -115,10 +121,31 @@ def choose(names: list[str], known: dict[str, Source], root: Path, present: bool
         return [s for s in known.values() if (root / s.folder).exists()]
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f'did you mean "{near[0]}"?' if near else f"known: {', '.join(known)}"
-            raise ValueError(f'dataset "{name}" is unknown; {hint}')
+            hint = did_you_mean(name, known) or f"; known: {', '.join(known)}"
+            raise ValueError(f'dataset "{name}" is unknown{hint}')
     return [known[name] for name in names]
+
+
+def choose_model(word: str) -> Any:
+    """The CLIP that clip:NAME means. Raises ValueError for an unknown name."""
+    from trainers.components.backbones.weights import published  # imports torch
+
+    name = word.removeprefix("clip:")
+    if name not in published():
+        raise ValueError(
+            f'CLIP "{name}" is unknown{did_you_mean(name, published()) or ";"} known: {", ".join(published())}'
+        )
+    return published()[name]
+
+
+def one_model(model: Any) -> bool:
+    """Fetches a CLIP and says what came of it."""
+    try:
+        print(f"clip:{model.name}: {model.fetched()} is ready")
+    except OSError as error:
+        print(f"error: clip:{model.name}: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def one(source: Source, options: Options) -> bool:

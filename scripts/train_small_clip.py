@@ -17,7 +17,6 @@ import io
 import json
 import math
 import random
-import sys
 import time
 import zipfile
 from dataclasses import dataclass
@@ -32,7 +31,6 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 
 from datasets.drawing import CLASSNAMES, STYLES, draw_shape, render, to_tensor  # noqa: E402
 

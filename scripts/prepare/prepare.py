@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from trainers.files import held, write_atomically
+from trainers.core.files import held, write_atomically
 
 from . import npm_packages
 from .fetch import FetchError, digest, fetch, fetch_drive

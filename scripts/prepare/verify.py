@@ -12,8 +12,6 @@ import yaml
 from PIL import Image
 from tqdm import tqdm
 
-import trainers  # noqa: F401  (makes `dassl` importable)
-
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -73,7 +71,7 @@ def _read(name: str, root: Path) -> tuple[list, list, list, Path]:
     from dassl.data.datasets import DATASET_REGISTRY
 
     import datasets
-    from train import default_cfg
+    from trainers.core.settings import default_cfg
 
     datasets.register_all()
     cfg = default_cfg()
@@ -82,16 +80,14 @@ def _read(name: str, root: Path) -> tuple[list, list, list, Path]:
     kind: Any = DATASET_REGISTRY.get(cfg.DATASET.NAME)
     with contextlib.redirect_stdout(io.StringIO()):
         data = kind(cfg)
-    train, val, test = data.train_x, data.val, data.test
+    train, val, test = data.train_x, data.val or [], data.test
     if kind.test_only:
         train, val = [], []
-    elif val is test:
-        val = []
     return train, val, test, Path(data.image_dir)
 
 
 def _undecodable(name: str, paths: list[str]) -> list[str]:
-    from trainers.loading import UNDECODABLE
+    from trainers.core.loading import UNDECODABLE
 
     def fails(path: str) -> str | None:
         try:

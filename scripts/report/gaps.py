@@ -1,12 +1,11 @@
 """What a tree of runs lacks: unfinished runs, and those missing beside their fellows, with the command that does them."""
 
+import re
 from collections import defaultdict
-from typing import Any
+
+from scripts.catalog import recipes, registry_names
 
 from .collect import Run
-
-SCRIPTS = {"ZeroshotCLIP": "zsclip", "LinearProbe": "linear_probe", "CoOp": "coop", "CoCoOp": "cocoop", "LASP": "lasp",
-           "MoCoOp": "mocoop"}  # fmt: skip
 
 
 def gaps(runs: list[Run]) -> list[str]:
@@ -16,30 +15,44 @@ def gaps(runs: list[Run]) -> list[str]:
         if not r.finished:
             at = f", at epoch {r.details['epoch']}/{r.details['max_epoch']}" if "epoch" in r.details else ""
             lines.append(f"unfinished{at}: {r.file}  ->  {_command(r)}")
-    groups: dict[tuple[Any, ...], dict[tuple[Any, ...], set[int]]] = defaultdict(lambda: defaultdict(set))
-    examples: dict[Any, Run] = {}
+    groups: dict[tuple, dict[tuple, dict[int | None, Run]]] = defaultdict(lambda: defaultdict(dict))
     for r in runs:
-        place = (r.dataset, r.shots)
-        groups[r.protocol, r.method, r.config, r.source][(*place, r.part)].add(r.seed)
+        group = groups[r.protocol, r.method, r.config, r.source]
+        group[r.dataset, r.shots, r.part][r.seed] = r
         if r.protocol == "base2new":
-            groups[r.protocol, r.method, r.config, r.source][(*place, "new" if r.part == "base" else "base")] |= set()
-        examples[(r.protocol, r.method, r.config, r.source), place] = r
+            group[r.dataset, r.shots, "new" if r.part == "base" else "base"] |= {}
+    said = set()
     for key, places in groups.items():
-        seeds = set().union(*places.values())
-        for place, present in places.items():
-            dataset, shots, *_ = place
-            example = examples[key, (dataset, shots)]
-            for seed in sorted(seeds - present):
-                what = f"{key[1]} {dataset} {shots} shots {place[-1]} seed {seed}".replace("  ", " ")
-                lines.append(f"missing: {what}  ->  {_command(example, seed)}")
+        seeds = {seed for present in places.values() for seed in present}
+        for (dataset, shots, part), present in places.items():
+            example = next(iter(present.values()), None) or next(
+                r for (d, k, _), own in places.items() if (d, k) == (dataset, shots) for r in own.values()
+            )
+            for seed in sorted(seeds - present.keys(), key=lambda s: -1 if s is None else s):
+                words = [
+                    key[1],
+                    dataset,
+                    f"{shots} shots" if shots else "",
+                    part,
+                    "" if seed is None else f"seed {seed}",
+                ]
+                command = _command(example, seed)
+                if (command, part) not in said:
+                    said.add((command, part))
+                    lines.append(f"missing: {' '.join(filter(None, words))}  ->  {command}")
     return lines
 
 
 def _command(run: Run, seed: int | None = None) -> str:
-    folder = SCRIPTS.get(run.method, run.method.lower())
-    script = {"fewshot": "main", "base2new": "base2new", "xd": "xd", "dg": "dg", "ablation": "ablation"}[run.protocol]
+    """What was typed for this run, for another seed if one is given; of a run that does not say, what would be typed."""
     seed = run.seed if seed is None else seed
-    shots_too = f"{run.dataset} {run.shots}"
-    words = {"fewshot": shots_too, "ablation": shots_too, "base2new": run.dataset}.get(run.protocol, run.source)
-    shots = f" SHOTS={run.shots}" if run.shots != 16 and run.protocol != "fewshot" else ""
-    return f"SEEDS={seed}{shots} bash scripts/{folder}/{script}.sh {words}"
+    if run.command:
+        return re.sub(r"\bSEEDS=\d+", f"SEEDS={seed}", run.command) if seed is not None else run.command
+    name = next((n for n, r in recipes().items() if r.trainer == run.method), None)
+    if name is None or run.dataset not in registry_names().values():
+        return "by its own project's scripts" if name is None else f"with the command that made {run.file.parent}"
+    protocol = {"fewshot": "main"}.get(run.protocol, run.protocol)
+    words = {"fewshot": f"{run.dataset} {run.shots}", "ablation": f"{run.dataset} {run.shots}", "base2new": run.dataset}
+    shots = f" SHOTS={run.shots}" if run.shots not in (16, None) and run.protocol not in ("fewshot", "ablation") else ""
+    script = f"python scripts/run.py {name} {protocol}" if name == "zsclip2" else f"bash scripts/{name}/{protocol}.sh"
+    return f"SEEDS={seed}{shots} {script} {words.get(run.protocol, run.source)}"

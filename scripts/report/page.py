@@ -12,13 +12,15 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 from matplotlib.figure import Figure
 
+from scripts.catalog import dataset_title, method_title
+
 from .collect import Run, Tree
 from .gaps import gaps
-from .tables import Table, best_cells, texts
+from .tables import SPREADS, Table, best_cells, texts
 
 
 def page(
-    tree: Tree, tables: list[Table], figures: Iterable[tuple[str, Figure]], title: str, metric: str, ci95: bool
+    tree: Tree, tables: list[Table], figures: Iterable[tuple[str, Figure]], title: str, metric: str, spread: str
 ) -> str:
     """The HTML text; it loads nothing from anywhere."""
     template = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True).get_template("page.html.j2")
@@ -26,10 +28,10 @@ def page(
         title=title,
         now=time.strftime("%Y-%m-%d %H:%M"),
         metric=metric,
-        ci95=ci95,
+        spread=SPREADS[spread],
         runs=tree.runs,
         n_finished=sum(r.finished for r in tree.runs),
-        tables=[_shown(table, ci95) for table in tables],
+        tables=[_shown(table, spread) for table in tables],
         figures=[(name, _png(figure)) for name, figure in figures],
         durations=_durations(tree.runs),
         gaps=gaps(tree.runs),
@@ -39,10 +41,10 @@ def page(
     )
 
 
-def _shown(table: Table, ci95: bool) -> dict[str, Any]:
+def _shown(table: Table, spread: str) -> dict[str, Any]:
     """Lines of (text, whether it is the best, the files behind it)."""
     lines = []
-    for (labels, cells), line, best in zip(table.rows, texts(table, ci95), best_cells(table), strict=True):
+    for (labels, cells), line, best in zip(table.rows, texts(table, spread), best_cells(table), strict=True):
         marks = [False] * len(labels) + [j in best for j in range(len(cells))]
         files = [""] * len(labels) + ["\n".join(map(str, c.files)) for c in cells]
         lines.append(list(zip(line, marks, files, strict=True)))
@@ -60,7 +62,11 @@ def _durations(runs: list[Run]) -> list[list[Any]]:
     for r in runs:
         if r.finished:
             groups[r.protocol, r.dataset, r.method, r.config, r.shots].append(r.details)
-    return [[*key, len(own), _mean(own, "seconds"), _mean(own, "test_seconds")] for key, own in groups.items()]
+    rows = []
+    for (protocol, dataset, method, config, shots), own in groups.items():
+        names = [protocol, dataset_title(dataset), method_title(method), config, "-" if shots is None else shots]
+        rows.append([*names, len(own), _mean(own, "train_seconds"), _mean(own, "test_seconds")])
+    return rows
 
 
 def _mean(details: list[dict[str, Any]], key: str) -> str:
@@ -82,8 +88,13 @@ def _configurations(runs: list[Run]) -> list[tuple[str, list[tuple[str, Any]]]]:
     """What all runs share first, then what is special to each method, dataset and config."""
     settings: dict[str, dict[str, Any]] = {}
     for r in runs:
-        if "config" in r.details:
-            settings.setdefault(f"{r.method}, {r.dataset}, {r.config}", r.details["config"])
+        if r.identity is not None:
+            of_r = dict(r.identity.settings)
+            of_r.pop("SEED", None)
+            name = ", ".join(filter(None, (r.protocol, r.part, dataset_title(r.dataset), method_title(r.method), r.config,
+                                           f"{r.shots} shots" if r.shots else "")))  # fmt: skip
+            if settings.setdefault(name, of_r) != of_r:  # seeds of one place that differ: each its own
+                settings[f"{name}, seed {r.seed}"] = of_r
     if not settings:
         return []
     first = next(iter(settings.values()))

@@ -1,7 +1,7 @@
 """Figures of the tables and of training; methods differ in marker, dash and hatch too, so that grey print will do."""
 
 import json
-import re
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -10,16 +10,18 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .collect import Run, read_log
-from .tables import Cell, Table
+from scripts.catalog import dataset_title, method_title, recipes
+
+from .collect import Run, epochs_of_log, read_log
+from .tables import ANY_SHOTS, Cell, Table
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart, from dark to light.
 COLOURS = ["#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999"]
 MARKERS, DASHES = "osD^vP*X", ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2))]
 HATCHES = ["", "//", "..", "xx", "\\\\", "++", "oo", "--"]
 # Methods keep their look from figure to figure; others take the looks that are left, in order.
-KNOWN = ["MoCoOp", "CoOp", "LASP", "CoCoOp", "ZeroshotCLIP", "LinearProbe"]
-_EPOCH = re.compile(r"^epoch \[(\d+)/(\d+)\].*?loss \S+ \(([^)]+)\).*? lr (\S+)", re.MULTILINE)
+KNOWN = [method_title(t) for t in ("MoCoOp", "CoOp", "LASP", "CoCoOp", "ZeroshotCLIP", "LinearProbe")]
+LEVEL = {r.title for r in recipes().values() if not r.draws}  # methods that know no shots
 
 
 class Looks:
@@ -42,16 +44,17 @@ def figures(tables: list[Table], runs: list[Run], metric: str) -> Iterator[tuple
     """(file name without ending, figure) of everything that can be drawn."""
     label = {"accuracy": "accuracy, %", "macro_f1": "macro F1, %"}[metric]
     for table in tables:
-        if not table.rows:
+        if not table.rows or table.name.endswith("_paired"):
             continue
         if table.name == "fewshot":
-            yield from few_shot_curves(table, label)
-            yield "fewshot_bars", bars(_at_most_shots(table), label)
-        elif table.name == "base2new":
-            yield "base2new_scatter", base_new_scatter(table)
-            yield "base2new_h", bars(_columns_of(table, "H"), "harmonic mean H, %")
+            if table.header[2:] != [ANY_SHOTS]:
+                yield from few_shot_curves(table, label)
+            yield "fewshot_most_shots", dots(_at_most_shots(table), label)
+        elif table.name.startswith("base2new"):
+            yield f"{table.name}_scatter", base_new_scatter(table)
+            yield f"{table.name}_h", dots(_columns_of(table, "H"), "harmonic mean H, %")
         else:
-            yield table.name, bars(table, label)
+            yield table.name, dots(table, label)
     yield from training_curves(runs)
     yield from router_heat_maps(runs)
 
@@ -81,19 +84,22 @@ def few_shot_curves(table: Table, label: str) -> Iterator[tuple[str, Figure]]:
             known = [(k, c) for k, c in zip(shots, cells, strict=True) if c.values]
             if not known:
                 continue
-            if method.startswith("ZeroshotCLIP"):
+            if method in LEVEL:
                 style = looks.line(method) | {"marker": "none"}
                 axes.axhline(known[0][1].mean, **style)  # type: ignore[arg-type]
                 continue
             x, means = [k for k, _ in known], [c.mean for _, c in known]
-            axes.errorbar(x, means, [c.spread(False) for _, c in known], capsize=3, **looks.line(method))  # type: ignore[arg-type]
+            axes.errorbar(x, means, [c.spread() for _, c in known], capsize=3, **looks.line(method))  # type: ignore[arg-type]
+            alone = [(k, c.mean) for k, c in known if len(c.values) == 1]
+            axes.plot(*zip(*alone, strict=True), **OF_ONE_SEED) if alone else None  # type: ignore[arg-type]
         axes.set_xscale("log", base=2)
         axes.set_xticks(shots, [str(k) for k in shots])
         axes.minorticks_off()
         axes.set(title=dataset, xlabel="labelled pictures per class", ylabel=label)
         axes.grid(alpha=0.3)
         figure.legend(loc="outside lower center", ncols=3, fontsize="small")
-        yield f"fewshot_{dataset.replace(' ', '_')}", figure
+        figure.supxlabel(what_bars_are(c for _, cells in methods for c in cells), fontsize="x-small")
+        yield f"fewshot_{_file_name(dataset)}", figure
 
 
 def base_new_scatter(table: Table) -> Figure:
@@ -112,14 +118,15 @@ def base_new_scatter(table: Table) -> Figure:
         ]
         for method, base, new in points:
             style = looks.line(method) | {"linestyle": "none", "markersize": 8}
-            axes.errorbar(base.mean, new.mean, new.spread(False), base.spread(False), alpha=0.85, **style)  # type: ignore[arg-type]
+            axes.errorbar(base.mean, new.mean, new.spread(), base.spread(), alpha=0.85, **style)  # type: ignore[arg-type]
         if points:
             _harmonic_contours(axes)
         axes.set(title=labels[0], xlabel="base accuracy, %", ylabel="new accuracy, %")
     for axes in panels.flat[len(table.rows) :]:
         axes.set_axis_off()
     handles, names = panels.flat[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize="small")
+    figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize="small")
+    figure.supxlabel(what_bars_are(c for _, cells in table.rows for c in cells), fontsize="x-small")
     return figure
 
 
@@ -151,70 +158,127 @@ def _at_most_shots(table: Table) -> Table:
     return Table(table.name, f"{table.title}, {table.header[-1]}", ["dataset", *methods], rows, [])
 
 
-def bars(table: Table, label: str) -> Figure:
-    """A group of bars per row, a bar per column, with the spread over seeds."""
-    methods, n = table.header[1:], len(table.header) - 1
+def dots(table: Table, label: str) -> Figure:
+    """A panel per row with an axis of its own, on which small differences show; a point per column, with its spread."""
+    methods = table.header[1:]
     looks = Looks(methods)
-    figure = Figure(figsize=(max(4.5, 0.28 * n * len(table.rows) + 1.5), 3.8), layout="constrained")
-    axes = figure.subplots()
-    for i, method in enumerate(methods):
-        filled = [(row, cells[i]) for row, (_, cells) in enumerate(table.rows) if cells[i].values]
-        x = [row + 0.8 * ((i + 0.5) / n - 0.5) for row, _ in filled]
-        spread = [c.spread(False) for _, c in filled]
-        axes.bar(x, [c.mean for _, c in filled], 0.8 / n, yerr=spread, capsize=2, **looks.bar(method))  # type: ignore[arg-type]
-    axes.set_xticks(range(len(table.rows)), [labels[0] for labels, _ in table.rows], rotation=30, ha="right")
-    axes.set(title=table.title, ylabel=label)
-    axes.grid(axis="y", alpha=0.3)
-    axes.set_axisbelow(True)
-    figure.legend(loc="outside lower center", ncols=3, fontsize="small")
+    rows = [(labels[0], cells) for labels, cells in table.rows if any(c.values for c in cells)]
+    across = min(4, max(1, len(rows)))
+    down = -(-len(rows) // across)
+    figure = Figure(figsize=(max(4.6, 2.3 * across), 2.5 * down + 1.0), layout="constrained")
+    panels = figure.subplots(down, across, squeeze=False)
+    for axes, (name, cells) in zip(panels.flat, rows, strict=False):
+        for x, (method, cell) in enumerate(zip(methods, cells, strict=True)):
+            if not cell.values:
+                continue
+            style = looks.line(method) | {"linestyle": "none", "markersize": 7}
+            axes.errorbar(x, cell.mean, cell.spread(), capsize=3, **style)  # type: ignore[arg-type]
+            if len(cell.values) == 1 and cell.seeded:
+                axes.plot(x, cell.mean, **OF_ONE_SEED)  # type: ignore[arg-type]
+        axes.set(title=name, xticks=[], xlim=(-0.6, len(methods) - 0.4))
+        axes.grid(axis="y", alpha=0.3)
+    for axes in panels.flat[len(rows) :]:
+        axes.set_axis_off()
+    figure.suptitle(table.title, fontsize="medium")
+    figure.supylabel(label, fontsize="medium")
+    entries: dict[str, object] = {}
+    for axes in panels.flat[: len(rows)]:
+        entries |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=3, fontsize="small")  # type: ignore[call-overload]
+    figure.supxlabel(what_bars_are(c for _, cells in table.rows for c in cells), fontsize="x-small")
     return figure
 
 
+# drawn over a point that stands on a single seed
+OF_ONE_SEED = {
+    "marker": "o",
+    "markersize": 13,
+    "markerfacecolor": "none",
+    "markeredgecolor": "#D55E00",
+    "linestyle": "none",
+}
+
+
+def what_bars_are(cells: Iterable[Cell]) -> str:
+    """What the bars show and over how many seeds; cells of one seed have none and are circled."""
+    counts = sorted({len(c.values) for c in cells if c.seeded and c.values})
+    if not counts:
+        return "one value each, no seeds"
+    several = [str(n) for n in counts if n > 1]
+    parts = [f"bars: ± standard deviation over {' or '.join(several)} seeds"] if several else []
+    return "; ".join(parts + (["circled: one seed"] if 1 in counts else []))
+
+
+def _file_name(title: str) -> str:
+    return "_".join("".join(c if c.isalnum() or c in "-." else " " for c in title).split())
+
+
 def training_curves(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
-    """Mean training loss per epoch (and the learning rate), from log.txt; a figure per dataset of the few-shot protocol."""
+    """Mean training loss per epoch, from log.txt; a figure per dataset of the few-shot protocol, a panel per method, since
+    methods minimise different things."""
     by_dataset: dict[str, dict[str, list[np.ndarray]]] = defaultdict(lambda: defaultdict(list))
-    most = {d: max(r.shots for r in runs if r.dataset == d) for d in {r.dataset for r in runs}}
-    for run in runs:
-        if run.protocol == "fewshot" and run.finished and run.shots == most[run.dataset]:
+    few_shot = [r for r in runs if r.protocol == "fewshot" and r.finished and r.shots is not None]
+    most = {d: max(r.shots or 0 for r in few_shot if r.dataset == d) for d in {r.dataset for r in few_shot}}
+    for run in few_shot:
+        if run.shots == most[run.dataset]:
             curve = loss_curve(run.file.parent / "log.txt")
             if len(curve):
-                by_dataset[run.dataset][run.method].append(curve)
+                by_dataset[run.dataset][method_title(run.method)].append(curve)
     for dataset, methods in by_dataset.items():
         looks = Looks(methods)
-        figure = Figure(figsize=(4.5, 4.6), layout="constrained")
-        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-        for method, curves in methods.items():
-            style = looks.line(method) | {"markersize": 3}
-            for i, curve in enumerate(curves):
-                own = style | {"label": method if i == 0 else None}
-                top.plot(curve[:, 0], curve[:, 1] / curve[0, 1], alpha=0.7, **own)  # type: ignore[arg-type]
-            bottom.plot(curves[0][:, 0], curves[0][:, 2], **style | {"label": None})  # type: ignore[arg-type]
-        top.set(title=f"{dataset}, {most[dataset]} shots", ylabel="loss / loss of the first epoch")
-        bottom.set(xlabel="epoch", ylabel="learning rate", yscale="log")
-        for axes in (top, bottom):
+        across = min(3, len(methods))
+        down = -(-len(methods) // across)
+        figure = Figure(figsize=(3.2 * across + 0.6, 2.7 * down + 0.5), layout="constrained")
+        panels = figure.subplots(down, across, squeeze=False)
+        for axes, (method, curves) in zip(panels.flat, methods.items(), strict=False):
+            for curve in curves:
+                axes.plot(curve[:, 0], curve[:, 1], alpha=0.7, **looks.line(method) | {"markersize": 3})  # type: ignore[arg-type]
+            axes.set(title=f"{method}, {len(curves)} seed{'s' if len(curves) > 1 else ''}", xlabel="epoch")
             axes.grid(alpha=0.3)
-        top.legend(fontsize="small")
-        yield f"training_{dataset}", figure
+        for axes in panels.flat[len(methods) :]:
+            axes.set_axis_off()
+        figure.suptitle(f"{dataset_title(dataset)}, {most[dataset]} shots: mean training loss", fontsize="medium")
+        yield f"training_{_file_name(dataset_title(dataset))}", figure
 
 
 def loss_curve(log: Path) -> np.ndarray:
-    """(epoch, mean loss of the epoch, learning rate) of each epoch in a log of Dassl's format; epochs x 3."""
+    """(epoch, mean loss of the epoch) of each epoch in a log of Dassl's format; epochs x 2."""
     try:
         text = read_log(log)
-    except FileNotFoundError:
-        return np.empty((0, 3))
-    last = {int(epoch): (float(mean), float(lr)) for epoch, _, mean, lr in _EPOCH.findall(text)}
-    return np.array([(epoch, *values) for epoch, values in sorted(last.items())]).reshape(-1, 3)
+    except OSError:
+        return np.empty((0, 2))
+    last = {}
+    for step in epochs_of_log(text):
+        mean = _number(step["mean"])
+        if math.isfinite(mean):
+            last[int(step["epoch"])] = mean
+    return np.array(sorted(last.items()), dtype=float).reshape(-1, 2)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def router_heat_maps(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
     """A heat map for every run in which scripts/inspect_router.py has left its router.json."""
     for run in runs:
-        file = run.file.parent / "router.json"
-        if file.is_file():
-            record = json.loads(file.read_text())
+        record = _router_record(run.file.parent / "router.json")
+        if record:
             name = "_".join(["router", run.protocol, run.part, run.dataset, f"{run.shots}shots", f"seed{run.seed}"])
             yield name.replace("__", "_"), heat_map(np.array(record["percent"]), record["rows"], record["experts"])
+
+
+def _router_record(file: Path) -> dict | None:
+    """What inspect_router.py left, if it is whole."""
+    try:
+        record = json.loads(file.read_text()) if file.is_file() else None
+        whole = record and np.array(record["percent"], float).shape == (len(record["rows"]), len(record["experts"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return record if whole else None
 
 
 def heat_map(percent_RG: np.ndarray, rows: list[str], experts: list[str]) -> Figure:

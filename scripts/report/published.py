@@ -5,10 +5,13 @@ from pathlib import Path
 
 import yaml
 
-from .collect import BENCHMARKS, VARIANTS, Run
+from scripts.catalog import dataset_title, group, method_title
+
+from .collect import Run
 from .tables import TITLES, Cell, Table, tables
 
 Here = dict[tuple[str, str, str, str], Cell]  # (table, row, method, column) -> cell
+BACKBONE = "ViT-B/16"
 FILE = Path(__file__).with_name("published.yaml")
 
 
@@ -19,7 +22,8 @@ def published_tables(runs: list[Run], metric: str, protocols: Sequence[str]) -> 
     """
     if metric != "accuracy":
         return []
-    here = _here([r for r in runs if r.dataset in BENCHMARKS or r.dataset in VARIANTS], metric)
+    compared = {*group("benchmarks"), *group("variants")}
+    here = _here([r for r in runs if r.dataset in compared and r.details.get("backbone", BACKBONE) == BACKBONE], metric)
     found = []
     for name, block in yaml.safe_load(FILE.read_text()).items():
         protocol = name.split("_")[0]
@@ -27,19 +31,23 @@ def published_tables(runs: list[Run], metric: str, protocols: Sequence[str]) -> 
             continue
         source, columns = block.pop("source"), block.pop("columns")
         rows = []
-        for group, methods in block.items():
-            ours = [m for (t, g, m, _) in here if (t, g) == (name, group)]
+        titles = [dataset_title(column) for column in columns]
+        for row, by_trainer in block.items():
+            methods = {method_title(trainer): values for trainer, values in by_trainer.items()}
+            source_of = row.removeprefix("trained on ")
+            group_title = f"trained on {dataset_title(source_of)}" if source_of != row else dataset_title(row)
+            ours = [m for (t, g, m, _) in here if (t, g) == (name, group_title)]
             for method in dict.fromkeys([*methods, *ours]):
                 known = [Cell((value,)) for value in methods[method]] if method in methods else []
-                own = [here.get((name, group, method, c), Cell()) for c in columns]
+                own = [here.get((name, group_title, method, c), Cell()) for c in titles]
                 if known:
-                    rows.append(([group, method, "published"], known))
+                    rows.append(([group_title, method, "published"], known))
                 if any(cell.values for cell in own):
-                    rows.append(([group, method, "here"], own))
+                    rows.append(([group_title, method, "here"], own))
                 if known and any(cell.values for cell in own):
-                    rows.append(([group, method, "difference"], list(map(_difference, own, known))))
-        title = f"{TITLES[protocol]}: published beside here (ViT-B/16)"
-        header = ["", "method", "", *columns]
+                    rows.append(([group_title, method, "difference"], list(map(_difference, own, known))))
+        title = f"{TITLES[protocol]}: published beside here ({BACKBONE})"
+        header = ["", "method", "", *titles]
         found.append(Table(f"{name}_published", title, header, rows, [[]], [f"Published: {source}."]))
     return found
 
@@ -59,5 +67,7 @@ def _here(runs: list[Run], metric: str) -> Here:
                 method, part = column.rsplit(" ", 1)
                 found[table.name, row, method, part] = cell
             elif table.source:
-                found[table.name, f"trained on {table.source}", column, row.removesuffix(" (source)")] = cell
+                found[
+                    table.name, f"trained on {dataset_title(table.source)}", column, row.removesuffix(" (source)")
+                ] = cell
     return found

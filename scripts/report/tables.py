@@ -6,12 +6,14 @@ import json
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tabulate import tabulate
 
-from .collect import DATASETS, PROTOCOLS, Run
+from scripts.catalog import dataset_title, datasets_in_order, method_title, recipes, trainers_in_order
+
+from .collect import PROTOCOLS, Run
 
 TITLES = {
     "fewshot": "Few-shot: all classes",
@@ -20,24 +22,44 @@ TITLES = {
     "dg": "Domain generalisation",
     "ablation": "Ablation of MoCoOp: few-shot",
 }
-METHOD_ORDER = ["ZeroshotCLIP", "ZeroshotCLIP2", "LinearProbe", "CoOp", "CoCoOp", "LASP", "MoCoOp"]
+# What stands after a mean. std: numpy's, as CoOp's parser prints; ci95: half of Student's 95 % interval; dassl_ci95: what
+# Dassl's parser calls by that name, which takes three seeds for many and is 2.7 times narrower.
+SPREADS = {"std": "standard deviations", "ci95": "95 % confidence intervals (Student's t)",
+           "dassl_ci95": "Dassl's 1.96 σ / √n"}  # fmt: skip
+ANY_SHOTS = "any shots"
+
+
+def half_interval(values: Sequence[float]) -> float:
+    """Half the width of Student's 95 % interval for the mean; infinite for a single value."""
+    from scipy.stats import t  # slow to import
+
+    n = len(values)
+    return float(t.ppf(0.975, n - 1)) * statistics.stdev(values) / n**0.5 if n > 1 else float("inf")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """The values of one cell, one per seed, and the files they come from."""
+    """The values of one cell, one per seed (none for a method without seeds), and the files they come from."""
 
     values: tuple[float, ...] = ()
     files: tuple[Path, ...] = ()
+    seeds: tuple[int | None, ...] = ()
     signed: bool = False
 
     @property
     def mean(self) -> float:
         return statistics.fmean(self.values)
 
-    def spread(self, ci95: bool) -> float:
+    @property
+    def seeded(self) -> bool:
+        """Whether there could be a spread."""
+        return any(seed is not None for seed in self.seeds)
+
+    def spread(self, kind: str = "std") -> float:
+        if kind == "ci95":
+            return half_interval(self.values)
         deviation = statistics.pstdev(self.values)
-        return 1.96 * deviation / len(self.values) ** 0.5 if ci95 else deviation
+        return 1.96 * deviation / len(self.values) ** 0.5 if kind == "dassl_ci95" else deviation
 
 
 @dataclass
@@ -52,6 +74,13 @@ class Table:
     notes: list[str] = field(default_factory=list)
     source: str = ""
 
+    def has(self, trainer: str) -> bool:
+        """Whether one of its methods is `trainer`."""
+        title = method_title(trainer)
+        if self.name.startswith("fewshot"):
+            return any(labels[1] == title for labels, _ in self.rows)
+        return any(column in (title, f"{title} base") for column in self.header[1:])
+
     def filled(self) -> Iterator[tuple[list[str], str, Cell]]:
         """(labels, column, cell) of every cell that has values, row by row."""
         for labels, cells in self.rows:
@@ -65,9 +94,16 @@ def harmonic(base: float, new: float) -> float:
     return 2 * base * new / (base + new) if base + new else 0.0
 
 
+def _draws(method: str) -> bool:
+    return all(r.draws for r in recipes().values() if r.trainer == method)
+
+
 def _cell(runs: Iterable[Run], metric: str) -> Cell:
-    found = sorted((r for r in runs if metric in r.metrics), key=lambda r: r.seed)
-    return Cell(tuple(r.metrics[metric] for r in found), tuple(r.file for r in found))
+    found = sorted((r for r in runs if metric in r.metrics), key=lambda r: (r.seed is None, r.seed or 0))
+    values = tuple(r.metrics[metric] for r in found)
+    if found and not _draws(found[0].method) and len(set(values)) == 1:  # older runs of zero-shot CLIP have seeds
+        return Cell(values[:1], (found[0].file,), (None,))
+    return Cell(values, tuple(r.file for r in found), tuple(r.seed for r in found))
 
 
 def _method_names(runs: Sequence[Run]) -> dict[tuple[str, str], str]:
@@ -77,9 +113,9 @@ def _method_names(runs: Sequence[Run]) -> dict[tuple[str, str], str]:
         configs[r.method, r.dataset, r.shots, r.part].add(r.config)
     several = {method for (method, *_), found in configs.items() if len(found) > 1}
     keys = {(r.method, r.config if r.method in several else "") for r in runs}
-    rank = {m: i for i, m in enumerate(METHOD_ORDER)}
+    rank = {m: i for i, m in enumerate(trainers_in_order())}
     ordered = sorted(keys, key=lambda k: (rank.get(k[0], len(rank)), k))
-    return {key: f"{key[0]} ({key[1]})" if key[1] else key[0] for key in ordered}
+    return {key: method_title(key[0]) + (f" ({key[1]})" if key[1] else "") for key in ordered}
 
 
 def _key(run: Run, names: dict[tuple[str, str], str]) -> tuple[str, str]:
@@ -87,14 +123,15 @@ def _key(run: Run, names: dict[tuple[str, str], str]) -> tuple[str, str]:
 
 
 def _ordered(names: Iterable[str], first: str = "") -> list[str]:
-    rank = {d: i for i, d in enumerate(DATASETS)}
+    rank = {d: i for i, d in enumerate(datasets_in_order())}
     return sorted(set(names), key=lambda d: (d != first, rank.get(d, len(rank)), d))
 
 
 def few_shot_table(runs: list[Run], metric: str) -> Table:
-    """Datasets and methods down, shots across; then the average over datasets."""
+    """Datasets and methods down, shots across; then the average over datasets. What draws nothing has one value for all."""
     names = _method_names(runs)
-    shots = sorted({r.shots for r in runs})
+    shots = sorted({r.shots for r in runs if r.shots is not None and _draws(r.method)})
+    shots = shots or [0]  # nothing was drawn at all
     datasets = _ordered(r.dataset for r in runs)
     rows, columns = [], defaultdict(list)
     for dataset in datasets:
@@ -102,8 +139,8 @@ def few_shot_table(runs: list[Run], metric: str) -> Table:
             own = [r for r in runs if r.dataset == dataset and _key(r, names) == key]
             if not own:
                 continue
-            cells = [_cell((r for r in own if r.shots == k), metric) for k in shots]
-            rows.append(([dataset, name], cells))
+            cells = [_cell((r for r in own if r.shots == k or not _draws(r.method)), metric) for k in shots]
+            rows.append(([dataset_title(dataset), name], cells))
             for k, cell in zip(shots, cells, strict=True):
                 columns[key, k].append(cell)
     if len(datasets) > 1:
@@ -111,15 +148,25 @@ def few_shot_table(runs: list[Run], metric: str) -> Table:
             averages = [_average(columns[key, k], len(datasets)) for k in shots]
             if any(cell.values for cell in averages):
                 rows.append(([f"average of {len(datasets)}", name], averages))
-    header = ["dataset", "method", *(f"{k} shots" if k > 1 else "1 shot" for k in shots)]
+    header = ["dataset", "method", *map(_shots, shots)]
     return Table("fewshot", TITLES["fewshot"], header, rows, [])
 
 
+def _shots(count: int) -> str:
+    return {0: ANY_SHOTS, 1: "1 shot"}.get(count, f"{count} shots")
+
+
 def _average(cells: list[Cell], expected: int) -> Cell:
+    """The mean over datasets; its values are those of the seeds that all of them have, so that it has a spread too."""
     full = [cell for cell in cells if cell.values]
     if len(full) < expected:
         return Cell()
-    return Cell((statistics.fmean(cell.mean for cell in full),), tuple(f for cell in full for f in cell.files))
+    files = tuple(f for cell in full for f in cell.files)
+    shared = set(full[0].seeds).intersection(*(cell.seeds for cell in full))
+    if None not in shared and all(set(cell.seeds) == shared for cell in full):
+        values = tuple(statistics.fmean(c.values[c.seeds.index(seed)] for c in full) for seed in sorted(shared))  # type: ignore[type-var]
+        return Cell(values, files, tuple(sorted(shared)))  # type: ignore[type-var]
+    return Cell((statistics.fmean(cell.mean for cell in full),), files, (None,))
 
 
 def base_to_new_table(runs: list[Run], metric: str) -> Table:
@@ -133,11 +180,10 @@ def base_to_new_table(runs: list[Run], metric: str) -> Table:
         for key in names:
             own = [r for r in runs if r.dataset == dataset and _key(r, names) == key]
             base, new = (_cell((r for r in own if r.part == part), metric) for part in ("base", "new"))
-            h = Cell((harmonic(base.mean, new.mean),)) if base.values and new.values else Cell()
-            cells += [base, new, h]
+            cells += [base, new, _harmonic_cell(base, new)]
             sums[key][0].append(base)
             sums[key][1].append(new)
-        rows.append(([dataset], cells))
+        rows.append(([dataset_title(dataset)], cells))
     notes = [
         "H is the harmonic mean of the means over seeds; in the average row, of the averaged base and new accuracies, as in"
         " the papers."
@@ -146,9 +192,8 @@ def base_to_new_table(runs: list[Run], metric: str) -> Table:
         cells, h_means = [], []
         for key, name in names.items():
             base, new = (_average(part, len(datasets)) for part in sums[key])
-            complete = base.values and new.values
-            cells += [base, new, Cell((harmonic(base.mean, new.mean),)) if complete else Cell()]
-            if complete:
+            cells += [base, new, _harmonic_cell(base, new)]
+            if base.values and new.values:
                 per_dataset = [harmonic(b.mean, n.mean) for b, n in zip(*sums[key], strict=True)]
                 h_means.append(f"{name} {statistics.fmean(per_dataset):.2f}")
         rows.append(([f"average of {len(datasets)}"], cells))
@@ -165,6 +210,11 @@ def base_to_new_table(runs: list[Run], metric: str) -> Table:
     )
 
 
+def _harmonic_cell(base: Cell, new: Cell) -> Cell:
+    """H of the means over seeds, as papers have it: one value, with no spread of its own."""
+    return Cell((harmonic(base.mean, new.mean),), seeds=(None,)) if base.values and new.values else Cell()
+
+
 def transfer_table(runs: list[Run], metric: str, protocol: str) -> Table:
     """Targets down, methods across, the source first; the average is over the targets, without the source."""
     names = _method_names(runs)
@@ -178,11 +228,12 @@ def transfer_table(runs: list[Run], metric: str, protocol: str) -> Table:
             cells.append(cell)
             if target != source:
                 columns[key].append(cell)
-        rows.append(([f"{target} (source)" if target == source else target], cells))
+        name = dataset_title(target)
+        rows.append(([f"{name} (source)" if target == source else name], cells))
     others = len(targets) - (source in targets)
     if others > 1:
         rows.append(([f"average of {others}"], [_average(columns[key], others) for key in names]))
-    title = f"{TITLES[protocol]}, trained on {source}"
+    title = f"{TITLES[protocol]}, trained on {dataset_title(source)}"
     return Table(
         f"{protocol}_from_{source}", title, ["target", *names.values()], rows, [list(range(len(names)))], source=source
     )
@@ -196,27 +247,35 @@ def ablation_table(runs: list[Run], metric: str) -> Table:
         ([part], [_cell((r for r in runs if (r.part, r.dataset) == (part, d)), metric) for d in datasets])
         for part in changes
     ]
-    shots = ", ".join(map(str, sorted({r.shots for r in runs})))
+    shots = ", ".join(map(str, sorted({r.shots or 0 for r in runs})))
     title = f"{TITLES['ablation']}, {shots} shots"
-    return Table("ablation", title, ["change", *datasets], rows, [[j] for j in range(len(datasets))])
+    return Table(
+        "ablation", title, ["change", *map(dataset_title, datasets)], rows, [[j] for j in range(len(datasets))]
+    )
 
 
 def tables(runs: list[Run], metric: str) -> list[Table]:
-    """One table per protocol (and source) that has finished runs."""
+    """One table per protocol (source, number of shots) that has finished runs."""
     found = []
     for protocol in PROTOCOLS:
         own = [r for r in runs if r.protocol == protocol and r.finished]
-        if not own:
-            continue
-        if protocol == "fewshot":
+        if own and protocol == "fewshot":
             found.append(few_shot_table(own, metric))
-        elif protocol == "base2new":
-            found.append(base_to_new_table(own, metric))
-        elif protocol == "ablation":
-            found.append(ablation_table(own, metric))
-        else:
-            for source in _ordered(r.source for r in own):
-                found.append(transfer_table([r for r in own if r.source == source], metric, protocol))
+            continue
+        counts: list[int | None] = [*sorted({r.shots for r in own if r.shots is not None})] or [None] * bool(own)
+        for shots in counts:
+            of_shots = [r for r in own if r.shots in (shots, None)]
+            if protocol == "base2new":
+                made = [base_to_new_table(of_shots, metric)]
+            elif protocol == "ablation":
+                made = [ablation_table(of_shots, metric)]
+            else:
+                sources = _ordered(r.source for r in of_shots)
+                made = [transfer_table([r for r in of_shots if r.source == s], metric, protocol) for s in sources]
+            if len(counts) > 1:
+                for table in made:
+                    table.name, table.title = f"{table.name}_{shots}shots", f"{table.title}, {_shots(shots or 0)}"
+            found += made
     return found
 
 
@@ -241,49 +300,129 @@ def best_cells(table: Table) -> list[set[int]]:
     return found
 
 
-def texts(table: Table, ci95: bool = False) -> list[list[str]]:
+def texts(table: Table, spread: str = "std") -> list[list[str]]:
     """Each row's labels (a repeated first one left empty) and cells as mean ± spread, with the seeds where they differ."""
-    usual = max((len(c.values) for _, cells in table.rows for c in cells), default=1)
+    usual = max((len(c.values) for _, cells in table.rows for c in cells if c.seeded), default=1)
     lines = []
     for i, (labels, cells) in enumerate(table.rows):
         repeated = i > 0 and table.rows[i - 1][0][0] == labels[0] and len(labels) > 1
         shown = ["", *labels[1:]] if repeated else labels
-        lines.append(shown + [_text(cell, usual, ci95) for cell in cells])
+        lines.append(shown + [_text(cell, usual, spread) for cell in cells])
     return lines
 
 
-def _text(cell: Cell, usual: int, ci95: bool) -> str:
+def _text(cell: Cell, usual: int, spread: str) -> str:
     if not cell.values:
         return "-"
     text = f"{cell.mean:+.2f}" if cell.signed else f"{cell.mean:.2f}"
     if len(cell.values) > 1:
-        text += f" ± {cell.spread(ci95):.2f}"
-    if cell.files and len(cell.values) not in (1, usual):
-        text += f" [{len(cell.values)} seeds]"
+        text += f" ± {cell.spread(spread):.2f}"
+    if cell.seeded and len(cell.values) != usual:
+        text += f" [{len(cell.values)} seed{'s' if len(cell.values) > 1 else ''}]"
     return text
 
 
-def render(table: Table, fmt: str, ci95: bool = False) -> str:
-    """The table as text in one of tabulate's formats; the best in bold where the format can show it."""
-    bold = {"github": "**{}**", "latex": "\\textbf{{{}}}"}.get(fmt, "{}")
-    lines = texts(table, ci95)
+def render(table: Table, fmt: str, spread: str = "std") -> str:
+    """The table as text in one of tabulate's formats, or in LaTeX; the best in bold where the format can show it."""
+    if fmt == "latex":
+        return latex(table, spread)
+    bold = {"github": "**{}**"}.get(fmt, "{}")
+    lines = texts(table, spread)
     for (labels, _), line, marked in zip(table.rows, lines, best_cells(table), strict=True):
         for j in marked:
             line[len(labels) + j] = bold.format(line[len(labels) + j])
-    style = {"latex": "latex_raw"}.get(fmt, fmt)
-    body = tabulate(lines, headers=table.header, tablefmt=style, stralign="right", disable_numparse=True)
+    body = tabulate(lines, headers=table.header, tablefmt=fmt, stralign="right", disable_numparse=True)
     return "\n".join([table.title, "", body, *(["", *table.notes] if table.notes else [])])
 
 
-def as_csv(found: list[Table], ci95: bool) -> str:
+_LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+          "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "σ": r"$\sigma$", "√": r"$\surd$",
+          "<": r"\textless{}", ">": r"\textgreater{}"}  # fmt: skip
+
+
+def escaped(text: str) -> str:
+    """`text` as LaTeX shows it."""
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+def latex(table: Table, spread: str = "std") -> str:
+    """The table as a booktabs float with caption and label; base-to-new as papers print it, a block per dataset."""
+    lines = texts(table, spread)
+    rows = []
+    for (labels, _), line, marked in zip(table.rows, lines, best_cells(table), strict=True):
+        cells = [escaped(text) for text in line[len(labels) :]]
+        for j in marked:
+            cells[j] = rf"\textbf{{{cells[j]}}}"
+        rows.append((line[: len(labels)], cells))
+    if table.name.startswith("base2new"):
+        methods = [column.removesuffix(" base") for column in table.header[1::3]]
+        columns, header = "lrrr", ["Method", "Base", "New", "H"]
+        blocks = [
+            [rf"\multicolumn{{4}}{{l}}{{\emph{{{escaped(labels[0])}}}}}"]
+            + [" & ".join([escaped(m), *cells[3 * i : 3 * i + 3]]) for i, m in enumerate(methods)]
+            for labels, cells in rows
+        ]
+    else:
+        n_labels = len(table.rows[0][0]) if table.rows else 1
+        columns, header = "l" * n_labels + "r" * (len(table.header) - n_labels), table.header
+        blocks = []
+        for labels, cells in rows:
+            if not blocks or (labels[0] and n_labels > 1):
+                blocks.append([])
+            blocks[-1].append(" & ".join([*map(escaped, labels), *cells]))
+    body = "\n\\midrule\n".join("\n".join(f"{line} \\\\" for line in block) for block in blocks)
+    caption = escaped(" ".join([f"{table.title}.", *table.notes, f"Means over seeds ± {SPREADS[spread]}."]))
+    return "\n".join([
+        r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", rf"\label{{tab:{table.name.replace('_', '-')}}}",
+        rf"\begin{{tabular}}{{{columns}}}", r"\toprule", " & ".join(map(escaped, header)) + r" \\", r"\midrule", body,
+        r"\bottomrule", r"\end{tabular}", r"\end{table}",
+    ])  # fmt: skip
+
+
+def paired(table: Table, trainer: str) -> Table:
+    """Each method's difference from `trainer`, seed by seed, where both have the same seeds; with Student's interval."""
+    title = method_title(trainer)
+    rows: list[tuple[list[str], list[Cell]]] = []
+    if table.name == "fewshot":
+        reference = {labels[0]: cells for labels, cells in table.rows if labels[1] == title}
+        for labels, cells in table.rows:
+            if labels[1] != title and labels[0] in reference:
+                rows.append((labels, list(map(_paired_cell, cells, reference[labels[0]]))))
+        header = table.header
+    else:
+        columns = table.header[1:]
+        part_of = [c.rsplit(" ", 1)[-1] if table.name.startswith("base2new") else "" for c in columns]
+        method_of = [c.rsplit(" ", 1)[0] if table.name.startswith("base2new") else c for c in columns]
+        kept = [j for j in range(len(columns)) if method_of[j] != title and part_of[j] != "H"]
+        there = {part: j for j, (part, m) in enumerate(zip(part_of, method_of, strict=True)) if m == title}
+        for labels, cells in table.rows:
+            if there:
+                rows.append((labels, [_paired_cell(cells[j], cells[there[part_of[j]]]) for j in kept]))
+        header = [table.header[0], *(columns[j] for j in kept)]
+    note = f"Mean over seeds of the difference from {title} with the same seed, ± half of Student's 95 % interval."
+    return replace(table, name=f"{table.name}_paired", title=f"{table.title}: difference from {title}", header=header,
+                   rows=rows, best_of=[[]], notes=[note])  # fmt: skip
+
+
+def _paired_cell(ours: Cell, reference: Cell) -> Cell:
+    if not ours.values or not reference.values:
+        return Cell()
+    theirs = dict(zip(reference.seeds, reference.values, strict=True))
+    pairs = {s: v - theirs[s if reference.seeded else None] for s, v in zip(ours.seeds, ours.values, strict=True)
+             if (s if reference.seeded else None) in theirs}  # fmt: skip
+    return Cell(tuple(pairs.values()), (), tuple(pairs), signed=True)
+
+
+def as_csv(found: list[Table], spread: str) -> str:
     """One line per cell: table, labels, column, mean, spread, number of seeds."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["table", "row", "method", "column", "mean", "spread", "seeds"])
     for table in found:
         for labels, column, cell in table.filled():
-            numbers = [f"{cell.mean:.4f}", f"{cell.spread(ci95):.4f}", len(cell.values)]
-            writer.writerow([table.title, labels[0], " ".join(labels[1:]), column, *numbers])
+            width = f"{cell.spread(spread):.4f}" if len(cell.values) > 1 else ""
+            seeds = len(cell.values) if cell.seeded else 0
+            writer.writerow([table.title, labels[0], " ".join(labels[1:]), column, f"{cell.mean:.4f}", width, seeds])
     return out.getvalue()
 
 

@@ -9,16 +9,18 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from trainers.core.files import HOLDER
+
 from .collect import Run, collect
 
 
 def running(folder: Path) -> bool:
-    """Whether the process named in this run's lock file lives. On another machine's run, whether its log is fresh.
+    """Whether the process that noted itself in this folder lives. On another machine's run, whether its log is fresh.
 
     The lock itself is not tried: for that moment it would keep a starting run out.
     """
     try:
-        holder = re.match(r"process (\d+) on (\S+),", (folder / ".lock").read_text())
+        holder = re.match(r"process (\d+) on (\S+),", (folder / HOLDER).read_text())
         if holder is None:
             return False
         if holder[2] != socket.gethostname():
@@ -50,8 +52,25 @@ def _row(is_running: bool, run: Run) -> list[object]:
     age = f"{time.time() - run.file.stat().st_mtime:.0f} s ago" if run.file.exists() else "-"
     name = f"{run.protocol} {run.part}".strip()
     left = details.get("eta", "-") if is_running else "-"
+    if details.get("evaluates"):
+        epoch, left = f"{epoch}, evaluating" if epoch != "-" else "evaluating", "-"
     state = "running" if is_running else "stopped"
-    return [state, name, run.dataset, run.method, run.shots, run.seed, epoch, details.get("loss", "-"), left, age]
+    return [
+        state,
+        name,
+        run.dataset,
+        run.method,
+        _or_dash(run.shots),
+        _or_dash(run.seed),
+        epoch,
+        details.get("loss", "-"),
+        left,
+        age,
+    ]
+
+
+def _or_dash(value: int | None) -> object:
+    return "-" if value is None else value
 
 
 def watch(root: Path, every: float = 5.0) -> None:

@@ -1,0 +1,117 @@
+"""What is asked before a protocol starts: settings, folders that hold other runs, backbones, data."""
+
+import contextlib
+import io
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import train
+from scripts.protocols import Run
+from trainers.core.identity import Identity, material_settings
+from trainers.core.run_folder import RunFolder
+from trainers.core.settings import methods
+
+
+class FoundFault(Exception):
+    """Nothing was started, for the reason given; `status` is the exit status."""
+
+    def __init__(self, reason: str, status: int) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+def check_settings(runs: list[Run]) -> dict[Path, Any]:
+    """The configuration of every run. Raises ValueError, in one line, for the first setting that is wrong."""
+    return {run.folder: train.setup_cfg(train.parse_arguments(run.arguments)) for run in runs}
+
+
+def check_folders(runs: list[Run], configurations: dict[Path, Any]) -> None:
+    """Raises FoundFault (status 2) when a run's folder holds a run of other settings: nothing is mixed or skipped."""
+    others = {}
+    for run in runs:
+        cfg = configurations[run.folder]
+        method = methods()[cfg.TRAINER.NAME]
+        ours = Identity(material_settings(cfg, method.options.KEY, method.trains, "train" in method.uses))
+        theirs = RunFolder(run.folder).identity()
+        differing = ours.differences(Identity(theirs.settings)) if theirs else []
+        if differing:
+            others[run.folder] = differing
+    _refuse(others)
+
+
+def _refuse(others: dict[Path, list[str]]) -> None:
+    if not others:
+        return
+    folder, differing = next(iter(others.items()))
+    more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
+    shown = "; ".join(differing[:4]) + ("; ..." if len(differing) > 4 else "")
+    raise FoundFault(
+        f"{folder}{more} holds another run: {shown}. To keep both, start again with TAG=name or another OUTPUT=folder",
+        2,
+    )
+
+
+def check_inputs(runs: list[Run], configurations: dict[Path, Any]) -> None:
+    """Looks for backbones and data, and whether what is finished was made with them.
+
+    Raises FoundFault: status 1 when something is missing, 2 when a finished run had other pictures or another backbone.
+    """
+    # here, since these import torch, and what was wrong with the words has been said before
+    from dassl.data.datasets import DATASET_REGISTRY
+    from dassl.engine import TRAINER_REGISTRY
+    from dassl.utils import set_random_seed
+
+    import datasets
+    from trainers.components.backbones.weights import backbone_file, published
+    from trainers.core.methods import register_all
+
+    register_all()
+    datasets.register_all()
+    for name in dict.fromkeys(cfg.MODEL.BACKBONE.NAME for cfg in configurations.values()):
+        try:
+            backbone_file(name)
+        except (OSError, ValueError) as error:
+            raise FoundFault(str(published()[name].missing() if name in published() else error), 1) from None
+    _check_data(runs, configurations, DATASET_REGISTRY)
+    others = {}
+    for run in runs:
+        folder, cfg = RunFolder(run.folder), configurations[run.folder]
+        if not folder.begun() or (run.needs is not None and not run.needs.finished):
+            continue
+        try:
+            model = train.model_digest(train.parse_arguments(run.arguments)) if run.needs else ""
+        except (OSError, ValueError):
+            continue  # train.py will say what is wrong with the trained model
+        set_random_seed(cfg.SEED)
+        kind: Any = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
+        with contextlib.redirect_stdout(io.StringIO()):
+            ours = kind.run_identity(cfg, model)
+        theirs = folder.identity()
+        folder.results()  # raises where the figures contradict each other
+        if theirs is not None and not theirs.data:
+            print(f"Note: {run.folder} was made before runs noted their pictures; only its settings were compared")
+        differing = ours.differences(theirs) if theirs else []
+        if differing:
+            others[run.folder] = differing
+    _refuse(others)
+
+
+def _check_data(runs: list[Run], configurations: dict[Path, Any], registry: Any) -> None:
+    missing: dict[str, str] = {}
+    roots: dict[str, list[str]] = defaultdict(list)
+    for run in runs:
+        cfg = configurations[run.folder]
+        if run.dataset in missing:
+            continue
+        kind = registry.get(cfg.DATASET.NAME)
+        absent = kind.missing(cfg) if hasattr(kind, "missing") else []
+        if absent:
+            missing[run.dataset] = absent[0]
+            roots[cfg.DATASET.ROOT].append(kind.command_name or kind.folder or run.dataset)
+    if missing:
+        name, path = next(iter(missing.items()))
+        others = f", and {len(missing) - 1} more datasets are not there" if len(missing) > 1 else ""
+        root, names = next(iter(roots.items()))
+        command = f"python scripts/prepare_data.py {' '.join(dict.fromkeys(names))} --root {root}"
+        raise FoundFault(f"dataset {name}: {path} is missing{others}: {command}", 1)

@@ -11,16 +11,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(__file__).resolve().parent / "data"
-sys.path.insert(0, str(ROOT))
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
-import trainers  # noqa: E402,F401
-from trainers.parts.backbone import build_model  # noqa: E402
+from trainers.components.backbones.openai import ClipVocabulary, build_model  # noqa: E402
 
 torch.set_num_threads(1)
+
+VOCABULARY = ClipVocabulary()
+encode = VOCABULARY.encode
+SOS, EOT = "<|startoftext|>", "<|endoftext|>"
 
 
 def golden_state() -> dict[str, torch.Tensor]:

@@ -13,7 +13,7 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import AverageMeter, MetricMeter, check_availability, load_checkpoint, save_checkpoint, set_random_seed
 
 import datasets
-from trainers.base import PromptTrainer
+from trainers.core.settings import add_shared
 
 datasets.register_all()
 FEWSHOT = json.loads((DATA / "fewshot.json").read_text())
@@ -21,7 +21,7 @@ FEWSHOT = json.loads((DATA / "fewshot.json").read_text())
 
 def config(root: Path, **dataset: object):
     cfg = get_cfg_default()
-    PromptTrainer.add_config(cfg)
+    add_shared(cfg)
     cfg.DATASET.ROOT = str(root)
     cfg.DATASET.NAME = "Caltech101"
     for key, value in dataset.items():

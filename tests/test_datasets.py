@@ -25,6 +25,7 @@ SPLIT_FILES = {
     "QuickDraw": ("quickdraw", "images", "split_quickdraw.json", "{c}/{i:03d}.png"),
     "CIFAR10Photos": ("cifar10", "images", "split_cifar10.json", "{c}/test_{i:05d}.png"),
 }
+PARTS = ("train", "val", "test")
 NAMES = ["bengal", "abyssinian", "2012 Tesla Model S", "zebra"]
 
 
@@ -154,8 +155,8 @@ class TestFolderDataset:
 
     def test_with_a_split_file(self, tmp_path):
         self.folder(tmp_path)
-        rows = [["cat/0.png", 0, "cat"], ["dog/1.png", 1, "dog"]]
-        (tmp_path / "my.json").write_text(json.dumps({"train": rows, "val": rows, "test": rows}))
+        rows = {p: [[f"cat/{i}.png", 0, "cat"], [f"dog/{i}.png", 1, "dog"]] for i, p in enumerate(PARTS)}
+        (tmp_path / "my.json").write_text(json.dumps(rows))
         dataset = build("FolderDataset", tmp_path, FOLDER=str(tmp_path), SPLIT_FILE=str(tmp_path / "my.json"))
         assert len(dataset.test) == 2
 
@@ -170,8 +171,8 @@ class TestFolderDataset:
         alone = build("FolderDataset", tmp_path, FOLDER=str(tmp_path))
         assert alone.classnames == ["ant", "cat", "dog"]
         assert [x.impath for x in alone.train_x if x.classname == "ant"] == [str(tmp_path / "ant" / "only.png")]
-        rows = [["cat/0.png", 1, "cat"], ["dog/1.png", 2, "dog"]]
-        (tmp_path / "my.json").write_text(json.dumps({"train": rows, "val": rows, "test": rows}))
+        rows = {p: [[f"cat/{i}.png", 1, "cat"], [f"dog/{i}.png", 2, "dog"]] for i, p in enumerate(PARTS)}
+        (tmp_path / "my.json").write_text(json.dumps(rows))
         with pytest.raises(
             ValueError, match=r"label 0 \(no class\) has no training picture: number the classes from 0"
         ):
@@ -228,9 +229,7 @@ def test_random_split_loses_nothing():
 
 def test_a_read_only_folder_is_no_reason_to_stop(tmp_path, capsys, monkeypatch):
     """The draw is made again instead of being cached."""
-    split = {
-        p: [[f"{c}/{i}.jpg", y, c] for y, c in enumerate(NAMES) for i in range(3)] for p in ("train", "val", "test")
-    }
+    split = {p: [[f"{c}/{p}{i}.jpg", y, c] for y, c in enumerate(NAMES) for i in range(3)] for p in PARTS}
     folder = tmp_path / "caltech-101"
     write_pictures(folder / "101_ObjectCategories", split, 8)
     (folder / "split_zhou_Caltech101.json").write_text(json.dumps(split))

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, write_pictures
@@ -91,30 +92,31 @@ def test_typing_errors(words, message):
     assert len(process.stderr.strip().splitlines()) == 1
 
 
-def test_runner_goes_on_past_a_missing_dataset_and_says_so(tmp_path):
-    """One dataset is missing, the other is done; then both are there or named."""
+def test_missing_data_are_told_before_anything_is_done(tmp_path):
     out = tmp_path / "out"
     words = ["--data", tmp_path / "data", "--output", out, "--seeds", "1", "--shots", "1"]
-    process = run("scripts/run.py", "zsclip", "xd", "demo", "quickdraw", *words)
+    process = run("scripts/run.py", "zsclip", "xd", "demo", "quickdraw", "cifar10", *words)
     assert process.returncode == 1
-    assert "dataset quickdraw was left out" in process.stderr
-    assert "prepare_data.py quickdraw" in process.stderr
-    assert (out / "xd/from_demo/train/demo/shots_1/ZeroshotCLIP/small/seed1/results.json").is_file()
-    again = run(
-        "scripts/run.py", "zsclip", "main", "demo", "1", "--data", tmp_path / "data", "--output", out, "--seeds", "1"
-    )
-    assert again.returncode == 0, again.stderr
-    third = subprocess.run(
-        [sys.executable, ROOT / "scripts/run.py", "zsclip", "main", "demo", "4", "--data", "data", "--output", "out"],
-        capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"SEEDS": "1"},
-    )  # fmt: skip
-    assert third.returncode == 0, third.stderr  # folders are relative to where the user is
-    assert (out / "fewshot/demo/shots_4/ZeroshotCLIP/small/seed1/results.json").is_file()
-    assert "ZeroshotCLIP" in third.stdout[third.stdout.rindex("Few-shot") :]
-    fourth = run(
-        "scripts/run.py", "zsclip", "main", "demo", "1", "--data", tmp_path / "data", "--output", out, "--seeds", "1"
-    )
-    assert "is finished: skipped" in fourth.stdout
+    (line,) = process.stderr.strip().splitlines()
+    assert "quickdraw is missing, and 1 more datasets are not there" in line
+    assert f"python scripts/prepare_data.py quickdraw cifar10 --root {tmp_path / 'data'}" in line
+    assert not out.exists()
+    assert not (tmp_path / "data").exists()
+
+
+def test_folders_are_relative_to_where_the_user_is(tmp_path):
+    command = [sys.executable, ROOT / "scripts/run.py", "zsclip", "main", "demo", "--data", "data", "--output", "out"]
+    processes = [
+        subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"SEEDS": "1 2 3"})
+        for _ in range(2)
+    ]
+    for process in processes:
+        assert process.returncode == 0, process.stderr
+        assert "Zero-shot CLIP" in process.stdout[process.stdout.rindex("Few-shot") :]
+    assert [path.relative_to(tmp_path) for path in tmp_path.rglob("results.json")] == [
+        Path("out/fewshot/demo/ZeroshotCLIP/small/results.json")  # once, whatever the seeds
+    ]
+    assert "is finished: skipped" in processes[1].stdout
 
 
 def test_the_new_benchmark_and_the_new_method(tmp_path, tiny_clip_file):

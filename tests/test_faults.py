@@ -18,7 +18,7 @@ from conftest import ROOT, run_train
 from test_resume import assert_same, outcome, words
 from test_runs import fails
 
-from trainers import checkpoints
+from trainers.core import checkpoints
 
 
 def in_small_disk(folder, size, command):

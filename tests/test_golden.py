@@ -5,13 +5,13 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from conftest import DATA
+from conftest import DATA, VOCABULARY
 from torch.nn import functional as F
 
+from trainers.components.features import hard_features
+from trainers.components.losses import gate_target
+from trainers.components.mixture import mixture_weights
 from trainers.mocoop import MixtureCLIP
-from trainers.parts.features import hard_features
-from trainers.parts.losses import gate_target
-from trainers.parts.mixture import mixture_weights
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,8 @@ def test_features(golden, case, model):
     close(model.prototypes_GAD, golden[f"{case}/group_features"])
     templates = [t for group in groups_of(golden, case) for t in group]
     close(
-        hard_features(model.text_encoder, templates, list(golden["classnames"])), golden[f"{case}/class_text_features"]
+        hard_features(model.text_encoder, templates, list(golden["classnames"]), VOCABULARY),
+        golden[f"{case}/class_text_features"],
     )
     close(model.prototypes_GAD, golden[f"{case}/grouped_prototypes"])
     router_BG, weights_BG = model.route(image_BD)
@@ -113,5 +114,5 @@ def test_initial_soft_prompts_are_the_first_templates(golden, case, tiny_clip):
     groups = groups_of(golden, case)
     names = [str(n) for n in golden["classnames"]]
     model = MixtureCLIP(tiny_clip, names, groups)
-    hard = hard_features(model.text_encoder, [g[0] for g in groups], names)
+    hard = hard_features(model.text_encoder, [g[0] for g in groups], names, VOCABULARY)
     torch.testing.assert_close(model.text_features(), F.normalize(hard, dim=-1), rtol=0, atol=1e-6)

@@ -9,10 +9,10 @@ from test_runs import arguments
 from torch.nn import functional as F
 
 from trainers.cocoop import CoCoOpCLIP
+from trainers.components.losses import text_to_text_loss
 from trainers.coop import CoOpCLIP
 from trainers.lasp import LaspCLIP
 from trainers.linear_probe import CLIPS_STRENGTH, best_strength, held_out_quarter
-from trainers.parts.losses import text_to_text_loss
 from trainers.zsclip import HardPromptCLIP
 
 NAMES = ["cat", "air_plane", "golden retriever"]
@@ -38,7 +38,7 @@ def encode_embeddings(model, prompts, eots):
 def test_coop_positions(tiny_clip, images, position, csc):
     """Placeholders "X" in the tokenised sentence are replaced by the context, as the paper draws it."""
     torch.manual_seed(0)
-    model = CoOpCLIP(tiny_clip, NAMES, n_ctx=4, csc=csc, position=position)
+    model = CoOpCLIP(tiny_clip, NAMES, n_ctx=4, csc=csc, class_token_position=position)
     words = {"end": "X X X X {}.", "middle": "X X {} X X.", "front": "{} X X X X."}[position]
     ids = clip.tokenize([words.format(name.replace("_", " ")) for name in NAMES])
     prompts = tiny_clip.token_embedding(ids).clone()
@@ -56,13 +56,13 @@ def test_coop_from_words_is_zero_shot_clip(tiny_clip, images):
     zero_shot = HardPromptCLIP(tiny_clip, NAMES, ["a photo of a {}."]).eval()
     torch.testing.assert_close(coop(images), zero_shot(images), rtol=1e-4, atol=1e-3)
     with pytest.raises(ValueError, match="use end, middle or front"):
-        CoOpCLIP(tiny_clip, NAMES, position="back")
+        CoOpCLIP(tiny_clip, NAMES, class_token_position="back")
 
 
 @pytest.mark.parametrize("chunk", [0, 1, 2, 4])
 def test_cocoop_batches_are_its_single_pictures(tiny_clip, images, chunk):
     torch.manual_seed(0)
-    model = CoCoOpCLIP(tiny_clip, NAMES, text_chunk=chunk)
+    model = CoCoOpCLIP(tiny_clip, NAMES, ctx_init="a photo of a", text_chunk=chunk)
     together = model(images)
     torch.testing.assert_close(together, torch.cat([model(x[None]) for x in images]), rtol=1e-4, atol=1e-3)
     together.square().sum().backward()
@@ -73,7 +73,7 @@ def test_cocoop_batches_are_its_single_pictures(tiny_clip, images, chunk):
 
 
 def test_cocoop_shifts_its_context_by_the_picture(tiny_clip, images):
-    model = CoCoOpCLIP(tiny_clip, NAMES)
+    model = CoCoOpCLIP(tiny_clip, NAMES, ctx_init="a photo of a")
     with torch.no_grad():
         image_BD = model.image_features(images[:1])
         model.ctx += model.meta_net(image_BD)  # CoOp with the shifted context ...
@@ -84,18 +84,24 @@ def test_cocoop_shifts_its_context_by_the_picture(tiny_clip, images):
 
 
 def test_lasp_losses(tiny_clip, images):
-    """One prompt against every template at CLIP's scale; groups against their own templates, logits averaged."""
+    """Every template chooses among the soft prompts at CLIP's scale, as in LASP's code, or is chosen from, as in its
+    abstract; groups against their own templates, logits averaged."""
     templates = ["a photo of a {}.", "{} texture.", "itap of a {}.", "a {}."]
     labels = torch.tensor([0, 1, 2])
     one = LaspCLIP(tiny_clip, NAMES, templates, text_noise=0.0)
     losses = one.losses(images, labels)
     soft, hard = one.text_features(), one.hard_TAD
     logits = tiny_clip.logit_scale.exp() * soft @ hard.transpose(1, 2)
-    torch.testing.assert_close(losses["text"], F.cross_entropy(logits.flatten(0, 1), torch.arange(3).repeat(4)))
+    labels_TC = torch.arange(3).expand(4, -1)  # logits are templates x soft prompts x hard features
+    torch.testing.assert_close(losses["text"], F.cross_entropy(logits, labels_TC))
+    other = LaspCLIP(tiny_clip, NAMES, templates, text_noise=0.0, text_loss_over="hard").losses(images, labels)["text"]
+    torch.testing.assert_close(other, F.cross_entropy(logits.flatten(0, 1), labels_TC.flatten()))
     torch.testing.assert_close(losses["cls"], F.cross_entropy(one(images), labels))
     two = LaspCLIP(tiny_clip, NAMES, templates, n_groups=2, text_noise=0.0)
     scale = tiny_clip.logit_scale.exp()
-    halves = [text_to_text_loss(two.text_features()[g : g + 1], hard[2 * g : 2 * g + 2], scale) for g in range(2)]
+    halves = [
+        text_to_text_loss(two.text_features()[g : g + 1], hard[2 * g : 2 * g + 2], scale, "soft") for g in range(2)
+    ]
     torch.testing.assert_close(two.losses(images, labels)["text"], torch.stack(halves).mean())
     assert set(two.learned()) >= {"prompt_learner.ctx", "prompt_learner.w"}
     with pytest.raises(ValueError, match="use 1 to 4"):

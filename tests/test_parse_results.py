@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from parse_results import main
-from scripts.report.collect import BENCHMARKS, collect
+from scripts.catalog import group
+from scripts.report.collect import collect
 from scripts.report.gaps import gaps
 from scripts.report.published import FILE, published_tables
 from scripts.report.tables import base_to_new_table, few_shot_table, harmonic, render, tables, transfer_table
@@ -30,10 +31,10 @@ Checkpoint saved to x
 Finish training
 Evaluate on the *test* set
 => result
-* total: 864
-* correct: 698
+* total: 1,000
+* correct: {correct}
 * accuracy: {accuracy}%
-* error: 19.2%
+* error: {error:.1f}%
 * macro_f1: 80.6%
 Elapsed: 0:01:07
 """
@@ -43,13 +44,17 @@ def ours(root, path, **values):
     folder = root / path
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
-    (folder / "results.json").write_text(json.dumps({"macro_f1": 1.0, "error_rate": 1.0, **values}))
+    (folder / "results.json").write_text(
+        json.dumps({"macro_f1": 1.0, "error_rate": 100 - values["accuracy"], **values})
+    )
 
 
 def theirs(root, path, accuracy, trainer="CoOp", dataset="Caltech101", name="log.txt", **changes):
     folder = root / path
     folder.mkdir(parents=True, exist_ok=True)
-    text = LOG.format(trainer=trainer, dataset=dataset, accuracy=accuracy)
+    text = LOG.format(
+        trainer=trainer, dataset=dataset, accuracy=accuracy, correct=round(10 * accuracy), error=100 - accuracy
+    )
     for old, new in changes.items():
         text = text.replace(old.replace("_", " "), new)
     (folder / name).write_text(text)
@@ -64,8 +69,8 @@ def test_base_to_new_as_the_papers_compute_it(tmp_path):
             ours(tmp_path, f"base2new/test_new/{end}", accuracy=n, trainer="MoCoOp")
     table = base_to_new_table(collect(tmp_path).runs, "accuracy")
     rows = {labels[0]: [cell.mean for cell in cells] for labels, cells in table.rows}
-    assert rows["caltech101"] == [97, 93, pytest.approx(harmonic(97, 93))]
-    assert rows["eurosat"] == [91, 55, pytest.approx(harmonic(91, 55))]
+    assert rows["Caltech101"] == [97, 93, pytest.approx(harmonic(97, 93))]
+    assert rows["EuroSAT"] == [91, 55, pytest.approx(harmonic(91, 55))]
     assert rows["average of 2"] == [94, 74, pytest.approx(harmonic(94, 74))]
     mean_of_h = (harmonic(97, 93) + harmonic(91, 55)) / 2
     assert f"Mean of the datasets' H: MoCoOp {mean_of_h:.2f}." in table.notes
@@ -94,7 +99,7 @@ def test_cross_dataset_leaves_the_source_out_of_the_average(tmp_path):
         ours(tmp_path, f"xd/from_imagenet/test/{dataset}/shots_16/CoOp/a/seed1", accuracy=value, trainer="CoOp")
     table = transfer_table(collect(tmp_path).runs, "accuracy", "xd")
     assert [(labels[0], cells[0].mean) for labels, cells in table.rows] == [
-        ("imagenet (source)", 71), ("dtd", 40), ("eurosat", 50), ("average of 2", 45),
+        ("ImageNet (source)", 71), ("DTD", 40), ("EuroSAT", 50), ("average of 2", 45),
     ]  # fmt: skip
 
 
@@ -194,14 +199,14 @@ def test_formats(tmp_path, style):
         "plain": "50.13",
         "github": "**60.00**",
         "latex": "\\textbf{60.00}",
-        "csv": "dtd,CoOp,16 shots,50.1260,0.0000,1",
+        "csv": "DTD,CoOp,16 shots,50.1260,,1",
         "json": '"accuracy": 50.126',
     }
     assert expected[style] in text
 
 
 def full_base2new(root, method, base, new):
-    for dataset in BENCHMARKS:
+    for dataset in group("benchmarks"):
         end = f"{dataset}/shots_16/{method}/vit/seed1"
         ours(root, f"base2new/train_base/{end}", accuracy=base, trainer=method)
         ours(root, f"base2new/test_new/{end}", accuracy=new, trainer=method)
@@ -227,7 +232,7 @@ def test_published_numbers_stand_beside_ours_with_the_difference(tmp_path):
     assert ("average of 11", "MoCoOp", "published") not in rows
     assert ("average of 11", "MoCoOp", "here") in rows
     xd = {tuple(labels): cells for labels, cells in found["xd_from_imagenet_published"].rows}
-    assert [c.mean for c in xd["trained on imagenet", "CoOp", "here"] if c.values] == [40]
+    assert [c.mean for c in xd["trained on ImageNet", "CoOp", "here"] if c.values] == [40]
     few = [labels for labels, _ in found["fewshot_published"].rows]
     assert ["average of 11", "CoOp", "here"] not in few  # one dataset is not the papers' average
     text = render(found["base2new_published"], "github")
@@ -238,10 +243,10 @@ def test_published_numbers_stand_beside_ours_with_the_difference(tmp_path):
 
 def test_published_harmonic_means_are_those_of_their_rows():
     block = yaml.safe_load(FILE.read_text())["base2new"]
-    for group in ("average of 11", *BENCHMARKS):
-        for base, new, h in block[group].values():
+    for row in ("average of 11", *group("benchmarks")):
+        for base, new, h in block[row].values():
             assert harmonic(base, new) == pytest.approx(h, abs=0.011)
-    per_dataset = [block[d]["LASP"] for d in BENCHMARKS]
+    per_dataset = [block[d]["LASP"] for d in group("benchmarks")]
     for i in (0, 1):
         assert sum(row[i] for row in per_dataset) / 11 == pytest.approx(block["average of 11"]["LASP"][i], abs=0.006)
 
@@ -292,8 +297,8 @@ def test_plots(varied, tmp_path, capsys, monkeypatch):
     names = {p.stem for p in (tmp_path / "figures").glob("*.png")}
     assert names == {p.stem for p in (tmp_path / "figures").glob("*.pdf")}
     assert names == {
-        "fewshot_dtd", "fewshot_eurosat", "fewshot_average_of_2", "fewshot_bars", "base2new_scatter", "base2new_h",
-        "xd_from_dtd", "ablation", "training_dtd", "training_eurosat", "router_fewshot_dtd_16shots_seed1",
+        "fewshot_DTD", "fewshot_EuroSAT", "fewshot_average_of_2", "fewshot_most_shots", "base2new_scatter", "base2new_h",
+        "xd_from_dtd", "ablation", "training_DTD", "training_EuroSAT", "router_fewshot_dtd_16shots_seed1",
     }  # fmt: skip
     for path in (tmp_path / "figures").glob("*.png"):
         with Image.open(path) as picture:
@@ -322,13 +327,13 @@ def test_the_live_view(varied):
     text, n_running = live_view(varied)
     assert n_running == 0
     assert "1 stopped" in text
-    (folder / ".lock").write_text(f"process {os.getpid()} on {socket.gethostname()}, since now\n")
+    (folder / ".holder").write_text(f"process {os.getpid()} on {socket.gethostname()}, since now\n")
     text, n_running = live_view(varied)
     assert n_running == 1
-    assert text.splitlines()[-1].split()[:8] == ["running", "fewshot", "dtd", "LASP", "16", "1", "50/50", "0.6394"]
+    assert text.splitlines()[-1].split()[:8] == ["running", "fewshot", "dtd", "LASP", "16", "1", "50/50,", "evaluating"]
     process = subprocess.Popen([sys.executable, "-c", "pass"])
     process.wait()
-    (folder / ".lock").write_text(f"process {process.pid} on {socket.gethostname()}, since then\n")
+    (folder / ".holder").write_text(f"process {process.pid} on {socket.gethostname()}, since then\n")
     assert live_view(varied)[1] == 0  # its process is dead
 
 

@@ -6,17 +6,17 @@ from clip.model import convert_weights
 from conftest import golden_state
 
 from trainers.cocoop import CoCoOpCLIP
+from trainers.components.backbones.openai import build_model
 from trainers.coop import CoOpCLIP
 from trainers.lasp import LaspCLIP
 from trainers.mocoop import MixtureCLIP
-from trainers.parts.backbone import build_model
 from trainers.zsclip import HardPromptCLIP
 
 NAMES = ["accordion", "air_plane", "anchor", "ant"]
 MODELS = {
     "MoCoOp": lambda clip, mode: MixtureCLIP(clip, NAMES, [["a photo of a {}."], ["a {} texture."]], text_encoder=mode),
     "CoOp": lambda clip, mode: CoOpCLIP(clip, NAMES, n_ctx=4, ctx_init="a photo of a", text_encoder=mode),
-    "CoCoOp": lambda clip, mode: CoCoOpCLIP(clip, NAMES, text_encoder=mode),
+    "CoCoOp": lambda clip, mode: CoCoOpCLIP(clip, NAMES, ctx_init="a photo of a", text_encoder=mode),
     "LASP": lambda clip, mode: LaspCLIP(clip, NAMES, ["a photo of a {}.", "a {}."], NAMES, text_encoder=mode),
     "ZeroshotCLIP": lambda clip, mode: HardPromptCLIP(clip, NAMES, ["a photo of a {}."]),
 }

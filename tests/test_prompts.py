@@ -4,17 +4,15 @@ import clip
 import pytest
 import torch
 import yaml
-from conftest import DATA, ROOT
+from conftest import DATA, EOT, ROOT, SOS, VOCABULARY, encode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainers.parts.prompts import (
-    EOT,
-    SOS,
+from trainers.components.backbones.openai import ClipVocabulary
+from trainers.components.prompts import (
     PromptPlan,
     SoftPrompts,
     clean_classname,
-    encode,
     hard_plan,
     tokenize_prompt,
 )
@@ -32,7 +30,7 @@ NAMES = [
 
 
 def assembled(template: str, name: str) -> list[int]:
-    tokens = tokenize_prompt(template, name)
+    tokens = tokenize_prompt(template, name, VOCABULARY)
     return encode(SOS) + tokens.before + tokens.name + tokens.after + tokens.stop + encode(EOT)
 
 
@@ -65,7 +63,7 @@ def test_a_plan_spells_the_sentences(dataset, tiny_clip):
     """The plan's rows, looked up in the bank, are the embeddings of the tokenised sentence, position by position."""
     firsts = [group[0] for group in GROUPS[dataset]]
     names = NAMES[:6]
-    prompts = SoftPrompts(firsts, names, tiny_clip.token_embedding)
+    prompts = SoftPrompts(firsts, names, tiny_clip.token_embedding, VOCABULARY)
     bank = prompts.plan.bank(tiny_clip.token_embedding, prompts.vectors())
     rows = prompts.plan.whole_prompts()
     for n, (template, name) in enumerate((t, c) for t in firsts for c in names):
@@ -92,45 +90,45 @@ def test_any_name_is_exact_or_refused(template, name):
 
 def test_a_name_that_runs_into_the_template_is_refused():
     with pytest.raises(ValueError, match=r'class "dahlia\?" token by token'):
-        tokenize_prompt("a photo of a {}, a type of flower.", "dahlia?")
+        tokenize_prompt("a photo of a {}, a type of flower.", "dahlia?", VOCABULARY)
 
 
 def test_a_template_without_place_for_the_name():
     with pytest.raises(ValueError, match=r'template "a photo\." needs exactly one'):
-        tokenize_prompt("a photo.", "cat")
+        tokenize_prompt("a photo.", "cat", VOCABULARY)
 
 
 def test_too_long_names_template_and_class():
     with pytest.raises(ValueError, match=r'template "a {}." with class "cat cat.*" has 83 tokens'):
-        tokenize_prompt("a {}.", "cat " * 79)
+        tokenize_prompt("a {}.", "cat " * 79, VOCABULARY)
 
 
 def test_hard_prompts_of_one_class_and_their_own_context_length():
-    assert hard_plan(["a photo of a {}."], ["cat"]).C == 1
+    assert hard_plan(["a photo of a {}."], ["cat"], VOCABULARY).C == 1
     with pytest.raises(ValueError, match="at most 6"):
-        hard_plan(["a photo of a {}."], ["cat"], context_length=6)
-    assert hard_plan(["a {}."], ["cat"], context_length=6).context_length == 6
+        hard_plan(["a photo of a {}."], ["cat"], ClipVocabulary(6))
+    assert hard_plan(["a {}."], ["cat"], ClipVocabulary(6)).context_length == 6
 
 
 def test_soft_prompts_of_one_class_and_their_own_context_length():
     table = torch.nn.Embedding(49408, 4)
-    assert SoftPrompts(["a photo of a {}."], ["cat"], table).plan.C == 1
+    assert SoftPrompts(["a photo of a {}."], ["cat"], table, VOCABULARY).plan.C == 1
     with pytest.raises(ValueError, match="at most 6"):
-        SoftPrompts(["a photo of a {}."], ["cat"], table, context_length=6)
-    plan = SoftPrompts(["a {}."], ["cat", "dog"], table, context_length=6).plan
+        SoftPrompts(["a photo of a {}."], ["cat"], table, ClipVocabulary(6))
+    plan = SoftPrompts(["a {}."], ["cat", "dog"], table, ClipVocabulary(6)).plan
     assert plan.context_length == 6
     assert [part.context_length for _, part in plan.parts(1)] == [6, 6]
 
 
 def test_the_limit_counts_sos_and_eot():
     exact = len(encode("a photo of a cat.")) + 2
-    assert tokenize_prompt("a photo of a {}.", "cat", exact).name == encode("cat")
+    assert tokenize_prompt("a photo of a {}.", "cat", ClipVocabulary(exact)).name == encode("cat")
     with pytest.raises(ValueError, match=f'class "cat" has {exact} tokens, but CLIP reads at most {exact - 1}'):
-        tokenize_prompt("a photo of a {}.", "cat", exact - 1)
+        tokenize_prompt("a photo of a {}.", "cat", ClipVocabulary(exact - 1))
 
 
 def test_spaces_after_the_stop_do_not_hide_it():
-    filled = tokenize_prompt("a photo of a {}.  ", "cat")
+    filled = tokenize_prompt("a photo of a {}.  ", "cat", VOCABULARY)
     assert (filled.after, filled.stop) == ([], encode("."))
 
 

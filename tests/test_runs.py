@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import CLASSES, ROOT, run_train
 
-from trainers import checkpoints
+from trainers.core import checkpoints
 
 TRAINED = ["MoCoOp", "CoOp", "CoCoOp", "LASP"]
 
@@ -89,10 +89,12 @@ def test_a_run_of_the_same_settings_is_copied(finished, mini_root, tiny_clip_fil
     words = arguments(mini_root, tiny_clip_file, tmp_path / "same", "CoOp", "--same-as", tmp_path, "--same-as", there)
     process = run_train(*words, *base)
     assert process.returncode == 0, process.stderr
-    assert f"the run in {there} has these settings and was copied" in process.stdout
+    assert f"the run in {there} is this one and was copied" in process.stdout
     assert "epoch [" not in process.stdout
-    for name in ("results.json", "prompt_learner/model.pth.tar-2", "log.txt"):
+    for name in ("prompt_learner/model.pth.tar-2", "log.txt"):
         assert (tmp_path / "same" / name).read_bytes() == (there / name).read_bytes()
+    own, theirs = (json.loads((folder / "results.json").read_text()) for folder in (tmp_path / "same", there))
+    assert own == theirs | {"taken_from": str(there)}
     words = arguments(mini_root, tiny_clip_file, tmp_path / "other", "CoOp", "--same-as", there)
     process = run_train(*words, *base, "OPTIM.LR", "0.5")
     assert process.returncode == 0, process.stderr
@@ -191,7 +193,7 @@ class TestBadInput:
     def test_missing_image(self, words, root, workers):
         for image in (root / "caltech-101" / "101_ObjectCategories" / "ant").glob("test_*.jpg"):
             image.unlink()
-        process = run_train(*words, "DATALOADER.NUM_WORKERS", workers, "OPTIM.MAX_EPOCH", 0)
+        process = run_train(*words, "DATALOADER.NUM_WORKERS", workers)
         fails(process, 'ant/test_0.jpg (class "ant") is missing')
 
     @pytest.mark.parametrize("cache", [0, 100])
@@ -229,7 +231,7 @@ class TestBadInput:
         ("key", "value", "message"),
         [
             ("TRAINER.MOCOOP.PREC", "fp8", 'TRAINER.MOCOOP.PREC is "fp8": use fp32, fp16, amp or bf16'),
-            ("TRAINER.MOCOOP.TEXT_CLASSES", "some", 'TRAINER.MOCOOP.TEXT_CLASSES is "some": use "all" or "train"'),
+            ("TRAINER.MOCOOP.TEXT_CLASSES", "some", 'TRAINER.MOCOOP.TEXT_CLASSES is "some": use all or train'),
         ],
     )
     def test_unknown_word(self, words, key, value, message):
@@ -330,7 +332,11 @@ def test_damaged_results(finished, mini_root, tiny_clip_file, tmp_path):
     folder = shutil.copytree(finished["MoCoOp"][0], tmp_path / "damaged")
     (folder / "results.json").write_text("{")
     words = arguments(mini_root, tiny_clip_file, folder)
-    fails(run_train(*words, "DATASET.SUBSAMPLE_CLASSES", "base"), "results.json is damaged: remove it")
+    fails(
+        run_train(*words, "DATASET.SUBSAMPLE_CLASSES", "base"),
+        "results.json is damaged (it is no JSON",
+        "remove it, and the run is evaluated again",
+    )
 
 
 class Dangerous:
@@ -343,7 +349,7 @@ def test_seed_is_drawn_when_none_is_given(mini_root, tiny_clip_file, tmp_path):
     words[words.index("--seed") + 1] = -1
     process = run_train(*words)
     assert process.returncode == 0, process.stderr
-    seed = json.loads((tmp_path / "results.json").read_text())["seed"]
+    seed = json.loads((tmp_path / "results.json").read_text())["asked"]["seed"]
     assert f"No seed was given; drew {seed}" in process.stdout
 
 

@@ -3,21 +3,21 @@
 import clip
 import pytest
 import torch
-from conftest import in_double
+from conftest import EOT, SOS, VOCABULARY, encode, in_double
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from trainers.parts.backbone import ResidualAttentionBlock, build_model
-from trainers.parts.prompts import EOT, SOS, PromptPlan, SoftPrompts, clean_classname, encode, hard_plan, learned
-from trainers.parts.text_encoder import TextEncoder
+from trainers.components.backbones.openai import ResidualAttentionBlock, build_model
+from trainers.components.prompts import PromptPlan, SoftPrompts, clean_classname, hard_plan, learned
+from trainers.components.text_encoder import TextEncoder
 
 TEMPLATES = ["a photo of a {}.", "{} texture.", "itap of the {}, a type of flower.", "a {}", "{}"]
 NAMES = ["cat", "air_plane", "golden retriever", "2012 Tesla Model S", "ox"]
 
 
 def features_and_gradients(model, templates, names, mode, chunk=0):
-    prompts = SoftPrompts(templates, names, model.token_embedding)
+    prompts = SoftPrompts(templates, names, model.token_embedding, VOCABULARY)
     prompts.to(model.positional_embedding.dtype)
     with torch.no_grad():
         for p in prompts.parameters():
@@ -37,7 +37,7 @@ def test_hard_prompts_are_what_clip_encodes(tiny_clip, mode, chunk):
         [tiny_clip.encode_text(clip.tokenize([t.format(clean_classname(n)) for n in NAMES])) for t in TEMPLATES]
     )
     with torch.no_grad():
-        got = TextEncoder(tiny_clip, mode, chunk)(hard_plan(TEMPLATES, NAMES))
+        got = TextEncoder(tiny_clip, mode, chunk)(hard_plan(TEMPLATES, NAMES, VOCABULARY))
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
 
 
@@ -60,7 +60,7 @@ def test_fast_equals_plain_in_single_precision(tiny_clip):
 
 
 def test_bfloat16_follows_single_precision(tiny_clip):
-    plan = hard_plan(TEMPLATES, NAMES)
+    plan = hard_plan(TEMPLATES, NAMES, VOCABULARY)
     with torch.no_grad():
         expected = TextEncoder(tiny_clip)(plan)
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -120,7 +120,7 @@ def test_longest_prompt_fits_and_a_longer_one_is_refused(tiny_clip):
 
 
 def test_memory_budget_cuts_the_work_and_is_kept(tiny_clip):
-    prompts = SoftPrompts(TEMPLATES, NAMES, tiny_clip.token_embedding)
+    prompts = SoftPrompts(TEMPLATES, NAMES, tiny_clip.token_embedding, VOCABULARY)
     encoder = TextEncoder(tiny_clip, memory_budget=10**6)
     encoder(prompts.plan, prompts.vectors())
     first = encoder.training_chunk
@@ -157,7 +157,7 @@ def replace_forward(block):
 @pytest.mark.parametrize("patch", [hook_attention, hook_block, replace_class, replace_forward])
 def test_a_patched_tower_is_computed_as_it_is(tiny_clip, patch):
     """What adapters do to a block must be obeyed: the fast path stands aside where it would go round it."""
-    plan = hard_plan(TEMPLATES, NAMES)
+    plan = hard_plan(TEMPLATES, NAMES, VOCABULARY)
     with torch.no_grad():
         before = TextEncoder(tiny_clip)(plan)
         patch(tiny_clip.transformer.resblocks[0])
@@ -168,7 +168,7 @@ def test_a_patched_tower_is_computed_as_it_is(tiny_clip, patch):
 
 def test_a_replaced_linear_layer_is_used_as_it_stands(tiny_clip):
     """The fast path calls it, as LoRA wants."""
-    plan = hard_plan(TEMPLATES, NAMES)
+    plan = hard_plan(TEMPLATES, NAMES, VOCABULARY)
     mlp = tiny_clip.transformer.resblocks[0].mlp
     with torch.no_grad():
         before = TextEncoder(tiny_clip)(plan)
@@ -180,7 +180,7 @@ def test_a_replaced_linear_layer_is_used_as_it_stands(tiny_clip):
 
 def test_testing_is_not_cut_as_training_was(tiny_clip):
     """CoCoOp trains on one picture and tests on many: each number of prompts has its own chunk."""
-    small, large = hard_plan(TEMPLATES[:1], NAMES), hard_plan(TEMPLATES, NAMES)
+    small, large = hard_plan(TEMPLATES[:1], NAMES, VOCABULARY), hard_plan(TEMPLATES, NAMES, VOCABULARY)
     encoder = TextEncoder(tiny_clip)
     encoder(small)
     with torch.no_grad():
@@ -197,8 +197,8 @@ def test_unknown_mode():
 def test_a_trained_tower_gets_its_gradient_in_chunks_too(tiny_clip, soft):
     model = in_double(tiny_clip)
     norm = model.ln_final.weight.requires_grad_(True)
-    prompts = SoftPrompts(TEMPLATES, NAMES, model.token_embedding).double()
-    plan, vectors = (prompts.plan, prompts.vectors()) if soft else (hard_plan(TEMPLATES, NAMES), None)
+    prompts = SoftPrompts(TEMPLATES, NAMES, model.token_embedding, VOCABULARY).double()
+    plan, vectors = (prompts.plan, prompts.vectors()) if soft else (hard_plan(TEMPLATES, NAMES, VOCABULARY), None)
     gradients = []
     for chunk in (len(TEMPLATES) * len(NAMES), 3):
         norm.grad = None

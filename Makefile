@@ -3,14 +3,19 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-slow lint bench clean
 
 demo: $(VENV)/.installed
 	@$(PY) scripts/demo.py
 
 test: $(VENV)/.installed-dev lint
 	$(PY) -m pytest --numprocesses auto
+
+# What takes longer than anyone waits for: long fuzzing, many kills.
+test-slow: $(VENV)/.installed-dev
+	$(PY) -m pytest --numprocesses auto -m slow
 
 lint: $(VENV)/.installed-dev
 	$(PY) -m ruff check .
@@ -20,14 +25,14 @@ lint: $(VENV)/.installed-dev
 bench: $(VENV)/.installed
 	$(PY) benchmarks/run_all.py
 
-$(VENV)/.installed: requirements.txt
+$(VENV)/.installed: pyproject.toml requirements.txt
 	@$(PYTHON) -m venv $(VENV)
-	@echo "Installing the packages of requirements.txt into $(VENV) (PyTorch is large; a few minutes)"
-	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@echo "Installing this project and its packages into $(VENV) (PyTorch is large; a few minutes)"
+	@$(PIP) -r requirements.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
-	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@$(PIP) -r requirements-dev.txt
 	@touch $@
 
 clean:

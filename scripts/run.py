@@ -215,6 +215,7 @@ def main() -> int:
     try:
         request, jobs, gpus = requested(args)
         runs = request.runs()
+        os.chdir(ROOT)  # where train.py runs, and what relative paths in configs mean
         configurations = check_settings(runs)
         check_folders(runs, configurations)
         if args.dry_run:

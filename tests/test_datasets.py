@@ -11,6 +11,7 @@ from test_dassl_interface import config
 
 from datasets.drawing import CLASSNAMES, STYLES
 from datasets.few_shot import random_split, subsample_classes
+from scripts.catalog import registry_names
 
 SPLIT_FILES = {
     "OxfordPets": ("oxford_pets", "images", "split_zhou_OxfordPets.json", "{c}_{i}.jpg"),
@@ -124,9 +125,7 @@ def test_aircraft_reads_text_lists(tmp_path):
         build("FGVCAircraft", tmp_path)
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in DATASET_REGISTRY.registered_names() if n not in ("StyledShapes", "FolderDataset")]
-)
+@pytest.mark.parametrize("name", [n for n in registry_names() if n not in ("StyledShapes", "FolderDataset")])
 def test_missing_data_name_the_command(name, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"is missing: python scripts/prepare_data.py \w+ --root"):
         build(name, tmp_path)

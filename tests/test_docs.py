@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +38,7 @@ def test_links_and_files_exist(document):
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (document.parent / target).exists(), target
     for name in re.findall(r"`((?:trainers|datasets|scripts|tests|configs|compat|benchmarks|assets)/[\w/.]+)`", text):
-        if "my_birds" not in name and "tip.py" not in name:
+        if "my_birds" not in name and "iased" not in name:
             assert (ROOT / name).exists(), name
     assert "@@" not in text
 
@@ -45,8 +46,9 @@ def test_links_and_files_exist(document):
 @pytest.mark.parametrize(
     "line", re.findall(r"^    (?:[A-Z]+=\S+ (?:SEEDS=\"1 2\" )?)?bash (scripts/\S+ ?[^#\n]*)", README, re.MULTILINE)
 )
-def test_commands_of_the_readme_plan_their_runs(line):
-    script, *words = line.split()
+def test_commands_of_the_readme_plan_their_runs(line, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    script, *words = line.replace("path/to", str(tmp_path)).split()
     process = subprocess.run(
         ["bash", script, *words, "--dry-run"],
         capture_output=True,
@@ -120,33 +122,41 @@ def test_folders_are_relative_to_where_the_user_is(tmp_path):
 
 
 def test_the_new_benchmark_and_the_new_method(tmp_path, tiny_clip_file):
+    """In a copy of the project: the files that EXTENDING.md names, and nothing else."""
     text = (ROOT / "docs" / "EXTENDING.md").read_text()
     benchmark, method = blocks(text, "python")
-    (config,) = blocks(text, "yaml")
+    config, recipe = blocks(text, "yaml")
+    copy = tmp_path / "project"
+    for name in ("trainers", "datasets", "configs", "scripts", "compat"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("train.py", "parse_results.py"):
+        shutil.copy(ROOT / name, copy / name)
+    (copy / "datasets" / "my_birds.py").write_text(benchmark)
+    (copy / "trainers" / "biased.py").write_text(method)
+    (copy / "configs" / "datasets" / "my_birds.yaml").write_text(config)
+    coop = (copy / "configs" / "trainers" / "CoOp" / "small.yaml").read_text()
+    (copy / "configs" / "trainers" / "Biased").mkdir()
+    (copy / "configs" / "trainers" / "Biased" / "small.yaml").write_text(coop[: coop.index("\nTRAINER:")])
+    with open(copy / "configs" / "recipes.yaml", "a") as file:
+        file.write("\n" + recipe)
     split = {
         p: [[f"{c}/{p}{i}.png", y, c] for y, c in enumerate(("finch", "wren")) for i in range(3)]
         for p in ("train", "val", "test")
     }
     write_pictures(tmp_path / "data" / "my_birds" / "images", split)
     (tmp_path / "data" / "my_birds" / "split_my_birds.json").write_text(json.dumps(split))
-    (tmp_path / "my_birds.yaml").write_text(config)
     words = [
-        "--root", str(tmp_path / "data"), "--seed", "1", "--trainer", "Biased", "--output-dir", str(tmp_path / "out"),
-        "--dataset-config-file", str(tmp_path / "my_birds.yaml"), "--config-file", "configs/trainers/CoOp/small.yaml",
-        "--backbone", str(tiny_clip_file), "DATASET.NUM_SHOTS", "2", "OPTIM.MAX_EPOCH", "2", "DATALOADER.NUM_WORKERS", "0",
+        "biased", "main", "my_birds", "2", "--seeds", "1", "--data", tmp_path / "data", "--output", tmp_path / "out",
+        "MODEL.BACKBONE.NAME", tiny_clip_file, "OPTIM.MAX_EPOCH", "2", "DATALOADER.NUM_WORKERS", "0",
     ]  # fmt: skip
-    code = f"""
-import sys, types
-sys.path.insert(0, {str(ROOT)!r})
-import train, trainers, datasets
-for name, source in (("trainers.tip", {method!r}), ("datasets.my_birds", {benchmark!r})):
-    module = sys.modules[name] = types.ModuleType(name)
-    exec(source, module.__dict__)
-known = train.method_modules
-train.method_modules = lambda: [*known(), sys.modules["trainers.tip"]]
-sys.argv[1:] = {words!r}
-train.main()
-"""
-    process = run("-c", code)
+    command = [sys.executable, str(copy / "scripts" / "run.py"), *map(str, words)]
+    environment = os.environ | {"PYTHONPATH": str(copy)}
+    wrong = subprocess.run(
+        [*command, "TRAINER.BIASED.START", "99"], capture_output=True, text=True, cwd=copy, env=environment
+    )
+    assert wrong.stderr.strip() == "error: TRAINER.BIASED.START is 99: use a number from -10 to 10"
+    process = subprocess.run(command, capture_output=True, text=True, cwd=copy, env=environment)
     assert process.returncode == 0, process.stderr
-    assert json.loads((tmp_path / "out" / "results.json").read_text())["trainer"] == "Biased"
+    results = json.loads((tmp_path / "out/fewshot/my_birds/shots_2/Biased/small/seed1/results.json").read_text())
+    assert results["trainer"] == "Biased"
+    assert "Biased" in process.stdout[process.stdout.rindex("Few-shot") :]

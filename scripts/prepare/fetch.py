@@ -17,10 +17,11 @@ class FetchError(RuntimeError):
     """A file could not be had; the message says from where and why, in one line."""
 
 
-def fetch(url: str, target: Path, md5: str = "", sha256: str = "", pause: float = 2.0) -> Path:
+def fetch(url: str, target: Path, md5: str = "", sha256: str = "", pause: float = 2.0, most: int = 2**40) -> Path:
     """Downloads `url` to `target`, continuing `target`.part; the file appears under its name only whole and checked.
 
-    Busy and failing servers are asked again, up to six times without progress, after `pause` seconds, doubled each time.
+    most: bytes; a server that sends more is not sending this file. Busy and failing servers are asked again, up to six
+    times without progress, after `pause` seconds, doubled each time.
     Raises FetchError.
     """
     partial = target.with_name(target.name + ".part")
@@ -29,7 +30,7 @@ def fetch(url: str, target: Path, md5: str = "", sha256: str = "", pause: float 
     while True:
         before = partial.stat().st_size if partial.exists() else 0
         try:
-            if _continue(url, partial):
+            if _continue(url, partial, most):
                 break
             reason, wait = "the connection was cut off", 0.0
         except _Busy as busy:
@@ -54,7 +55,7 @@ class _Busy(Exception):
         self.wait = wait
 
 
-def _continue(url: str, partial: Path) -> bool:
+def _continue(url: str, partial: Path, most: int) -> bool:
     """Fetches what `partial` lacks; whether it is complete now."""
     have = partial.stat().st_size if partial.exists() else 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
@@ -76,6 +77,11 @@ def _continue(url: str, partial: Path) -> bool:
         start = have if continues else 0
         length = answer.headers.get("Content-Length")
         total_bytes = start + int(length) if length else None
+        if (total_bytes or start) > most:
+            partial.unlink(missing_ok=True)
+            raise FetchError(
+                f"{url}: the server has {total_bytes or start} bytes for a file of at most {most}; removed"
+            )
         if total_bytes:
             require_space(partial.parent, total_bytes - start, url)
         answer.raw.enforce_content_length = False  # keep what came before a cut; the size is compared below
@@ -86,6 +92,9 @@ def _continue(url: str, partial: Path) -> bool:
             for piece in answer.iter_content(2**18):
                 file.write(piece)
                 bar.update(len(piece))
+                if file.tell() > most:
+                    partial.unlink()
+                    raise FetchError(f"{url}: the server sends more than {most} bytes and does not end; removed")
             file.flush()
             os.fsync(file.fileno())
     size = partial.stat().st_size

@@ -44,6 +44,11 @@ class Part:
         return any(not (folder / path).exists() for path in self.gives)
 
 
+def _most(gb: float) -> int:
+    """How many bytes a download of about `gb` may have at most; lists and splits have no size of their own."""
+    return int((3 * gb + 0.25) * 2**30)
+
+
 @dataclass
 class Source:
     """A dataset: its folder, its parts, and what it holds when complete."""
@@ -164,7 +169,7 @@ def _bring(part: Part, source: Source, work: Path, folder: Path, options: Option
         url = origin.get("url") or origin["drive_url"]
         try:
             if "url" in origin:
-                fetch(url, archive, origin.get("md5", ""), origin.get("sha256", ""), options.pause)
+                fetch(url, archive, origin.get("md5", ""), origin.get("sha256", ""), options.pause, _most(part.gb))
             else:
                 fetch_drive(url, archive)
             return _install(part, archive, folder, url)
@@ -187,7 +192,7 @@ def _bring(part: Part, source: Source, work: Path, folder: Path, options: Option
 def _from_mirror(part: Part, mirror: dict[str, Any], work: Path, folder: Path, options: Options) -> None:
     archive = work / "mirror" / mirror["file"]
     if not archive.is_file():
-        fetch(mirror["url"], archive, sha256=mirror.get("sha256", ""), pause=options.pause)
+        fetch(mirror["url"], archive, sha256=mirror.get("sha256", ""), pause=options.pause, most=_most(mirror["gb"]))
     _install(Part(part.gives), archive, folder, mirror["url"])
 
 

@@ -12,6 +12,9 @@ from tqdm import tqdm
 
 from .fetch import require_space
 
+# Pictures hardly shrink; what grows more than this is no data but an attack on the disk.
+LARGEST_GROWTH, ALWAYS_ALLOWED = 20, 2**26  # times the archive's size; bytes
+
 
 class UnpackError(RuntimeError):
     """An archive is damaged, hostile, or not one at all; the message says which, in one line."""
@@ -46,13 +49,22 @@ def _refuse_unsafe(archive: Path, name: str, special: bool) -> None:
         raise UnpackError(f'{archive} holds "{name}", which a dataset has no business to hold: nothing was unpacked')
 
 
+def _refuse_bomb(archive: Path, unpacked: int) -> None:
+    if unpacked > max(ALWAYS_ALLOWED, LARGEST_GROWTH * archive.stat().st_size):
+        raise UnpackError(
+            f"{archive} unpacks to {unpacked} bytes or more, over {LARGEST_GROWTH} times its size: refused"
+        )
+
+
 def _unzip(archive: Path, folder: Path) -> None:
     with zipfile.ZipFile(archive) as source:
         members = source.infolist()
         for member in members:
             kind = stat.S_IFMT(member.external_attr >> 16)
             _refuse_unsafe(archive, member.filename, kind not in (0, stat.S_IFREG, stat.S_IFDIR))
-        require_space(folder, sum(m.file_size for m in members), str(archive))
+        unpacked = sum(m.file_size for m in members)
+        _refuse_bomb(archive, unpacked)
+        require_space(folder, unpacked, str(archive))
         for member in tqdm(members, desc=f"Unpacking {archive.name}", unit="file"):
             source.extract(member, folder)
 
@@ -60,7 +72,10 @@ def _unzip(archive: Path, folder: Path) -> None:
 def _untar(archive: Path, folder: Path) -> None:
     require_space(folder, archive.stat().st_size, str(archive))  # pictures hardly shrink
     with tarfile.open(archive) as source:
+        unpacked = 0
         for member in tqdm(source, desc=f"Unpacking {archive.name}", unit="file"):
+            unpacked += member.size
+            _refuse_bomb(archive, unpacked)
             _refuse_unsafe(archive, member.name, not (member.isfile() or member.isdir()))
             source.extract(member, folder, filter="data")
 

@@ -61,9 +61,7 @@ class Setting:
 
     def allowed(self) -> str:
         """In words, what the setting may be."""
-        words = {"int": "a whole number", "float": "a number", "bool": "True or False", "None": "None",
-                 "str": "text"}  # fmt: skip
-        parts = [words.get(kind.strip(), kind.strip()) for kind in self.kind.split("|")]
+        parts = [_IN_WORDS[kind.strip()] for kind in self.kind.split("|")]
         if self.among:
             parts = [_or(self.among) if part == "text" else part for part in parts]
         low, high = self.least, self.most
@@ -71,9 +69,17 @@ class Setting:
         bounds += [f"at least {low}"] if low is not None and high is None else []
         bounds += [f"above {self.above}"] if self.above is not None else []
         bounds += [f"at most {high}"] if high is not None and low is None else []
-        if self.among and self.kind.startswith(("list", "tuple")):
+        if self.among and self.kind.startswith("list"):
             bounds.append(f"of {_or(self.among)}")
         return _or([" ".join([parts[0], *bounds]), *parts[1:], *map(str, self.also)])
+
+
+_IN_WORDS = {
+    "int": "a whole number", "float": "a number", "bool": "True or False", "None": "None", "str": "text",
+    "list[int]": "a list of whole numbers", "list[str]": "a list of words", "list[list[str]]": "lists of words",
+    "tuple[int, int]": "two whole numbers", "tuple[float, float]": "two numbers",
+    "tuple[float, float, float]": "three numbers",
+}  # fmt: skip
 
 
 def _or(words: Iterable[str]) -> str:

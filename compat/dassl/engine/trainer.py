@@ -110,8 +110,11 @@ class TrainerBase:
 
     def init_writer(self, log_dir: str) -> None:
         if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter  # slow to import, needed for training only
-
+            try:
+                from torch.utils.tensorboard import SummaryWriter  # slow to import, needed for training only
+            except ModuleNotFoundError:
+                print("tensorboard is not installed (the extra [log]): losses go into the log only")
+                return
             print(f"Initialize tensorboard (log_dir={log_dir})")
             self._writer = SummaryWriter(log_dir=log_dir)
 

@@ -17,11 +17,8 @@ from .tools import (
     write_json,
 )
 from .torchtools import (
-    count_num_param,
     load_checkpoint,
     load_pretrained_weights,
-    open_all_layers,
-    open_specified_layers,
     resume_from_checkpoint,
     save_checkpoint,
 )
@@ -34,14 +31,11 @@ __all__ = [
     "check_availability",
     "check_isfile",
     "collect_env_info",
-    "count_num_param",
     "get_most_similar_str_to_a_from_b",
     "listdir_nohidden",
     "load_checkpoint",
     "load_pretrained_weights",
     "mkdir_if_missing",
-    "open_all_layers",
-    "open_specified_layers",
     "read_image",
     "read_json",
     "resume_from_checkpoint",

@@ -80,29 +80,3 @@ def load_pretrained_weights(model: nn.Module, weight_path: str) -> None:
     print(f"Successfully loaded pretrained weights from {weight_path}")
     if len(fitting) < len(found):
         print(f"Left out, because name or shape differ: {sorted(set(found) - set(fitting))}")
-
-
-def open_all_layers(model: nn.Module) -> None:
-    """Puts the whole model in training mode, every parameter trainable."""
-    model.train()
-    model.requires_grad_(True)
-
-
-def open_specified_layers(model: nn.Module, open_layers: str | list[str]) -> None:
-    """Trains the named children only; the others are frozen and in evaluation mode."""
-    model = model.module if isinstance(model, nn.DataParallel) else model
-    chosen = [open_layers] if isinstance(open_layers, str) else open_layers
-    for layer in chosen:
-        if not hasattr(model, layer):
-            raise AttributeError(f'"{layer}" is not a part of {type(model).__name__}')
-    for name, child in model.named_children():
-        child.train(name in chosen)
-        child.requires_grad_(name in chosen)
-
-
-def count_num_param(model: nn.Module | None = None, params: Any = None) -> int:
-    """How many numbers the parameters of `model`, or of an iterable of parameters or groups, hold."""
-    if model is None and params is None:
-        raise ValueError("give a model or its parameters")
-    tensors = model.parameters() if model is not None else params
-    return sum((p["params"] if isinstance(p, dict) else p).numel() for p in tensors)

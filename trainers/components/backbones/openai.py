@@ -15,6 +15,7 @@ from clip.simple_tokenizer import SimpleTokenizer
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear as _OutProj
 
+from .protocol import Vocabulary
 from .weights import read_state_dict
 
 __all__ = ["CLIP", "ClipVocabulary", "OpenAIBackbone", "build_model", "load_openai"]
@@ -61,7 +62,7 @@ class OpenAIBackbone:
         self.visual: Any = self.model.visual
         self.token_embedding: nn.Embedding = self.model.token_embedding
         self.logit_scale: torch.Tensor = self.model.logit_scale
-        self.vocabulary = ClipVocabulary(self.model.positional_embedding.shape[0])
+        self.vocabulary: Vocabulary = ClipVocabulary(self.model.positional_embedding.shape[0])
         self.input_size = int(self.visual.input_resolution)
         self.features: int = self.model.text_projection.shape[1]
         self.text_width: int = self.model.text_projection.shape[0]

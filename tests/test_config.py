@@ -1,13 +1,19 @@
 """Which setting counts: defaults < dataset config < method config < command line."""
 
+import re
+import subprocess
+import sys
+
 import pytest
 import yaml
 from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from scripts.run import parse_arguments as parse_words
+from scripts.run import requested
 from train import parse_arguments, setup_cfg
-from trainers.core.settings import all_settings
+from trainers.core.settings import all_settings, reference
 
 NUMBERS = {
     "OPTIM.LR": st.floats(1e-6, 10, allow_nan=False),
@@ -70,3 +76,77 @@ RECIPES = [f for f in sorted(ROOT.glob("configs/trainers/*/*.yaml")) if f.parent
 def test_a_shipped_recipe_has_epochs_left_after_its_warm_up(file):
     optim = yaml.safe_load(file.read_text())["OPTIM"]
     assert optim["WARMUP_EPOCH"] < optim["MAX_EPOCH"]
+
+
+def test_the_flat_recipes_are_what_their_source_says():
+    process = subprocess.run(
+        [sys.executable, "scripts/make_configs.py", "--check"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stdout
+
+
+def test_the_reference_of_settings_is_current():
+    assert (ROOT / "docs" / "SETTINGS.md").read_text() == reference() + "\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["OPTIM.MAX_EPOCH", "ten"], 'OPTIM.MAX_EPOCH is "ten": use a whole number from 1 to 1000000'),
+        (["OPTIM.MAX_EPOCH", "0"], "OPTIM.MAX_EPOCH is 0: use a whole number from 1"),
+        (["OPTIM.MAX_EPOCH", "1000000000"], "OPTIM.MAX_EPOCH is 1000000000: use"),
+        (["OPTIM.LR", "nan"], 'OPTIM.LR is "nan": use a number at least 0'),
+        (["OPTIM.LR", "-1"], "OPTIM.LR is -1: use a number at least 0"),
+        (["OPTIM.LR", "None"], "OPTIM.LR is None: use a number"),
+        (["DATASET.NUM_SHOTS", "0"], "DATASET.NUM_SHOTS is 0: use a whole number at least 1 or -1"),
+        (["TEST.SPLIT", "training"], 'TEST.SPLIT is "training": use val or test'),
+        (["TEST.FINAL_MODEL", "best"], 'TEST.FINAL_MODEL is "best": use last_step or best_val'),
+        (["INPUT.SIZE", "()"], "INPUT.SIZE is (): use two whole numbers from 1 to 4096"),
+        (["INPUT.SIZE", "32"], "INPUT.SIZE is 32: use two whole numbers"),
+        (["INPUT.TRANSFORMS", "['flip']"], "INPUT.TRANSFORMS is ['flip']: use a list of words of random_flip"),
+        (["TRAINER.MOCOOP.TOP_K", "1.5"], "TRAINER.MOCOOP.TOP_K is 1.5: use a whole number at least 1"),
+        (["TRAINER.MOCOOP.CORRECTION", "maybe"], 'TRAINER.MOCOOP.CORRECTION is "maybe": use True or False'),
+        (
+            ["TRAINER.MOCOOP.TEMPLATE_GROUPS", "['a {}.']"],
+            "TEMPLATE_GROUPS is ['a {}.']: use lists of words",
+        ),
+        (["OPTIM.LRR", "1"], '"OPTIM.LRR", which does not exist; did you mean "OPTIM.LR"?'),
+        (["OPTIM", "1"], '"OPTIM", which does not exist'),
+        (["OPTIM.LR"], '"OPTIM.LR" stands alone'),
+    ],
+)
+def test_every_setting_is_checked_in_one_line_before_anything_heavy(words, message):
+    arguments = parse_arguments(["--trainer", "MoCoOp", "--seed", "1", "--output-dir", "out", *words])
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        setup_cfg(arguments)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_settings_are_checked_without_importing_torch():
+    code = "import sys; from scripts.run import *; sys.argv[1:] = ['mocoop', 'main', 'demo', '16', '--dry-run']; main()"
+    check = f"{code}; print('torch' in sys.modules, 'numpy' in sys.modules)"
+    process = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True)
+    assert process.stdout.strip().endswith("False False"), process.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--no-table main demo 16 OPTIM.LR 0.01",
+        "main demo --no-table 16 OPTIM.LR 0.01",
+        "main demo 16 OPTIM.LR 0.01 --no-table",
+        "main OPTIM.LR 0.01 demo --no-table 16",
+    ],
+)
+def test_options_stand_anywhere(words):
+    request, *_ = requested(parse_words(["mocoop", *words.split()]))
+    assert (request.dataset, request.shots, request.settings) == ("demo", [16], ["OPTIM.LR", "0.01"])
+
+
+@pytest.mark.parametrize("file", ["x.py", "list.yaml", "broken.yaml"])
+def test_only_yaml_is_read(file, tmp_path):
+    (tmp_path / "x.py").write_text("raise SystemExit('was run')")
+    (tmp_path / "list.yaml").write_text("[1, 2]")
+    (tmp_path / "broken.yaml").write_text("a: [")
+    with pytest.raises(ValueError, match=r"no configuration|no yaml"):
+        setup_cfg(parse_arguments(["--config-file", str(tmp_path / file)]))

@@ -97,8 +97,8 @@ def few_shot_curves(table: Table, label: str) -> Iterator[tuple[str, Figure]]:
         axes.minorticks_off()
         axes.set(title=dataset, xlabel="labelled pictures per class", ylabel=label)
         axes.grid(alpha=0.3)
-        figure.legend(loc="outside lower center", ncols=3, fontsize="small")
-        figure.supxlabel(what_bars_are(c for _, cells in methods for c in cells), fontsize="x-small")
+        note = what_bars_are(c for _, cells in methods for c in cells)
+        figure.legend(loc="outside lower center", ncols=3, fontsize="small", title=note, title_fontsize="x-small")
         yield f"fewshot_{_file_name(dataset)}", figure
 
 
@@ -125,8 +125,10 @@ def base_new_scatter(table: Table) -> Figure:
     for axes in panels.flat[len(table.rows) :]:
         axes.set_axis_off()
     handles, names = panels.flat[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize="small")
-    figure.supxlabel(what_bars_are(c for _, cells in table.rows for c in cells), fontsize="x-small")
+    note = what_bars_are(c for _, cells in table.rows for c in cells)
+    figure.legend(
+        handles, names, loc="outside lower center", ncols=3, fontsize="small", title=note, title_fontsize="x-small"
+    )
     return figure
 
 
@@ -184,8 +186,11 @@ def dots(table: Table, label: str) -> Figure:
     entries: dict[str, object] = {}
     for axes in panels.flat[: len(rows)]:
         entries |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=3, fontsize="small")  # type: ignore[call-overload]
-    figure.supxlabel(what_bars_are(c for _, cells in table.rows for c in cells), fontsize="x-small")
+    note = what_bars_are(c for _, cells in table.rows for c in cells)
+    figure.legend(  # type: ignore[call-overload]
+        entries.values(), entries.keys(), loc="outside lower center", ncols=3, fontsize="small", title=note,
+        title_fontsize="x-small",
+    )  # fmt: skip
     return figure
 
 

@@ -73,6 +73,7 @@ class Table:
     best_of: list[list[int]]
     notes: list[str] = field(default_factory=list)
     source: str = ""
+    spread: str = ""  # what stands after its means, whatever is asked for
 
     def has(self, trainer: str) -> bool:
         """Whether one of its methods is `trainer`."""
@@ -302,6 +303,7 @@ def best_cells(table: Table) -> list[set[int]]:
 
 def texts(table: Table, spread: str = "std") -> list[list[str]]:
     """Each row's labels (a repeated first one left empty) and cells as mean ± spread, with the seeds where they differ."""
+    spread = table.spread or spread
     usual = max((len(c.values) for _, cells in table.rows for c in cells if c.seeded), default=1)
     lines = []
     for i, (labels, cells) in enumerate(table.rows):
@@ -354,7 +356,7 @@ def latex(table: Table, spread: str = "std") -> str:
         for j in marked:
             cells[j] = rf"\textbf{{{cells[j]}}}"
         rows.append((line[: len(labels)], cells))
-    if table.name.startswith("base2new"):
+    if table.name.startswith("base2new") and not table.spread:
         methods = [column.removesuffix(" base") for column in table.header[1::3]]
         columns, header = "lrrr", ["Method", "Base", "New", "H"]
         blocks = [
@@ -371,7 +373,9 @@ def latex(table: Table, spread: str = "std") -> str:
                 blocks.append([])
             blocks[-1].append(" & ".join([*map(escaped, labels), *cells]))
     body = "\n\\midrule\n".join("\n".join(f"{line} \\\\" for line in block) for block in blocks)
-    caption = escaped(" ".join([f"{table.title}.", *table.notes, f"Means over seeds ± {SPREADS[spread]}."]))
+    caption = escaped(
+        " ".join([f"{table.title}.", *table.notes, *([] if table.spread else [f"Means ± {SPREADS[spread]}."])])
+    )
     return "\n".join([
         r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", rf"\label{{tab:{table.name.replace('_', '-')}}}",
         rf"\begin{{tabular}}{{{columns}}}", r"\toprule", " & ".join(map(escaped, header)) + r" \\", r"\midrule", body,
@@ -401,7 +405,7 @@ def paired(table: Table, trainer: str) -> Table:
         header = [table.header[0], *(columns[j] for j in kept)]
     note = f"Mean over seeds of the difference from {title} with the same seed, ± half of Student's 95 % interval."
     return replace(table, name=f"{table.name}_paired", title=f"{table.title}: difference from {title}", header=header,
-                   rows=rows, best_of=[[]], notes=[note])  # fmt: skip
+                   rows=rows, best_of=[[]], notes=[note], spread="ci95")  # fmt: skip
 
 
 def _paired_cell(ours: Cell, reference: Cell) -> Cell:
@@ -420,7 +424,7 @@ def as_csv(found: list[Table], spread: str) -> str:
     writer.writerow(["table", "row", "method", "column", "mean", "spread", "seeds"])
     for table in found:
         for labels, column, cell in table.filled():
-            width = f"{cell.spread(spread):.4f}" if len(cell.values) > 1 else ""
+            width = f"{cell.spread(table.spread or spread):.4f}" if len(cell.values) > 1 else ""
             seeds = len(cell.values) if cell.seeded else 0
             writer.writerow([table.title, labels[0], " ".join(labels[1:]), column, f"{cell.mean:.4f}", width, seeds])
     return out.getvalue()

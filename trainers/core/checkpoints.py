@@ -152,7 +152,7 @@ def latest(directory: Path) -> Path | None:
         return None
     with open(pointer, "rb") as file:
         name = file.read(256).decode(errors="replace").strip()
-    if not re.fullmatch(r"[\w.-]+", name) or name.startswith("."):
+    if not re.fullmatch(r"[\w.-]{1,100}", name) or name.startswith("."):
         raise ValueError(
             f"{pointer} names {name[:60]!r}, which is no file beside it: remove it, and the run starts anew"
         )

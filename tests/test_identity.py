@@ -1,0 +1,385 @@
+"""Whatever is reused first proves that it is what was asked for; numbers that are no numbers are refused."""
+
+import copy
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import CLASSES, ROOT, golden_state, run_train, write_pictures
+from PIL import Image
+from test_runs import arguments, fails
+
+from datasets.few_shot import read_split
+from trainers.components.backbones import as_backbone, load_backbone
+from trainers.core import checkpoints
+from trainers.core.evaluation import evaluate
+from trainers.core.identity import Identity, fingerprint
+from trainers.core.loading import ImageError, read_picture
+from trainers.core.run_folder import RunFolder
+from trainers.mocoop import MixtureCLIP
+
+
+def protocol(*words, **environment):
+    command = [sys.executable, str(ROOT / "scripts" / "run.py"), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300, env=environment or None)
+
+
+@pytest.fixture(scope="session")
+def one_run(mini_root, tiny_clip_file, tmp_path_factory):
+    """A finished run of CoOp through scripts/run.py: (words, output)."""
+    out = tmp_path_factory.mktemp("protocol") / "out"
+    words = ["coop", "main", "caltech101", "4", "--data", mini_root, "--output", out, "--cfg", "small", "--seeds", "1",
+             "MODEL.BACKBONE.NAME", tiny_clip_file, "OPTIM.MAX_EPOCH", "2", "DATALOADER.NUM_WORKERS", "0",
+             "DATALOADER.TRAIN_X.BATCH_SIZE", "8"]  # fmt: skip
+    process = protocol(*words)
+    assert process.returncode == 0, process.stderr
+    return words, out
+
+
+@pytest.fixture
+def copied(one_run, mini_root, tmp_path):
+    """The same run and its data, to be harmed: (words, output, data)."""
+    words, out = one_run
+    own_out, own_data = tmp_path / "out", tmp_path / "data"
+    shutil.copytree(out, own_out)
+    shutil.copytree(mini_root, own_data)
+    return [{out: own_out, mini_root: own_data}.get(w, w) for w in words], own_out, own_data
+
+
+def folder_of(out):
+    return out / "fewshot/caltech101/shots_4/CoOp/small/seed1"
+
+
+class TestSkipping:
+    def refused(self, words, *expected):
+        process = protocol(*words)
+        assert process.returncode == 2, process.stderr
+        (line,) = process.stderr.strip().splitlines()
+        for word in expected:
+            assert word in line, line
+        assert "skipped" not in process.stdout
+
+    def test_a_run_says_what_it_is(self, one_run):
+        about = json.loads((folder_of(one_run[1]) / "run.json").read_text())
+        assert (about["protocol"], about["dataset"], about["trainer"], about["seed"], about["shots"]) == (
+            "fewshot", "caltech101", "CoOp", 1, 4,
+        )  # fmt: skip
+        assert about["command"].startswith("SEEDS=1 DATA=")
+        assert "bash scripts/coop/main.sh caltech101 4" in about["command"]
+        assert set(about["identity"]["data"]) == {"train", "val", "test"}
+
+    def test_the_same_is_skipped(self, copied):
+        process = protocol(*copied[0])
+        assert process.returncode == 0, process.stderr
+        assert "is finished: skipped" in process.stdout
+
+    def test_other_settings_are_refused_and_have_a_place_of_their_own(self, copied):
+        words, out, _ = copied
+        words = [*words[: words.index("--seeds")], "--seeds", "1 2", *words[words.index("--seeds") + 2 :]]
+        self.refused([*words, "OPTIM.LR", "0.5"], "OPTIM.LR was 0.0001, now 0.5", "TAG=name or another OUTPUT=folder")
+        assert not (folder_of(out).parent / "seed2").exists()
+        listed = protocol(*words, "OPTIM.LR", "0.5", "--tag", "fast", "--dry-run")
+        assert f"to do      {folder_of(out).parent / 'tag_fast' / 'seed1'}" in listed.stdout
+
+    def test_other_pictures_are_refused(self, copied):
+        words, _, data = copied
+        picture = data / "caltech-101" / "101_ObjectCategories" / "ant" / "test_0.jpg"
+        picture.write_bytes(picture.read_bytes() + b" ")
+        self.refused(words, "other test pictures")
+
+    def test_other_labels_are_refused(self, copied):
+        words, _, data = copied
+        file = data / "caltech-101" / "split_zhou_Caltech101.json"
+        file.write_text(file.read_text().replace('"ant"', '"red ant"'))
+        self.refused(words, "other train pictures", "other test pictures")
+
+    def test_another_backbone_under_the_same_path_is_refused(self, copied, tiny_clip_file, tmp_path):
+        words, _, _ = copied
+        state = golden_state()
+        state["logit_scale"] = state["logit_scale"] + 1
+        torch.save(state, tmp_path / "clip.pt")
+        self.refused([tmp_path / "clip.pt" if w == tiny_clip_file else w for w in words], "backbone was ")
+
+    def test_a_run_that_no_longer_says_what_it_is(self, copied):
+        words, out, _ = copied
+        (folder_of(out) / "run.json").unlink()
+        (folder_of(out) / "results.json").unlink()
+        self.refused(words, "run.json is missing")
+
+    @pytest.mark.parametrize("content", ["", '{"accuracy": 1e9}', '{"accuracy": 50, "total": 24, "correct": 3}'])
+    def test_results_that_cannot_be(self, copied, content):
+        words, out, _ = copied
+        (folder_of(out) / "results.json").write_text(content)
+        process = protocol(*words)
+        assert process.returncode == 2
+        assert "results.json is damaged" in process.stderr
+
+    def test_a_missing_picture_is_named(self, copied):
+        words, out, data = copied
+        shutil.rmtree(out)
+        (data / "caltech-101" / "101_ObjectCategories" / "ant" / "test_0.jpg").unlink()
+        process = protocol(*words)
+        assert process.returncode == 1
+        assert 'ant/test_0.jpg (class "ant") is missing' in process.stderr
+
+
+class TestOwnPictures:
+    def test_a_folder_without_yaml_and_with_names(self, tiny_clip_file, tmp_path):
+        pictures = tmp_path / "my pets"
+        rows = [[f"n0{y}/{i}.png", y, ""] for y in range(4) for i in range(6)]
+        write_pictures(pictures, {"x": rows})
+        (pictures / "classnames.txt").write_text("n00 cat\nn01 red panda\nn02 dog\nn03 okapi\n")
+        before = sorted(p for p in pictures.rglob("*"))
+        words = ["zsclip", "base2new", pictures, "--cfg", "small", "--output", tmp_path / "out"]
+        process = protocol(*words, "MODEL.BACKBONE.NAME", tiny_clip_file, "DATALOADER.NUM_WORKERS", "0")
+        assert process.returncode == 0, process.stderr
+        assert "my_pets" in process.stdout[process.stdout.rindex("Base-to-new") :]
+        assert sorted(p for p in pictures.rglob("*")) == before
+        (pictures / "classnames.txt").write_text("n00 cat\nn01 red panda\nn02 dog\n")
+        process = protocol(*words, "--tag", "b", "MODEL.BACKBONE.NAME", tiny_clip_file)
+        assert 'has no name for the folder "n03"' in process.stderr
+
+
+class TestDraws:
+    @pytest.mark.parametrize("harm", ["duplicate", "outside", "empty", "unlike"])
+    def test_a_draw_that_was_changed_is_drawn_again(self, copied, harm):
+        words, _, data = copied
+        (file,) = (data / "caltech-101" / "split_fewshot").glob("shot_4-seed_1.json")
+        whole = json.loads(file.read_text())
+        changed = copy.deepcopy(whole)
+        if harm == "duplicate":
+            changed["train"][1] = changed["train"][0]
+        elif harm == "outside":
+            changed["train"][0] = 10**6
+        elif harm == "empty":
+            changed = {}
+        else:
+            changed["train"] = changed["train"][:-1]
+        file.write_text(json.dumps(changed))
+        process = protocol(*words)
+        assert process.returncode == 0, process.stderr
+        assert "is finished: skipped" in process.stdout  # the same pictures were drawn again
+        assert json.loads(file.read_text()) == whole
+
+
+class TestSplits:
+    @pytest.mark.parametrize(
+        ("row", "message"),
+        [
+            (["b.jpg", 0, "cat"], r'label 0 is called "ant" and "cat"'),
+            (["b.jpg", 1, "ant"], r'"ant" has two labels, 0 and 1'),
+            (["a.jpg", 0, "ant"], r"stands twice, in train and in test"),
+            (["b.jpg", -1, "cat"], r"label -1 of b.jpg is no whole number"),
+            (["b.jpg", 0.5, "cat"], r"label 0.5 of b.jpg is no whole number"),
+            (["b.jpg", True, "cat"], r"label True of b.jpg is no whole number"),
+            (["b.jpg", 1, " "], r"has no class name"),
+        ],
+    )
+    def test_what_contradicts_itself(self, row, message, tmp_path):
+        (tmp_path / "s.json").write_text(json.dumps({"train": [["a.jpg", 0, "ant"]], "val": [], "test": [row]}))
+        with pytest.raises(ValueError, match=message):
+            read_split(str(tmp_path / "s.json"), str(tmp_path))
+
+    def test_a_label_of_a_thousand_million(self, mini_root, tiny_clip_file, tmp_path):
+        shutil.copytree(mini_root, tmp_path / "data")
+        file = tmp_path / "data" / "caltech-101" / "split_zhou_Caltech101.json"
+        split = json.loads(file.read_text())
+        split["train"][-1][1:] = [10**9, "far"]
+        file.write_text(json.dumps(split))
+        fails(run_train(*arguments(tmp_path / "data", tiny_clip_file, tmp_path / "out")), "label 6 (no class) has no")
+
+
+class TestEvaluating:
+    def test_results_say_what_the_model_was_trained_with(self, one_run, mini_root, tiny_clip_file, tmp_path):
+        trained = folder_of(one_run[1])
+        words = arguments(mini_root, tiny_clip_file, tmp_path / "out", "CoOp", "--eval-only", "--model-dir", trained)
+        words[words.index("--seed") + 1], words[words.index("DATASET.NUM_SHOTS") + 1] = 7, 5
+        process = run_train(*words, "OPTIM.MAX_EPOCH", 9)
+        assert process.returncode == 0, process.stderr
+        results = json.loads((tmp_path / "out" / "results.json").read_text())
+        assert (results["seed"], results["shots"], results["epochs"]) == (1, 4, 2)
+        assert (results["asked"]["seed"], results["asked"]["shots"], results["asked"]["epochs"]) == (7, 5, 9)
+
+    def test_an_unfinished_model_is_recorded_as_such(self, one_run, mini_root, tiny_clip_file, tmp_path):
+        trained = shutil.copytree(folder_of(one_run[1]), tmp_path / "trained") / "prompt_learner"
+        state = checkpoints.load(trained / "model.pth.tar-2")
+        checkpoints.save(trained / "model.pth.tar-1", state | {"epoch": 1})
+        words = arguments(
+            mini_root, tiny_clip_file, tmp_path / "out", "CoOp", "--eval-only", "--model-dir", trained.parent
+        )
+        assert run_train(*words).returncode == 0
+        results = json.loads((tmp_path / "out" / "results.json").read_text())
+        assert (results["epochs"], results["trained"]["epochs_planned"]) == (1, 2)
+
+    def test_a_number_that_is_not_finite_is_never_a_class(self, tiny_clip):
+        model = MixtureCLIP(tiny_clip, CLASSES, [["a {}."]]).eval()
+        with torch.no_grad():
+            model.router.bias[0] = float("nan")
+        batch = {"img": torch.randn(2, 3, 32, 32), "label": torch.tensor([0, 1])}
+        with (
+            pytest.raises(FloatingPointError, match=r'"router.bias" holds numbers that are not finite'),
+            torch.no_grad(),
+        ):
+            evaluate([batch], lambda b: (b["img"], b["label"]), model, _Counter(), model, lambda: None)
+
+    def test_best_val_without_validation_pictures(self, mini_root, tiny_clip_file, tmp_path):
+        shutil.copytree(mini_root, tmp_path / "data")
+        file = tmp_path / "data" / "caltech-101" / "split_zhou_Caltech101.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"val": []}))
+        words = arguments(tmp_path / "data", tiny_clip_file, tmp_path / "out", "CoOp")
+        fails(run_train(*words, "TEST.FINAL_MODEL", "best_val"), "best_val, but Caltech101 has no validation pictures")
+        fails(run_train(*words, "TEST.SPLIT", "val"), "TEST.SPLIT is val, but Caltech101 has no validation pictures")
+
+
+class _Counter:
+    def reset(self):
+        pass
+
+    def process(self, *batch):
+        pass
+
+    def evaluate(self):
+        return {}
+
+
+class TestBackbones:
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_weights_that_are_not_finite(self, value, tmp_path):
+        state = golden_state()
+        state["text_projection"][3, 4] = value
+        torch.save(state, tmp_path / "clip.pt")
+        with pytest.raises(ValueError, match='not finite, first in "text_projection"'):
+            load_backbone(str(tmp_path / "clip.pt"))
+
+    def test_a_scripted_file_is_not_opened(self, tmp_path):
+        torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / "clip.pt"))
+        with pytest.raises(ValueError, match=r"could run code when opened.*torch.jit.load"):
+            load_backbone(str(tmp_path / "clip.pt"))
+
+    def test_another_projects_model_is_refused_by_name(self, tiny_clip):
+        stranger = torch.nn.Module()  # what has the same parts, but is of another class
+        for name, part in tiny_clip.named_children():
+            stranger.add_module(name, part)
+        stranger.text_projection, stranger.positional_embedding = (
+            tiny_clip.text_projection,
+            tiny_clip.positional_embedding,
+        )
+        with pytest.raises(TypeError, match=r"torch.nn.modules.module.Module is no model of OpenAI's clip"):
+            MixtureCLIP(stranger, CLASSES, [["a {}."]])
+        assert as_backbone(as_backbone(tiny_clip)).model is tiny_clip
+
+    def test_pictures_of_whole_numbers_are_refused(self, tiny_clip):
+        model = MixtureCLIP(tiny_clip, CLASSES, [["a {}."]]).eval()
+        with pytest.raises(ValueError, match=r"pictures are torch.uint8: scale them"):
+            model(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+        with pytest.raises(ValueError, match="takes B x 3 x 32 x 32"):
+            model(torch.zeros(1, 3, 40, 40))
+
+
+class TestVisualPrompts:
+    def test_they_stand_where_they_should(self, tiny_clip):
+        backbone = as_backbone(tiny_clip)
+        images, width = torch.randn(2, 3, 32, 32), tiny_clip.visual.conv1.out_channels
+        plain = backbone.encode_image(images)
+        torch.testing.assert_close(backbone.encode_image(images, {0: torch.zeros(0, width)}), plain)
+        prompt = torch.randn(3, width, requires_grad=True)
+        for layers in ([0], [1], [0, 1]):
+            features = backbone.encode_image(images, dict.fromkeys(layers, prompt))
+            assert not torch.allclose(features, plain)
+            (grad,) = torch.autograd.grad(features.square().sum(), prompt)
+            assert grad.abs().sum() > 0
+        with pytest.raises(ValueError, match="layers 0 to 1"):
+            backbone.encode_image(images, {2: prompt})
+
+
+class TestPictures:
+    def test_kinds_of_pixels(self, tmp_path):
+        grey = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
+        Image.fromarray(grey).save(tmp_path / "deep.png")
+        assert np.abs(np.asarray(read_picture(tmp_path / "deep.png"))[..., 0] - grey / 257).max() <= 0.5
+        Image.fromarray(grey.astype(np.int32)).save(tmp_path / "whole.tiff")
+        Image.fromarray(grey.astype(np.float32) / 65535).save(tmp_path / "real.tiff")
+        for name, kind in (("whole", "mode I"), ("real", "mode F")):
+            with pytest.raises(ImageError, match=kind):
+                read_picture(tmp_path / f"{name}.tiff")
+        Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+        assert np.asarray(read_picture(tmp_path / "clear.png")).min() == 255
+        Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "print.jpg")
+        assert read_picture(tmp_path / "print.jpg").mode == "RGB"
+
+    def test_turned_as_exif_says_only_where_asked(self, tmp_path):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.new("RGB", (8, 4)).save(tmp_path / "turned.jpg", exif=exif)
+        assert read_picture(tmp_path / "turned.jpg", upright=True).size == (4, 8)
+        assert read_picture(tmp_path / "turned.jpg").size == (8, 4)
+
+
+class TestIdentity:
+    def test_only_what_bears_on_the_result(self):
+        one = Identity({"OPTIM.LR": 0.1, "TRAINER.LASP.TEXT_LOSS_OVER": "soft"}, "a", {"test": "x"})
+        assert one.differences(Identity.of(one.record())) == []
+        assert one.differences(Identity({"OPTIM.LR": 0.1})) == [
+            "TRAINER.LASP.TEXT_LOSS_OVER was 'hard', now 'soft'"  # what older runs did
+        ]
+        assert one.digest() == Identity.of(one.record()).digest()
+        assert "other test pictures" in one.differences(Identity(one.settings, "a", {"test": "y"}))
+
+    def test_fingerprints_see_path_label_name_domain_and_size(self, tmp_path):
+        from dassl.data.datasets import Datum
+
+        (tmp_path / "a.jpg").write_bytes(b"12")
+        (tmp_path / "b.jpg").write_bytes(b"12")
+        base = {"impath": str(tmp_path / "a.jpg"), "label": 0, "classname": "ant", "domain": 0}
+        seen = {fingerprint([Datum(**base)], str(tmp_path))}
+        for change in ({"impath": str(tmp_path / "b.jpg")}, {"label": 1}, {"classname": "x"}, {"domain": 1}):
+            seen.add(fingerprint([Datum(**base | change)], str(tmp_path)))
+        (tmp_path / "a.jpg").write_bytes(b"123")
+        seen.add(fingerprint([Datum(**base)], str(tmp_path)))
+        assert len(seen) == 6
+
+
+class TestCheckpoints:
+    @pytest.fixture
+    def file(self, one_run, tmp_path):
+        folder = shutil.copytree(folder_of(one_run[1]) / "prompt_learner", tmp_path / "run" / "prompt_learner")
+        return folder / "model.pth.tar-2"
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda s: s["optimizer"]["state"][0]["momentum_buffer"].add_(1),
+            lambda s: s["optimizer"]["param_groups"][0].update(lr=123.0),
+            lambda s: s["random"]["torch"][100:101].bitwise_xor_(1),
+            lambda s: s.update(epoch=99),
+            lambda s: s["identity"].update(trainer="CoCoOp"),
+            lambda s: s.update(config=s["config"].replace("SEED: 1", "SEED: 2")),
+            lambda s: s["state_dict"].update(ctx=s["state_dict"]["ctx"].double()),
+            lambda s: s.pop("digest"),
+        ],
+        ids=["momentum", "rate", "generator", "epoch", "identity", "config", "type", "digest"],
+    )
+    def test_any_other_content_is_refused(self, file, change):
+        state = torch.load(file, weights_only=True)
+        change(state)
+        torch.save(state, file)
+        with pytest.raises(ValueError, match="is damaged"):
+            checkpoints.load(file)
+
+    @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/b", "", ".hidden", "x" * 10**6])
+    def test_the_pointer_stays_in_its_folder(self, file, name):
+        (file.parent / "checkpoint").write_text(name)
+        with pytest.raises(ValueError, match="which is no file beside it"):
+            checkpoints.latest(file.parents[1])
+
+    def test_take_over_cut_short_leaves_nothing_begun(self, file, tmp_path):
+        target = RunFolder(tmp_path / "target")
+        (target.path / ".incoming" / "prompt_learner").mkdir(parents=True)
+        shutil.copy(file.parent / "checkpoint", target.path / ".incoming" / "prompt_learner" / "checkpoint")
+        with target.held():
+            assert not target.begun()
+            assert not (target.path / ".incoming").exists()

@@ -121,7 +121,7 @@ def what_this_is(args: argparse.Namespace, cfg: "CfgNode") -> "Identity":
 def model_digest(args: argparse.Namespace) -> str:
     """Which trained model an evaluation means."""
     from trainers.core import checkpoints
-    from trainers.core.trainer import model_file
+    from trainers.core.resuming import model_file
 
     return checkpoints.digest_of(checkpoints.load(model_file(args.model_dir, args.load_epoch)))
 

@@ -15,12 +15,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
 from tabulate import tabulate
+from torch.utils.data import DataLoader
+from yacs.config import CfgNode
 
+import datasets
 from scripts.catalog import existing
+from scripts.report import plots
+from trainers.components.backbones import load_backbone
+from trainers.core import checkpoints
 from trainers.core.errors import one_line
 from trainers.core.files import write_atomically
+from trainers.core.loading import Pictures
 from trainers.core.settings import ROOT, default_cfg
+from trainers.mocoop import MixtureCLIP, MixtureOptions, MoCoOpOptions
 
 
 @dataclass
@@ -67,15 +78,8 @@ def route(model_dir: Path, dataset: str | None, root: str | None) -> Routing:
 
     Raises ValueError or FileNotFoundError, in one line, if there is no trained MoCoOp in `model_dir`.
     """
-    import torch
-    from dassl.data.datasets import build_dataset
+    from dassl.data.datasets import build_dataset  # dassl is found once trainers is imported
     from dassl.data.transforms import build_transform
-    from torch.utils.data import DataLoader
-
-    from trainers.components.backbones import load_backbone
-    from trainers.core import checkpoints
-    from trainers.core.loading import Pictures
-    from trainers.mocoop import MixtureCLIP, MixtureOptions, MoCoOpOptions
 
     path = checkpoints.latest(model_dir)
     if path is None:
@@ -113,10 +117,8 @@ def route(model_dir: Path, dataset: str | None, root: str | None) -> Routing:
     )
 
 
-def configuration(saved: str, dataset: str | None, root: str | None):  # type: ignore[no-untyped-def]
+def configuration(saved: str, dataset: str | None, root: str | None) -> CfgNode:
     """A run's configuration (yaml), with another dataset or another place of the data in it if they are given."""
-    import datasets
-
     datasets.register_all()
     cfg = default_cfg()
     cfg.merge_from_other_cfg(type(cfg).load_cfg(saved))
@@ -129,11 +131,8 @@ def configuration(saved: str, dataset: str | None, root: str | None):  # type: i
     return cfg
 
 
-def contact_sheet(routing: Routing, across: int):  # type: ignore[no-untyped-def]
+def contact_sheet(routing: Routing, across: int) -> Figure:
     """A row per expert: the pictures to which the router gives it the highest probability."""
-    from matplotlib.figure import Figure
-    from PIL import Image
-
     G = len(routing.experts)
     figure = Figure(figsize=(1.1 * across + 0.2, 1.42 * G + 0.2), layout="constrained")
     rows = figure.subfigures(G, 1, squeeze=False)[:, 0]
@@ -188,8 +187,6 @@ def main() -> int:
 
 
 def write_files(routing: Routing, by: str, folder: Path, across: int) -> None:
-    from scripts.report import plots
-
     percent_RG, names = routing.shares(by)
     record = {"by": by, "rows": names, "experts": routing.experts, "percent": percent_RG.tolist(), **routing.summary()}
     folder.mkdir(parents=True, exist_ok=True)

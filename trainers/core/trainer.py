@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from dassl.data.datasets import build_dataset
 from dassl.engine import TrainerX
 from dassl.optim import build_lr_scheduler, build_optimizer
@@ -25,6 +24,15 @@ from . import checkpoints, dassl_support
 from .evaluation import evaluate
 from .identity import Identity, fingerprint, material_settings
 from .loading import build_data_manager
+from .resuming import (
+    INTERRUPTED,
+    Training,
+    model_file,
+    note_other_settings,
+    refuse_other,
+    tensors_of,
+    trained_with,
+)
 from .settings import Options
 from .steps import Steps, is_finite
 from .stopping import StopSignals
@@ -221,7 +229,9 @@ class PromptTrainer(TrainerX):
             if prints:
                 print(steps.line(self.epoch, self.max_epoch, self.get_current_lr()), flush=True)
             if leaves:
-                self._save("model-interrupted.pth.tar", self._state(self.epoch, None) | steps.progress())
+                training = self.training()
+                training.save(INTERRUPTED, training.state(self.epoch, self.best_result) | steps.progress())
+                self._last_save = time.monotonic()
                 self.stop.leave_if_asked()
             self.batch_idx = number + 1
 
@@ -241,7 +251,9 @@ class PromptTrainer(TrainerX):
 
     def _report_bad_loss(self, batch_idx: int, values: dict[str, float]) -> None:
         path = Path(self.output_dir) / "bad_step" / "state.pth.tar"
-        checkpoints.save(path, self._state(self.epoch, None) | {"losses": values, "batch": batch_idx})
+        checkpoints.save(
+            path, self.training().state(self.epoch, self.best_result) | {"losses": values, "batch": batch_idx}
+        )
         shown = ", ".join(f"{name} {value}" for name, value in values.items())
         raise FloatingPointError(
             f"loss is not finite at epoch {self.epoch + 1}, batch {batch_idx + 1} ({shown}); the weights are in {path}: "
@@ -289,27 +301,15 @@ class PromptTrainer(TrainerX):
 
     # --- checkpoints ---------------------------------------------------------------------------------------------------
 
-    def _state(self, epoch: int, val_result: float | None) -> dict[str, Any]:
-        return {
-            "state_dict": {name: p.detach().cpu().clone() for name, p in self.model.learned().items()},
-            "epoch": epoch,
-            "optimizer": self.optim.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "val_result": val_result,
-            "best_result": float(self.best_result),
-            "random": checkpoints.random_state(),
+    def training(self) -> Training:
+        """What a checkpoint holds the state of."""
+        about = {
             "identity": self.identity(),
             "config": self.cfg.dump(),
             "settings": self.material(self.cfg),
             "precision": self.precision,
-            "text_chunk": self.model.text_encoder.training_chunk,
         }
-
-    def _save(self, name: str, state: dict[str, Any]) -> None:
-        path = Path(self.output_dir) / checkpoints.FOLDER / name
-        checkpoints.save(path, state)
-        print(f"Checkpoint saved to {path}")
-        self._last_save = time.monotonic()
+        return Training(self.output_dir, self.model, self.optim, self.sched, self.scaler, about)
 
     def save_model(
         self, epoch: int, directory: str, is_best: bool = False, val_result: Any = None, model_name: str = ""
@@ -317,9 +317,10 @@ class PromptTrainer(TrainerX):
         if not self.trains:
             return
         name = model_name or f"model.pth.tar-{epoch + 1}"
+        training = self.training()
         for target in [name, "model-best.pth.tar"] if is_best else [name]:
-            self._save(target, self._state(epoch + 1, val_result))
-        (Path(self.output_dir) / checkpoints.FOLDER / "model-interrupted.pth.tar").unlink(missing_ok=True)
+            training.save(target, training.state(epoch + 1, self.best_result, val_result))
+        self._last_save = time.monotonic()
 
     def resume_model_if_exist(self, directory: str) -> int:
         path = checkpoints.latest(Path(directory)) if self.trains else None
@@ -327,41 +328,13 @@ class PromptTrainer(TrainerX):
             print("No checkpoint found, train from scratch")
             return 0
         print(f"Found checkpoint at {directory} (will resume training)")
-        state = checkpoints.load(path)
-        if "random" not in state:
-            raise ValueError(f"{path} was not written by this project and can be evaluated, but not resumed")
-        self._refuse_other(state["identity"], path, ("trainer", "dataset", "classnames", "backbone_sha256"))
-        differing = Identity(self.material(self.cfg)).differences(Identity.of(state.get("settings", {})))
-        if "settings" in state and differing:
-            raise ValueError(f"{path} belongs to a run with other settings: {'; '.join(differing[:5])}")
-        if not 0 <= state["epoch"] <= self.max_epoch:
-            raise ValueError(f"{path} is at epoch {state['epoch']} of {self.max_epoch}: it belongs to another run")
-        checkpoints.copy_into(self.model.learned(), state["state_dict"], path, same_types=True)
-        for _ in range(state["epoch"]):  # drives the live optimiser's rates to where they were
-            self.sched.step()
-        self.optim.load_state_dict(state["optimizer"])
-        if state["scaler"]:  # empty when the run began where PREC amp had become fp32
-            self.scaler.load_state_dict(state["scaler"])
-        if state.get("precision", self.precision) != self.precision:
-            print(f"Note: until here this run was computed in {state['precision']}, from here on in {self.precision}")
+        state = self.training().restore(path, self.max_epoch)
         self.best_result = state["best_result"]
-        then = yaml.safe_load(state["config"])["MODEL"]
-        same_limits = all(then[key] == self.cfg.MODEL[key] for key in ("TEXT_CHUNK", "TEXT_MEMORY_MB"))
-        if same_limits:
-            self.model.text_encoder.training_chunk = state["text_chunk"]
         if "batches_done" in state:
             self._resume_at = state
             print(f"Continuing epoch {state['epoch'] + 1} after batch {state['batches_done']}")
-        checkpoints.set_random_state(state["random"])
         print(f"Previous epoch: {state['epoch']}")
         return state["epoch"]
-
-    def _refuse_other(self, theirs: dict[str, Any], path: Path, keys: tuple[str, ...]) -> None:
-        ours = self.identity()
-        differing = [key for key in keys if key in theirs and theirs[key] != ours[key]]
-        if differing:
-            what = "; ".join(f"{key} there {_short(theirs[key])}, here {_short(ours[key])}" for key in differing)
-            raise ValueError(f"{path} belongs to something else: {what}")
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Loads trained tensors for evaluation: of `epoch`, else the best on validation, else the last saved.
@@ -372,25 +345,17 @@ class PromptTrainer(TrainerX):
             return
         path = model_file(directory, epoch)
         state = checkpoints.load(path)
-        identity = state.get("identity", {})
-        self._refuse_other(identity, path, ("trainer", "backbone_sha256"))
-        tensors = {key.removeprefix("module."): value for key, value in state["state_dict"].items()}
-        self.adopt(identity, tensors)
-        self._note_other_settings(state)
+        refuse_other(self.identity(), state, path, ("trainer", "backbone_sha256"))
+        tensors = tensors_of(state)
+        self.adopt(state.get("identity", {}), tensors)
+        if self.TEST_SETTINGS:
+            key = self.OPTIONS.KEY
+            note_other_settings(state, self.cfg.TRAINER[key], key, self.TEST_SETTINGS)
         ours = checkpoints.is_ours(state)
         checkpoints.copy_into(self.model.learned(), self.convert_state(tensors), path, same_types=ours)
         self.model.weights_changed()
         self.trained_on = trained_with(state)
         print(f'Loading weights to {checkpoints.FOLDER} from "{path}" (epoch = {state.get("epoch")})')
-
-    def _note_other_settings(self, state: dict[str, Any]) -> None:
-        """Testing with other settings than training's can be meant, but should not go unseen."""
-        key = self.OPTIONS.KEY
-        theirs = yaml.safe_load(state.get("config") or "{}").get("TRAINER", {}).get(key, {})
-        for name in self.TEST_SETTINGS:
-            here = self.cfg.TRAINER[key][name]
-            if name in theirs and theirs[name] != here:
-                print(f"Note: TRAINER.{key}.{name} was {theirs[name]!r} in training and is {here!r} here")
 
     # --- evaluation ----------------------------------------------------------------------------------------------------
 
@@ -416,42 +381,6 @@ class PromptTrainer(TrainerX):
         for key, value in self.results.items():
             self.write_scalar(f"{split}/{key}", value, self.epoch)
         return self.results["accuracy"]
-
-
-def model_file(directory: str | Path, epoch: int | None = None) -> Path:
-    """The checkpoint of `epoch` in a run's folder, else the best on validation, else the last. Raises ValueError."""
-    if not directory:
-        raise ValueError("nothing to evaluate: give the folder of a trained run with --model-dir")
-    folder = Path(directory) / checkpoints.FOLDER
-    if epoch is not None:
-        return folder / f"model.pth.tar-{epoch}"
-    best = folder / "model-best.pth.tar"
-    return best if best.is_file() else checkpoints.latest(Path(directory)) or best
-
-
-def trained_with(state: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint says of the training that made it."""
-    identity = state.get("identity", {})
-    cfg = yaml.safe_load(state.get("config") or "{}")
-    dataset, optim = cfg.get("DATASET", {}), cfg.get("OPTIM", {})
-    found = {
-        "dataset": identity.get("dataset"),
-        "seed": cfg.get("SEED"),
-        "shots": dataset.get("NUM_SHOTS"),
-        "subsample_classes": dataset.get("SUBSAMPLE_CLASSES"),
-        "epochs": state.get("epoch"),
-        "epochs_planned": optim.get("MAX_EPOCH"),
-        "within_an_epoch": state.get("batches_done"),
-        "text_classes": identity.get("text_classes"),
-        "template_groups": identity.get("template_groups"),
-    }
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, list):
-        return f"{len(value)} ({', '.join(map(str, value[:3]))}{', ...' if len(value) > 3 else ''})"
-    return str(value)[:60]
 
 
 def set_deterministic() -> None:

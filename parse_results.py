@@ -56,6 +56,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_arguments()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         if args.watch:
             from scripts.report.watch import watch
@@ -85,7 +87,7 @@ def report(args: argparse.Namespace, tree: Tree) -> None:
     if args.paired:
         compared = [table for table in found if table.has(args.paired)]
         if not compared:
-            raise ValueError(f'no table has the trainer "{args.paired}" of --paired')
+            print(f'note: no table has one column of the trainer "{args.paired}" of --paired', file=sys.stderr)
         found += [paired(table, args.paired) for table in compared]
     literature = published_tables(tree.runs, args.metric, args.protocol or PROTOCOLS) if args.published else []
     if args.format == "json":
@@ -101,7 +103,7 @@ def report(args: argparse.Namespace, tree: Tree) -> None:
             blocks.insert(0, "% \\usepackage{booktabs}")
         text = "\n\n\n".join(blocks) or f"no finished runs below {args.directory}"
     if args.out:
-        args.out.write_text(text.rstrip("\n") + "\n")
+        args.out.write_text(text.rstrip("\n") + "\n", errors="backslashreplace")
     else:
         print(text.rstrip("\n"))
     if args.plots or args.html:

@@ -19,7 +19,15 @@ from scripts.catalog import group
 from scripts.report.collect import collect
 from scripts.report.gaps import gaps
 from scripts.report.published import FILE, published_tables
-from scripts.report.tables import base_to_new_table, few_shot_table, harmonic, render, tables, transfer_table
+from scripts.report.tables import (
+    base_to_new_table,
+    few_shot_table,
+    harmonic,
+    paired,
+    render,
+    tables,
+    transfer_table,
+)
 from scripts.report.watch import live_view
 
 LOG = """** Arguments **
@@ -352,9 +360,184 @@ def test_a_missing_folder(tmp_path):
 
 def test_a_thousand_runs(tmp_path):
     for i in range(1000):
-        theirs(tmp_path, f"dtd/CoOp/rn50_{2 ** (i % 5)}shots/nctx{i // 15}/seed{i % 3}", 80.0)
+        theirs(
+            tmp_path,
+            f"dtd/CoOp/rn50_{2 ** (i % 5)}shots/nctx{i // 15}/seed{i % 3}",
+            80.0,
+            dataset="DescribableTextures",
+        )
     begin = time.monotonic()
     tree = collect(tmp_path)
     assert len(tables(tree.runs, "accuracy")) == 1
     assert len(tree.runs) >= 900
     assert time.monotonic() - begin < 10
+
+
+def cells_of(root, metric="accuracy"):
+    """{(title, labels, column): (values, seeds)} of everything that is shown."""
+    tree = collect(root)
+    return {
+        (table.title, *labels, column): cell.values
+        for table in tables(tree.runs, metric)
+        for labels, column, cell in table.filled()
+    }, tree
+
+
+def settings_of(**changed):
+    own = {"OPTIM.LR": 0.1, "OPTIM.MAX_EPOCH": 40, "SEED": 1, "TRAINER.NAME": "CoOp", **changed}
+    return {"settings": own, "backbone_sha256": "a", "data": {"test": "t"}}
+
+
+class TestNothingIsMixed:
+    def test_seeds_that_differ_in_more_than_the_seed_stand_apart(self, tmp_path):
+        for seed, epochs in ((1, 40), (2, 10), (3, 40)):
+            ours(tmp_path, f"fewshot/cifar10/shots_16/CoOp/a/seed{seed}", accuracy=50 + seed, trainer="CoOp",
+                 identity=settings_of(**{"OPTIM.MAX_EPOCH": epochs, "SEED": seed}))  # fmt: skip
+        found, _ = cells_of(tmp_path)
+        assert sorted(found.values()) == [(51, 53), (52,)]
+        assert any("OPTIM.MAX_EPOCH 10" in key[2] for key in found)
+        text = render(few_shot_table(collect(tmp_path).runs, "accuracy"), "simple")
+        assert "52.00 [1 seed]" in text
+
+    def test_three_kinds_are_three_whatever_their_names(self, tmp_path):
+        for seed, (lr, backbone) in enumerate([(1, "a"), (2, "a"), (1, "b")], 1):
+            own = settings_of(**{"OPTIM.LR": lr}) | {"backbone_sha256": backbone}
+            ours(tmp_path, f"fewshot/dtd/shots_16/CoOp/a/seed{seed}", accuracy=10 * seed, trainer="CoOp", identity=own)
+        assert sorted(cells_of(tmp_path)[0].values()) == [(10,), (20,), (30,)]
+
+    def test_validation_is_not_test(self, tmp_path):
+        ours(tmp_path, "fewshot/dtd/shots_16/CoOp/a/seed1", accuracy=90, trainer="CoOp", asked={"split": "val"})
+        ours(tmp_path, "fewshot/eurosat/shots_16/CoOp/a/seed1", accuracy=50, trainer="CoOp", asked={"split": "test"})
+        found, _ = cells_of(tmp_path)
+        assert all("on validation" in key[2] for key, values in found.items() if values == (90,))
+        assert not any(key[1].startswith("average") for key in found)
+
+    def test_shots_of_base_to_new_have_tables_of_their_own(self, tmp_path):
+        for shots in (4, 16):
+            for part in ("train_base", "test_new"):
+                path = f"base2new/{part}/dtd/shots_{shots}/CoOp/a/seed1"
+                ours(tmp_path, path, accuracy=50 + shots, trainer="CoOp")
+        titles = {key[0] for key in cells_of(tmp_path)[0]}
+        assert titles == {"Base-to-new, 4 shots", "Base-to-new, 16 shots"}
+
+    def test_base_and_new_of_different_models_give_no_h(self, tmp_path):
+        for part, lr in (("train_base", 1), ("test_new", 2)):
+            ours(tmp_path, f"base2new/{part}/dtd/shots_16/CoOp/a/seed1", accuracy=50, trainer="CoOp",
+                 identity=settings_of(**{"OPTIM.LR": lr}))  # fmt: skip
+        assert not any(key[-1].endswith(" H") for key in cells_of(tmp_path)[0])
+
+    def test_a_seed_counts_once(self, tmp_path):
+        for below in ("a", "b"):
+            ours(tmp_path / below, "fewshot/dtd/shots_16/CoOp/a/seed1", accuracy=50, trainer="CoOp")
+        found, tree = cells_of(tmp_path)
+        assert list(found.values()) == [(50,)]
+        assert any("a second run for the place of" in reason for reason in tree.unreadable.values())
+
+    def test_zero_shot_has_one_value_for_all_shots(self, tmp_path):
+        for seed in (1, 2, 3):
+            ours(tmp_path, f"fewshot/dtd/shots_16/ZeroshotCLIP/a/seed{seed}", accuracy=40, trainer="ZeroshotCLIP")
+            ours(tmp_path, f"fewshot/dtd/shots_1/CoOp/a/seed{seed}", accuracy=50, trainer="CoOp")
+        text = render(few_shot_table(collect(tmp_path).runs, "accuracy"), "simple")
+        assert "40.00 ±" not in text
+        assert "50.00 ± 0.00" in text
+
+    @pytest.mark.parametrize(
+        ("values", "reason"),
+        [
+            ({"accuracy": 1e9}, "no percentage"),
+            ({"accuracy": True}, "no percentage"),
+            ({"accuracy": -5}, "no percentage"),
+            ({"accuracy": 99, "error_rate": 65}, "do not make 100"),
+            ({"accuracy": 50, "total": 1600, "correct": 560}, "is not 560 of 1600"),
+            ({"accuracy": 50, "shots": 4}, "says shots 4"),
+            ({"accuracy": 50, "seed": 2}, "says seed 2"),
+            ({"accuracy": 50, "dataset": "EuroSAT"}, "says dataset eurosat"),
+            ({"accuracy": 50, "identity": {"settings": []}}, "damaged"),
+            ({"accuracy": 50, "versions": {"python": []}}, "versions are no text"),
+        ],
+    )
+    def test_results_that_contradict_themselves_or_their_place(self, values, reason, tmp_path):
+        ours(tmp_path, "fewshot/dtd/shots_16/CoOp/a/seed1", trainer="CoOp", **values)
+        ours(tmp_path, "fewshot/dtd/shots_16/LASP/a/seed1", trainer="LASP", accuracy=60)
+        found, tree = cells_of(tmp_path)
+        assert list(found.values()) == [(60,)]
+        (said,) = tree.unreadable.values()
+        assert reason in said
+
+    @pytest.mark.parametrize(
+        ("change", "reason"),
+        [
+            (lambda t: t.replace("accuracy: 80.0%", "accuracy: 93.5%"), "is not 800 of 1000"),
+            (
+                lambda t: t + t.replace("800", "700").replace("80.0%", "70.0%").replace("20.0%", "30.0%"),
+                "more than one",
+            ),
+            (lambda t: t.replace("* error: 20.0%", "* error: 30.0%"), "do not make 100"),
+            (lambda t: t.replace("accuracy: 80.0%", "accuracy: 8,0%"), "which is no number"),
+            (lambda t: t.replace("* error", "* accuracy: 90.0%\n* error"), "two things"),
+            (lambda t: "seed: 2\n" + t, "says seed 2"),
+        ],
+    )
+    def test_logs_that_contradict_themselves_or_their_place(self, change, reason, tmp_path):
+        folder = tmp_path / "caltech101/CoOp/rn50_16shots/seed1"
+        theirs(tmp_path, "caltech101/CoOp/rn50_16shots/seed1", 80.0)
+        (folder / "log.txt").write_text(change((folder / "log.txt").read_text()))
+        found, tree = cells_of(tmp_path)
+        assert not found
+        (said,) = tree.unreadable.values()
+        assert reason in said
+
+    def test_a_validation_block_after_the_test_does_not_count(self, tmp_path):
+        theirs(tmp_path, "caltech101/CoOp/rn50_16shots/seed1", 80.0)
+        log = tmp_path / "caltech101/CoOp/rn50_16shots/seed1/log.txt"
+        text = log.read_text()
+        block = text[text.index("=> result") : text.index("Elapsed")].replace("800", "900").replace("80.0", "90.0")
+        log.write_text(text + "Evaluate on the *val* set\n" + block.replace("20.0", "10.0"))
+        assert list(cells_of(tmp_path)[0].values()) == [(80.0,)]
+
+
+def test_nothing_takes_long_or_takes_the_table_away(tmp_path):
+    ours(tmp_path, "fewshot/dtd/shots_16/CoOp/a/seed1", accuracy=50, trainer="CoOp")
+    for name, content in {
+        "long": "epoch [1/2] " + "loss " * 30_000, "deep": None, "pipe": None, "surrogate": None,
+    }.items():  # fmt: skip
+        folder = tmp_path / f"fewshot/eurosat/shots_16/CoOp/{name}/seed1"
+        folder.mkdir(parents=True)
+        if name == "long":
+            (folder / "log.txt").write_text(content)
+        elif name == "deep":
+            (folder / "results.json").write_text("[" * 100_000)
+        elif name == "pipe":
+            os.mkfifo(folder / "results.json")
+            os.mkfifo(folder / "log.txt")
+        else:
+            (folder / "results.json").write_text('{"accuracy": 50, "trainer": "X\\ud800"}')
+    begin = time.monotonic()
+    process = subprocess.run([sys.executable, "parse_results.py", tmp_path], cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert time.monotonic() - begin < 20
+    assert "50.00" in process.stdout
+    assert "Traceback" not in process.stderr
+
+
+def test_the_interval_is_students(tmp_path):
+    for seed, value in enumerate((70, 72, 74), 1):
+        ours(tmp_path, f"fewshot/dtd/shots_16/CoOp/a/seed{seed}", accuracy=value, trainer="CoOp")
+        ours(
+            tmp_path, f"fewshot/dtd/shots_16/LASP/a/seed{seed}", accuracy=value + 10 + seed * (seed - 1), trainer="LASP"
+        )
+    (table,) = tables(collect(tmp_path).runs, "accuracy")
+    assert "72.00 ± 4.97" in render(table, "simple", "ci95")  # 4.3027 x 2 / sqrt(3)
+    assert "72.00 ± 1.85" in render(table, "simple", "dassl_ci95")
+    assert "+12.67 ± 7.59" in render(paired(table, "CoOp"), "simple")  # of 10, 12, 16
+
+
+def test_latex_is_escaped_and_as_papers_print_it(tmp_path):
+    for part in ("train_base", "test_new"):
+        ours(tmp_path, f"base2new/{part}/quickdraw/shots_16/CoOp/a_b/seed1", accuracy=50, trainer="CoOp")
+        ours(tmp_path, f"base2new/{part}/quickdraw/shots_16/My_Own&/a_b/seed1", accuracy=40, trainer="My_Own&")
+    (table,) = tables(collect(tmp_path).runs, "accuracy")
+    text = render(table, "latex")
+    for expected in (r"\toprule", r"\caption{Base-to-new.", r"\label{tab:base2new}", "Method & Base & New & H",
+                     r"\emph{Quick, Draw!}", r"My\_Own\& & 40.00", r"CoOp & \textbf{50.00}"):  # fmt: skip
+        assert expected in text

@@ -9,18 +9,19 @@ import json
 import os
 import re
 from collections import defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scripts.catalog import group, registry_names
+from scripts.catalog import dataset_title, datasets_in_order, group, recipes, registry_names
 from trainers.core.identity import Identity
 from trainers.core.results import PERCENTAGES, check_counts, read_results
 
 PROTOCOLS = ("fewshot", "base2new", "xd", "dg", "ablation")
 _LARGEST_READ = 2**20  # bytes from either end of a log
 _LONGEST_LINE = 2000  # characters
+_DEEPEST = 30  # folders
 FAULTS = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
@@ -43,6 +44,8 @@ class Run:
     source: str = ""
     details: dict[str, Any] = field(default_factory=dict)
     command: str = ""
+    identity: Identity | None = None
+    apart: str = ""  # in what it differs from others of its place, where they differ in more than the seed
 
     @property
     def finished(self) -> bool:
@@ -54,9 +57,10 @@ class Run:
         return self.protocol, self.dataset, self.method, self.config, self.shots, self.part, self.source
 
     @property
-    def identity(self) -> Identity | None:
-        record = self.details.get("identity") or self.details.get("config")
-        return Identity.of(record) if record else None
+    def validated(self) -> bool:
+        """Whether it was measured on validation pictures."""
+        settings = self.identity.settings if self.identity else {}
+        return "val" in (self.details.get("asked", {}).get("split"), settings.get("TEST.SPLIT"))
 
 
 @dataclass
@@ -71,13 +75,27 @@ def collect(root: Path) -> Tree:
     """Reads every run below `root`. Raises FileNotFoundError if there is no such folder."""
     if not root.is_dir():
         raise FileNotFoundError(f"no folder {root}: give the folder that holds the runs")
-    return collect_runs((Path(folder) for folder, _, _ in _walk(root)), root)
+    return collect_runs(_walk(root), root)
 
 
-def _walk(root: Path) -> Iterable[tuple[str, list[str], list[str]]]:
-    for folder, subfolders, files in os.walk(root):
-        subfolders[:] = sorted(d for d in subfolders if d not in ("tensorboard", "prompt_learner") and d[:1] != ".")
-        yield folder, subfolders, files
+def _walk(root: Path) -> Iterator[Path]:
+    """`root` and the folders below it, to a depth that no tree of runs has; links are not followed."""
+    stack = [(root, 0)]
+    while stack:
+        folder, depth = stack.pop()
+        yield folder
+        try:
+            with os.scandir(folder) as entries:
+                below = [e.name for e in entries if e.is_dir(follow_symlinks=False)]
+        except OSError:
+            continue  # _run names it, if there is anything to name
+        skipped = ("tensorboard", "prompt_learner")
+        if depth < _DEEPEST:
+            stack += [
+                (folder / name, depth + 1)
+                for name in sorted(below, reverse=True)
+                if name not in skipped and name[0] != "."
+            ]
 
 
 def collect_runs(folders: Iterable[Path], root: Path) -> Tree:
@@ -87,10 +105,8 @@ def collect_runs(folders: Iterable[Path], root: Path) -> Tree:
         try:
             run = _run(root, folder)
         except FAULTS as error:
-            named = next(
-                (folder / n for n in ("results.json", "run.json") if (folder / n).exists()), folder / "log.txt"
-            )
-            tree.unreadable[named] = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+            named = next((folder / n for n in ("results.json", "run.json") if os.path.lexists(folder / n)), folder)
+            tree.unreadable[named] = _shown(str(error).splitlines()[0][:300]) if str(error) else type(error).__name__
             continue
         if run is not None:
             tree.runs.append(run)
@@ -137,11 +153,68 @@ def _run(root: Path, folder: Path) -> Run | None:
     if run is None:
         raise ValueError("neither its path nor its text tells dataset and method")
     run.file, run.metrics, run.details = file, metrics, progress_of_log(text) | details
-    if run.seed is not None and details.get("seed", run.seed) not in (run.seed, None):
-        raise ValueError(f"it stands at seed {run.seed}, but its model was trained with seed {details['seed']}")
-    if details.get("asked", {}).get("split") == "val":
-        run.config += " on validation"
+    record = details.get("identity") or details.get("config")
+    run.identity = Identity.of(record) if record else None
+    if run.identity:
+        run.identity.record()  # raises for what could not be compared later
+    _hold_against_place(run, text)
+    if run.validated:
+        run.config += ON_VALIDATION
+    if not all(
+        r.draws for r in recipes().values() if r.trainer == run.method
+    ):  # older runs of zero-shot CLIP have both
+        run.seed = run.shots = None
+    if run.dataset not in datasets_in_order() and run.dataset in map(dataset_title, datasets_in_order()):
+        run.dataset += " (as its log calls it)"  # or two datasets would stand under one name
+    run.dataset, run.method, run.config, run.part, run.source = map(
+        _shown, (run.dataset, run.method, run.config, run.part, run.source)
+    )
     return run
+
+
+def _shown(text: str) -> str:
+    """`text` with what no terminal, file or table can show replaced."""
+    return "".join(c if c.isprintable() and not 0xD800 <= ord(c) < 0xE000 and c != "|" else "?" for c in text)
+
+
+def _hold_against_place(run: Run, text: str) -> None:
+    """Raises ValueError when results or log say that they belong to another place than the one where they lie."""
+    said = {"trainer": run.details.get("trainer"), "shots": run.details.get("shots"), "seed": run.details.get("seed"),
+            "classes": run.details.get("subsample_classes")}  # fmt: skip
+    dataset = run.details.get("dataset")
+    names = registry_names()
+    if dataset is not None:
+        said["dataset"] = names.get(dataset, run.dataset if dataset == "FolderDataset" else dataset)
+    if run.identity is None:  # a log of somebody else's
+        known = _settings_of_log(text)
+        said = {"seed": known.get("seed"), "shots": known.get("NUM_SHOTS"), "trainer": known.get("trainer"),
+                "classes": known.get("SUBSAMPLE_CLASSES"),
+                "dataset": names.get(known["dataset"], known["dataset"]) if "dataset" in known else None} | {
+                    key: value for key, value in said.items() if value is not None}  # fmt: skip
+    own = names.get("FolderDataset")
+    place = {"trainer": run.method, "shots": run.shots, "seed": run.seed, "dataset": run.dataset,
+             "classes": {"base": "base", "new": "new"}.get(run.part) if run.protocol == "base2new" else None}  # fmt: skip
+    for name, here in place.items():
+        there = said.get(name)
+        if there is not None and here is not None and str(there) != str(here) and there != own:
+            raise ValueError(f"it stands at {name} {here}, but says {name} {str(there)[:40]}")
+
+
+def _settings_of_log(text: str) -> dict[str, str]:
+    """What a log of Dassl's says of its run, in its arguments, its configuration and its first lines."""
+    found: dict[str, str] = {}
+    patterns = {
+        "seed": r"^seed: (\d{1,18})$", "trainer": r"^Loading trainer: (\w{1,80})$",
+        "dataset": r"^Loading dataset: (\w{1,80})$",
+        "NUM_SHOTS": r"^  NUM_SHOTS: (\d{1,9})$", "SUBSAMPLE_CLASSES": r"^  SUBSAMPLE_CLASSES: (\w{1,20})$",
+    }  # fmt: skip
+    for name, pattern in patterns.items():
+        match = re.search(pattern, text, re.MULTILINE)
+        if match:
+            found[name] = match[1]
+    if found.get("seed") == "0" and found.get("NUM_SHOTS") is None:
+        del found["seed"]
+    return found
 
 
 def _about(folder: Path) -> dict[str, Any] | None:
@@ -149,15 +222,19 @@ def _about(folder: Path) -> dict[str, Any] | None:
     file = folder / "run.json"
     if not file.is_file():
         return None
-    found = json.loads(file.read_bytes()[: 2**24])
+    with open(file, "rb") as stream:
+        found = json.loads(stream.read(2**20))
     if not isinstance(found, dict) or "protocol" not in found:
         return None
     for name in ("protocol", "part", "source", "dataset", "trainer", "config", "tag", "command"):
         if not isinstance(found.get(name), str):
             raise ValueError(f"run.json: {name} is {str(found.get(name))[:40]}, which is no text")
     for name in ("shots", "seed"):
-        if found.get(name) is not None and type(found[name]) is not int:
+        if found.get(name) is not None and (type(found[name]) is not int or not -1 <= found[name] < 2**32):
             raise ValueError(f"run.json: {name} is {str(found[name])[:40]}, which is no whole number")
+    parts = {"fewshot": ("",), "base2new": ("base", "new")}.get(found["protocol"])
+    if parts and found["part"] not in parts:
+        raise ValueError(f'run.json: {found["protocol"]} has no part "{found["part"][:40]}"')
     if found["protocol"] not in PROTOCOLS:
         raise ValueError(f'run.json: protocol "{found["protocol"][:40]}" is unknown')
     return found
@@ -170,16 +247,18 @@ def _described(about: dict[str, Any]) -> Run:
 
 
 def _parts(root: Path, folder: Path) -> tuple[str, ...]:
+    """The folders' names that may tell what run this is; those above `root` count too."""
     parts = folder.relative_to(root).parts if folder.is_relative_to(root) and folder != root else ()
-    return (root.name, *parts) if root.name not in ("", ".") else parts
+    return (*root.resolve().parts[-8:], *parts)
 
 
 def _guessed(parts: tuple[str, ...], text: str, details: dict[str, Any]) -> Run | None:
     """Dataset, method, config, shots, seed and protocol, from the path first and the log's own words second."""
     names = registry_names()
-    shots = next(
-        (int(m[1]) for p in parts if (m := re.search(r"(?:shots_|_)(\d{1,9})(?:shots)?$", p)) and "shots" in p), 16
-    )
+    by_path = (re.search(r"(?:shots_(\d{1,9})|(?:^|[_-])(\d{1,9})-?_?shots?)$", p) for p in reversed(parts))
+    shots = next((int(m[1] or m[2]) for m in by_path if m), None)
+    if shots is None:
+        shots = int(_settings_of_log(text).get("NUM_SHOTS", details.get("shots") or 16))
     seed_at = next((i for i, p in reversed(list(enumerate(parts))) if re.fullmatch(r"seed\d{1,18}\w*", p)), None)
     seed = int(re.sub(r"\D.*", "", parts[seed_at][4:])) if seed_at is not None else int(details.get("seed") or 0)
     named = re.search(r"^Loading dataset: (\w{1,80})", text, re.MULTILINE)
@@ -226,19 +305,27 @@ def _protocol(parts: tuple[str, ...], dataset: str) -> tuple[str, str, str]:
     return "fewshot", "", ""
 
 
+ON_VALIDATION = " on validation"
+GAP = "... (the middle of this log was not read)\n"
+
+
 # --- logs ---------------------------------------------------------------------------------------------------------------
 
 
 def read_log(path: Path) -> str:
-    """The text of a log; of a huge one the first and the last mebibyte."""
+    """The text of a log; of a huge one the first and the last mebibyte, with GAP between. Raises OSError, as for a pipe."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is no file")
     with open(path, "rb") as file:
         head = file.read(_LARGEST_READ)
         file.seek(0, os.SEEK_END)
         rest = file.tell() - len(head)
-        if rest > 0:
-            file.seek(-min(rest, _LARGEST_READ), os.SEEK_END)
-            head += b"\n" + file.read()
-    return head.decode(errors="replace").replace("\r", "\n")
+        file.seek(-min(rest, _LARGEST_READ), os.SEEK_END)
+        tail = file.read(_LARGEST_READ) if rest > 0 else b""
+    if rest > _LARGEST_READ:
+        head, tail = head[: head.rfind(b"\n") + 1], tail[tail.find(b"\n") + 1 :]
+        head += GAP.encode()
+    return (head + tail).decode(errors="replace").replace("\r", "\n")
 
 
 def metrics_of_log(text: str) -> dict[str, float]:
@@ -248,20 +335,23 @@ def metrics_of_log(text: str) -> dict[str, float]:
     """
     if "epoch [" in text and "Finish training" not in text:
         return {}
+    if GAP in text:
+        text = text[text.index(GAP) :]  # nothing before it can be told from what was left out
     found: list[dict[str, float]] = []
     on_test, block = True, None  # type: bool, dict[str, float] | None
     for line in text.splitlines():
         line = line[:_LONGEST_LINE]
-        if line.startswith("Evaluate on the *"):
-            on_test, block = "*test*" in line, None
+        if line.startswith(("Evaluate on the *", "Do evaluation on ")):
+            on_test, block = "test" in line, None
         elif line.startswith("=> result"):
             block = {}
             if on_test:
                 found.append(block)
-        elif block is not None and (
-            m := re.match(r"\* (total|correct|accuracy|error|macro_f1): ([\d.,]{1,30})%?\s*$", line)
-        ):
-            block[m[1]] = _figure(m[2])
+        elif block is not None and (m := re.match(r"\* (total|correct|accuracy|error|macro_f1): (.*?)%?\s*$", line)):
+            value = _figure(m[1], m[2])
+            if block.get(m[1], value) != value:
+                raise ValueError(f"it says two things of its {m[1]}")
+            block[m[1]] = value
             block[f"{m[1]} digits"] = len(m[2].partition(".")[2])
     found = [b for b in found if "accuracy" in b]
     for block in found:
@@ -274,11 +364,12 @@ def metrics_of_log(text: str) -> dict[str, float]:
     return {names[name]: value for name, value in found[0].items() if name in names}
 
 
-def _figure(text: str) -> float:
-    try:
-        return float(text.replace(",", ""))
-    except ValueError:
-        raise ValueError(f"{text[:40]} is no number") from None
+def _figure(name: str, text: str) -> float:
+    """Counts as Dassl prints them, 1,234; percentages as 93.5."""
+    pattern = r"\d{1,3}(,\d{3}){0,4}|\d{1,15}" if name in ("total", "correct") else r"\d{1,3}(\.\d{1,15})?"
+    if not re.fullmatch(pattern, text):
+        raise ValueError(f"its {name} is {text[:40]}, which is no number")
+    return float(text.replace(",", ""))
 
 
 def _check_block(block: dict[str, float]) -> None:
@@ -328,48 +419,61 @@ def progress_of_log(text: str) -> dict[str, Any]:
 
 
 def _tell_apart(runs: list[Run]) -> None:
-    """Seeds of one cell whose runs differ in more than the seed get configs of their own, which say in what."""
-    cells: dict[tuple, list[Run]] = defaultdict(list)
+    """Runs of one column that differ in more than what tells its cells apart get a name of their own each, which says in
+    what they differ."""
+    columns: dict[tuple, list[Run]] = defaultdict(list)
     for run in runs:
         if run.finished and run.identity is not None:
-            cells[run.place].append(run)
-    for own in cells.values():
-        kinds: list[Run] = []
+            columns[
+                run.protocol, run.method, run.config, run.source if run.protocol != "fewshot" else run.dataset
+            ].append(run)
+    for own in columns.values():
+        kinds: list[list[Run]] = []
+        by_digest: dict[str, list[Run]] = {}
         for run in own:
-            like = next((k for k in kinds if not _differences(run, k)), None)
-            if like is None:
-                kinds.append(run)
-        if len(kinds) > 1:
-            names = {id(k): _what_is_special(k, kinds) for k in kinds}
-            for run in own:
-                like = next(k for k in kinds if not _differences(run, k))
-                run.details["apart"] = names[id(like)]
+            digest = _of_the_column(run).digest()
+            kind = by_digest.get(digest) or next((k for k in kinds if not any(_differ(run, r) for r in k)), None)
+            if kind is None:
+                kind = []
+                kinds.append(kind)
+            by_digest[digest] = kind
+            kind.append(run)
+        if len(kinds) < 2 or len(kinds) > 50:
+            for run in own if len(kinds) > 50 else ():
+                run.apart = _of_the_column(run).digest()[:6]
+            continue
+        names = [_what_is_special(kind[0], [k[0] for k in kinds]) for kind in kinds]
+        for kind, name in zip(kinds, names, strict=True):
+            unique = names.count(name) == 1
+            for run in kind:
+                run.apart = name if unique else f"{name} ({_of_the_column(kind[0]).digest()[:6]})"
     for run in runs:
-        if run.details.get("apart"):
-            run.config = f"{run.config}: {run.details['apart']}"
+        if run.apart:
+            run.config = f"{run.config}: {run.apart}"
 
 
-def _differences(a: Run, b: Run) -> list[str]:
-    ours, theirs = a.identity, b.identity
-    if ours is None or theirs is None or a is b:
-        return []
-    apart_from = ("SEED", "train", "val")
-    found = ours.differences(_without_model(theirs), apart_from) if len(ours.settings) >= len(theirs.settings) else (
-        theirs.differences(_without_model(ours), apart_from))  # fmt: skip
-    return found
+def _of_the_column(run: Run) -> Identity:
+    """What all cells of a column share: not the seed, the part, the dataset that is tested, the pictures."""
+    known = run.identity or Identity()
+    cells = ("SEED", "DATASET.SUBSAMPLE_CLASSES", "DATASET.NUM_SHOTS", "DATASET.NAME", "DATASET.SOURCE_DOMAINS",
+             "DATASET.TARGET_DOMAINS")  # fmt: skip
+    changed = run.protocol == "ablation"  # each row changes a setting of the method
+    settings = {
+        k: v for k, v in known.settings.items() if k not in cells and not (changed and k.startswith("TRAINER."))
+    }
+    same_test = run.protocol == "fewshot"
+    data = {"test": known.data["test"]} if same_test and "test" in known.data else {}
+    return Identity(settings, known.backbone_sha256, data)
 
 
-def _without_model(identity: Identity) -> Identity:
-    """Each seed evaluates a model of its own."""
-    return Identity(identity.settings, identity.backbone_sha256, identity.data, "", identity.templates)
+def _differ(a: Run, b: Run) -> bool:
+    ours, theirs = _of_the_column(a), _of_the_column(b)
+    return bool(ours.differences(theirs) or theirs.differences(ours))
 
 
 def _what_is_special(run: Run, kinds: list[Run]) -> str:
-    settings = run.identity.settings if run.identity else {}
-    others = [k.identity.settings for k in kinds if k.identity and k is not run]
-    keys = sorted(
-        k for k in settings if k != "SEED" and any(other.get(k, settings[k]) != settings[k] for other in others)
-    )
-    shown = ", ".join(f"{key} {settings[key]}" for key in keys[:3])
-    digest = run.identity.digest()[:6] if run.identity else ""
-    return shown or f"other data or backbone ({digest})"
+    settings = _of_the_column(run).settings
+    others = [_of_the_column(k).settings for k in kinds if k is not run]
+    keys = sorted(k for k in settings if any(other.get(k, settings[k]) != settings[k] for other in others))
+    shown = ", ".join(f"{key} {settings[key]}"[:80] for key in keys[:3])
+    return shown or f"other data or backbone ({_of_the_column(run).digest()[:6]})"

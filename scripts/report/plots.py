@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,6 +15,8 @@ from scripts.catalog import dataset_title, method_title, recipes
 
 from .collect import Run, epochs_of_log, read_log
 from .tables import ANY_SHOTS, Cell, Table
+
+matplotlib.rcParams["text.parse_math"] = False  # a dollar in a name is a dollar
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart, from dark to light.
 COLOURS = ["#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999"]
@@ -49,14 +52,20 @@ def figures(tables: list[Table], runs: list[Run], metric: str) -> Iterator[tuple
         if table.name == "fewshot":
             if table.header[2:] != [ANY_SHOTS]:
                 yield from few_shot_curves(table, label)
-            yield "fewshot_most_shots", dots(_at_most_shots(table), label)
+            yield from _drawn("fewshot_most_shots", dots(_at_most_shots(table), label))
         elif table.name.startswith("base2new"):
             yield f"{table.name}_scatter", base_new_scatter(table)
-            yield f"{table.name}_h", dots(_columns_of(table, "H"), "harmonic mean H, %")
+            yield from _drawn(f"{table.name}_h", dots(_columns_of(table, "H"), "harmonic mean H, %"))
         else:
-            yield table.name, dots(table, label)
+            yield from _drawn(_file_name(table.name), dots(table, label))
     yield from training_curves(runs)
     yield from router_heat_maps(runs)
+
+
+def _drawn(name: str, figure: Figure | None) -> Iterator[tuple[str, Figure]]:
+    """A figure with its name, where there was anything to draw."""
+    if figure is not None:
+        yield name, figure
 
 
 def save(named: Iterable[tuple[str, Figure]], folder: Path) -> list[Path]:
@@ -72,10 +81,11 @@ def save(named: Iterable[tuple[str, Figure]], folder: Path) -> list[Path]:
 
 def few_shot_curves(table: Table, label: str) -> Iterator[tuple[str, Figure]]:
     """Score against shots, a curve per method; a method that does not depend on the shots is a level line."""
-    shots = [int(column.split()[0]) for column in table.header[2:]]
+    numbered = [(j, int(c.split()[0])) for j, c in enumerate(table.header[2:]) if c.split()[0].isdigit()]
+    shots = [count for _, count in numbered]
     by_dataset: dict[str, list[tuple[str, list[Cell]]]] = defaultdict(list)
     for (dataset, method), cells in table.rows:
-        by_dataset[dataset].append((method, cells))
+        by_dataset[dataset].append((method, [cells[j] for j, _ in numbered]))
     looks = Looks(method for (_, method), _ in table.rows)
     for dataset, methods in by_dataset.items():
         figure = Figure(figsize=(4.8, 4.2), layout="constrained")
@@ -160,11 +170,13 @@ def _at_most_shots(table: Table) -> Table:
     return Table(table.name, f"{table.title}, {table.header[-1]}", ["dataset", *methods], rows, [])
 
 
-def dots(table: Table, label: str) -> Figure:
+def dots(table: Table, label: str) -> Figure | None:
     """A panel per row with an axis of its own, on which small differences show; a point per column, with its spread."""
     methods = table.header[1:]
     looks = Looks(methods)
     rows = [(labels[0], cells) for labels, cells in table.rows if any(c.values for c in cells)]
+    if not rows:
+        return None
     across = min(4, max(1, len(rows)))
     down = -(-len(rows) // across)
     figure = Figure(figsize=(max(4.6, 2.3 * across), 2.5 * down + 1.0), layout="constrained")
@@ -272,18 +284,21 @@ def router_heat_maps(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
     for run in runs:
         record = _router_record(run.file.parent / "router.json")
         if record:
-            name = "_".join(["router", run.protocol, run.part, run.dataset, f"{run.shots}shots", f"seed{run.seed}"])
-            yield name.replace("__", "_"), heat_map(np.array(record["percent"]), record["rows"], record["experts"])
+            name = _file_name(f"router {run.protocol} {run.part} {run.dataset} {run.shots}shots seed{run.seed}")
+            yield name, heat_map(record["percent"], record["rows"], record["experts"])
 
 
 def _router_record(file: Path) -> dict | None:
     """What inspect_router.py left, if it is whole."""
     try:
         record = json.loads(file.read_text()) if file.is_file() else None
-        whole = record and np.array(record["percent"], float).shape == (len(record["rows"]), len(record["experts"]))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        if not record:
+            return None
+        percent = np.array(record["percent"], float)
+        whole = percent.shape == (len(record["rows"]), len(record["experts"])) and np.isfinite(percent).all()
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
-    return record if whole else None
+    return record | {"percent": percent} if whole else None
 
 
 def heat_map(percent_RG: np.ndarray, rows: list[str], experts: list[str]) -> Figure:

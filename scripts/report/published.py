@@ -22,8 +22,7 @@ def published_tables(runs: list[Run], metric: str, protocols: Sequence[str]) -> 
     """
     if metric != "accuracy":
         return []
-    compared = {*group("benchmarks"), *group("variants")}
-    here = _here([r for r in runs if r.dataset in compared and r.details.get("backbone", BACKBONE) == BACKBONE], metric)
+    here = _here([r for r in runs if _comparable(r)], metric)
     found = []
     for name, block in yaml.safe_load(FILE.read_text()).items():
         protocol = name.split("_")[0]
@@ -50,6 +49,15 @@ def published_tables(runs: list[Run], metric: str, protocols: Sequence[str]) -> 
         header = ["", "method", "", *titles]
         found.append(Table(f"{name}_published", title, header, rows, [[]], [f"Published: {source}."]))
     return found
+
+
+def _comparable(run: Run) -> bool:
+    """Whether the papers measured this: their datasets, their backbone as far as a run says its own, 16 shots but in the
+    few-shot protocol, the test set."""
+    compared = {*group("benchmarks"), *group("variants")}
+    backbone = run.details.get("backbone", BACKBONE)
+    usual = run.protocol == "fewshot" or run.shots in (16, None)
+    return run.dataset in compared and backbone == BACKBONE and usual and not run.validated
 
 
 def _difference(here: Cell, published: Cell) -> Cell:

@@ -13,7 +13,7 @@ from tabulate import tabulate
 
 from scripts.catalog import dataset_title, datasets_in_order, method_title, recipes, trainers_in_order
 
-from .collect import PROTOCOLS, Run
+from .collect import ON_VALIDATION, PROTOCOLS, Run
 
 TITLES = {
     "fewshot": "Few-shot: all classes",
@@ -102,8 +102,6 @@ def _draws(method: str) -> bool:
 def _cell(runs: Iterable[Run], metric: str) -> Cell:
     found = sorted((r for r in runs if metric in r.metrics), key=lambda r: (r.seed is None, r.seed or 0))
     values = tuple(r.metrics[metric] for r in found)
-    if found and not _draws(found[0].method) and len(set(values)) == 1:  # older runs of zero-shot CLIP have seeds
-        return Cell(values[:1], (found[0].file,), (None,))
     return Cell(values, tuple(r.file for r in found), tuple(r.seed for r in found))
 
 
@@ -111,12 +109,19 @@ def _method_names(runs: Sequence[Run]) -> dict[tuple[str, str], str]:
     """(method, config) -> column title: the config is named only where a method has several on one dataset."""
     configs = defaultdict(set)
     for r in runs:
-        configs[r.method, r.dataset, r.shots, r.part].add(r.config)
+        # published few-shot recipes change with the shots; the parts of one base-to-new run and the targets of one source
+        # belong to one model
+        joined = (r.shots,) if r.protocol == "fewshot" else ()
+        one_model = r.dataset if r.protocol in ("fewshot", "base2new", "ablation") else r.source
+        configs[r.method, one_model, *joined].add(r.config)
     several = {method for (method, *_), found in configs.items() if len(found) > 1}
+    several |= {r.method for r in runs if r.apart or r.config.endswith(ON_VALIDATION)}
     keys = {(r.method, r.config if r.method in several else "") for r in runs}
     rank = {m: i for i, m in enumerate(trainers_in_order())}
     ordered = sorted(keys, key=lambda k: (rank.get(k[0], len(rank)), k))
-    return {key: method_title(key[0]) + (f" ({key[1]})" if key[1] else "") for key in ordered}
+    titles = {key: method_title(key[0]) + (f" ({key[1]})" if key[1] else "") for key in ordered}
+    twice = [title for title in titles.values() if list(titles.values()).count(title) > 1]
+    return {key: f"{title} [{key[0]}]" if title in twice else title for key, title in titles.items()}
 
 
 def _key(run: Run, names: dict[tuple[str, str], str]) -> tuple[str, str]:
@@ -154,7 +159,7 @@ def few_shot_table(runs: list[Run], metric: str) -> Table:
 
 
 def _shots(count: int) -> str:
-    return {0: ANY_SHOTS, 1: "1 shot"}.get(count, f"{count} shots")
+    return {-1: "all pictures", 0: ANY_SHOTS, 1: "1 shot"}.get(count, f"{count} shots")
 
 
 def _average(cells: list[Cell], expected: int) -> Cell:
@@ -167,7 +172,7 @@ def _average(cells: list[Cell], expected: int) -> Cell:
     if None not in shared and all(set(cell.seeds) == shared for cell in full):
         values = tuple(statistics.fmean(c.values[c.seeds.index(seed)] for c in full) for seed in sorted(shared))  # type: ignore[type-var]
         return Cell(values, files, tuple(sorted(shared)))  # type: ignore[type-var]
-    return Cell((statistics.fmean(cell.mean for cell in full),), files, (None,))
+    return Cell((statistics.fmean(cell.mean for cell in full),), files, (None,) if shared == {None} else ())
 
 
 def base_to_new_table(runs: list[Run], metric: str) -> Table:
@@ -243,13 +248,21 @@ def transfer_table(runs: list[Run], metric: str, protocol: str) -> Table:
 def ablation_table(runs: list[Run], metric: str) -> Table:
     """What was changed down, datasets across."""
     datasets = _ordered(r.dataset for r in runs)
-    changes = sorted({r.part for r in runs}, key=lambda part: (part != "full", part))
+    changes = sorted({(r.part, r.method, r.config) for r in runs}, key=lambda change: (change[0] != "full", change))
+    named = len({change[1:] for change in changes}) > 1
     rows = [
-        ([part], [_cell((r for r in runs if (r.part, r.dataset) == (part, d)), metric) for d in datasets])
-        for part in changes
+        (
+            [f"{part} ({method} {config})" if named else part],
+            [
+                _cell((r for r in runs if (r.part, r.method, r.config, r.dataset) == (*change, d)), metric)
+                for d in datasets
+            ],
+        )
+        for change in changes
+        for part, method, config in [change]
     ]
-    shots = ", ".join(map(str, sorted({r.shots or 0 for r in runs})))
-    title = f"{TITLES['ablation']}, {shots} shots"
+    shots = runs[0].shots or 0
+    title = f"{TITLES['ablation']}, {_shots(shots)}"
     return Table(
         "ablation", title, ["change", *map(dataset_title, datasets)], rows, [[j] for j in range(len(datasets))]
     )
@@ -291,7 +304,8 @@ def best_cells(table: Table) -> list[set[int]]:
         for group in table.best_of:
             filled = [j for j in group if cells[j].values]
             if len(filled) > 1:
-                marked.add(max(filled, key=lambda j: cells[j].mean))
+                best = max(cells[j].mean for j in filled)
+                marked |= {j for j in filled if cells[j].mean == best}
         if not table.best_of:  # methods go down: the best of each column among the rows of one dataset
             for j, cell in enumerate(cells):
                 rivals = [row[j].mean for row in by_label[labels[0]] if row[j].values]
@@ -411,8 +425,9 @@ def paired(table: Table, trainer: str) -> Table:
 def _paired_cell(ours: Cell, reference: Cell) -> Cell:
     if not ours.values or not reference.values:
         return Cell()
-    theirs = dict(zip(reference.seeds, reference.values, strict=True))
-    pairs = {s: v - theirs[s if reference.seeded else None] for s, v in zip(ours.seeds, ours.values, strict=True)
+    # an average over unlike seeds has none to pair by
+    theirs = dict(zip(reference.seeds, reference.values, strict=False))
+    pairs = {s: v - theirs[s if reference.seeded else None] for s, v in zip(ours.seeds, ours.values, strict=False)
              if (s if reference.seeded else None) in theirs}  # fmt: skip
     return Cell(tuple(pairs.values()), (), tuple(pairs), signed=True)
 

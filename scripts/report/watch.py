@@ -20,7 +20,8 @@ def running(folder: Path) -> bool:
     The lock itself is not tried: for that moment it would keep a starting run out.
     """
     try:
-        holder = re.match(r"process (\d+) on (\S+),", (folder / HOLDER).read_text())
+        file = folder / HOLDER
+        holder = re.match(r"process ([1-9]\d{0,8}) on (\S+),", file.read_text()) if file.is_file() else None
         if holder is None:
             return False
         if holder[2] != socket.gethostname():

@@ -95,8 +95,11 @@ class Identity:
     templates: list | None = None
 
     def record(self) -> dict[str, Any]:
-        """As JSON can hold it."""
-        return json.loads(json.dumps(asdict(self)))
+        """As JSON can hold it. Raises ValueError for what is nested too deeply."""
+        try:
+            return json.loads(json.dumps(asdict(self)))
+        except RecursionError:
+            raise ValueError("what it says of its run is nested too deeply") from None
 
     @classmethod
     def of(cls, record: Any) -> "Identity":
@@ -106,7 +109,10 @@ class Identity:
         if "settings" not in record:
             return cls(_translated(record))
         known = {name: record[name] for name in cls.__dataclass_fields__ if name in record}
-        if not all(isinstance(known.get(name, {}), dict) for name in ("settings", "data")):
+        kinds = {"settings": dict, "data": dict, "backbone_sha256": str, "model": str, "templates": list | None}
+        if not all(isinstance(value, kinds[name]) for name, value in known.items()) or not all(
+            isinstance(digest, str) for digest in known.get("data", {}).values()
+        ):
             raise ValueError("what it says of its run is damaged")
         return cls(**known)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 PERCENTAGES = ("accuracy", "error_rate", "macro_f1")
-LARGEST = 2**24  # bytes
+LARGEST = 2**20  # bytes
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -16,14 +16,21 @@ def read_results(path: Path) -> dict[str, Any]:
     with open(path, "rb") as file:
         text = file.read(LARGEST + 1)
     if len(text) > LARGEST:
-        raise ValueError(f"it is larger than {LARGEST >> 20} MiB")
+        raise ValueError(f"it is larger than {LARGEST >> 10} KiB")
     try:
-        found = json.loads(text, parse_constant=_refuse_constant)
+        found = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_once)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except ValueError as error:
         raise ValueError(f"it is no JSON: {error}") from None
     check_results(found)
+    return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("it says something twice")
     return found
 
 
@@ -46,15 +53,17 @@ def check_results(found: Any) -> None:
     for name in ("shots", "seed", "epochs"):
         if found.get(name) is not None and not (_is_number(found[name], -1, 2**63) and isinstance(found[name], int)):
             raise ValueError(f"{name} is {str(found[name])[:40]}, which is no whole number")
-    for name in ("seconds", "test_seconds"):
+    for name in ("seconds", "train_seconds", "test_seconds"):
         if name in found and not _is_number(found[name], 0, 1e12):
             raise ValueError(f"{name} is {str(found[name])[:40]}, which is no duration")
     for name in ("trainer", "dataset", "backbone", "backbone_sha256", "text_classes", "subsample_classes"):
         if not isinstance(found.get(name, ""), str):
             raise ValueError(f"{name} is {str(found[name])[:40]}, which is no text")
-    for name in ("versions", "identity", "trained", "config"):
+    for name in ("versions", "identity", "trained", "asked", "config"):
         if not isinstance(found.get(name, {}), dict):
             raise ValueError(f"{name} is {str(found[name])[:40]}, which is no table")
+    if not all(isinstance(version, str) for version in found.get("versions", {}).values()):
+        raise ValueError("versions are no text")
     accuracy = found["accuracy"]
     if "error_rate" in found and abs(accuracy + found["error_rate"] - 100) > 0.01:
         raise ValueError(f"accuracy {accuracy:g} and error_rate {found['error_rate']:g} do not make 100")

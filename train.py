@@ -112,7 +112,7 @@ def what_this_is(args: argparse.Namespace, cfg: "CfgNode") -> "Identity":
     kind: Any = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
     if not issubclass(kind, PromptTrainer):
         return Identity(material_settings(cfg, cfg.TRAINER.NAME.upper()))
-    model = model_digest(args) if args.eval_only and kind.trains else ""
+    model = model_digest(args) if args.eval_only and kind.takes_steps else ""
     set_random_seed(cfg.SEED)
     with contextlib.redirect_stdout(io.StringIO()):
         return kind.run_identity(cfg, model)
@@ -161,7 +161,7 @@ def run(args: argparse.Namespace, cfg: "CfgNode") -> None:
         print_settings(args, cfg)
         begin = time.time()
         trainer = build_trainer(cfg)
-        if args.eval_only or not getattr(trainer, "trains", True):
+        if args.eval_only or not getattr(trainer, "takes_steps", True):
             trainer.load_model(args.model_dir, epoch=args.load_epoch)
             trainer.test()
         elif args.no_train:
@@ -186,7 +186,7 @@ def results_of(trainer: Any, cfg: "CfgNode", seconds: float) -> dict[str, Any]:
     trained = getattr(trainer, "trained_on", None)
     if trained is None:
         trained = {key: value for key, value in asked.items() if key != "split"}
-        trained["epochs"] = cfg.OPTIM.MAX_EPOCH if trainer.trains else 0
+        trained["epochs"] = cfg.OPTIM.MAX_EPOCH if trainer.takes_steps else 0
     shown = {key: trained.get(key) for key in ("seed", "shots", "epochs")}
     if "train" not in trainer.USES:  # no picture was drawn by a seed
         shown["seed"] = shown["shots"] = None

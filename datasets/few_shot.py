@@ -100,7 +100,12 @@ class FewShotDataset(DatasetBase):
             print(
                 f"{len(short)} classes have fewer than {shots} training pictures and give all they have: {short[0]}, ..."
             )
-        kept = _read_cache(path, digest) if seed >= 0 else None
+        kept = _read_cache(path, {"split_sha256": digest, "shots": shots, "seed": seed}) if seed >= 0 else None
+        kept = (
+            kept
+            if kept and _is_draw(kept["train"], train, shots) and _is_draw(kept["val"], val, min(shots, 4))
+            else None
+        )
         if kept is not None:
             print(f"Loading preprocessed few-shot data from {path}")
             return [train[i] for i in kept["train"]], [val[i] for i in kept["val"]]
@@ -109,7 +114,7 @@ class FewShotDataset(DatasetBase):
         if seed >= 0:
             where = {id(item): i for items in (train, val) for i, item in enumerate(items)}
             drawn = {"train": [where[id(x)] for x in few_train], "val": [where[id(x)] for x in few_val]}
-            _write_cache(path, {"split_sha256": digest, **drawn})
+            _write_cache(path, {"split_sha256": digest, "shots": shots, "seed": seed, **drawn})
         return few_train, few_val
 
 
@@ -124,18 +129,26 @@ def split_digest(folder: str, *parts: Items) -> str:
 
 
 def _draw_digest(record: dict) -> str:
-    known = {key: record.get(key) for key in ("split_sha256", "train", "val")}
+    known = {key: record.get(key) for key in ("split_sha256", "shots", "seed", "train", "val")}
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
-def _read_cache(path: Path, digest: str) -> dict | None:
-    """A kept draw, if it is whole and of this split; otherwise it is made again, which gives the same pictures."""
+def _is_draw(positions: object, items: Items, shots: int) -> bool:
+    """Whether these are positions of `shots` pictures of every class, or of all where it has fewer, each once."""
+    if not isinstance(positions, list) or not all(type(i) is int and 0 <= i < len(items) for i in positions):
+        return False
+    expected = {name: min(shots, n) for name, n in _counts(items).items()}
+    return len(set(positions)) == len(positions) and _counts([items[i] for i in positions]) == expected
+
+
+def _read_cache(path: Path, wanted: dict) -> dict | None:
+    """A kept draw, if it is whole and the one wanted; otherwise it is made again, which gives the same pictures."""
     try:
         record = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError):
         return None
     is_whole = isinstance(record, dict) and record.get("draw_sha256") == _draw_digest(record)
-    return record if is_whole and record["split_sha256"] == digest else None
+    return record if is_whole and all(record[key] == value for key, value in wanted.items()) else None
 
 
 def _counts(items: Items) -> dict[str, int]:

@@ -86,7 +86,7 @@ def _read(folder: Path, names: dict[str, str]) -> Items:
         Datum(impath=str(path), label=label, classname=name)
         for label, (below, name) in enumerate(names.items())
         for path in sorted((folder / below).glob("[!.]*"))  # not what macOS leaves beside pictures (._name.jpg)
-        if path.suffix.lower() in known
+        if path.suffix.lower() in known and path.is_file()
     ]
     filled = {item.label for item in items}
     empty = [name for label, name in enumerate(names) if label not in filled]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import train
-from scripts.protocols import Run
+from scripts.protocols import Job
 from trainers.core.identity import Identity, material_settings
 from trainers.core.run_folder import RunFolder
 from trainers.core.settings import methods
@@ -21,18 +21,18 @@ class FoundFault(Exception):
         self.status = status
 
 
-def check_settings(runs: list[Run]) -> dict[Path, Any]:
+def check_settings(runs: list[Job]) -> dict[Path, Any]:
     """The configuration of every run. Raises ValueError, in one line, for the first setting that is wrong."""
     return {run.folder: train.setup_cfg(train.parse_arguments(run.arguments)) for run in runs}
 
 
-def check_folders(runs: list[Run], configurations: dict[Path, Any]) -> None:
+def check_folders(runs: list[Job], configurations: dict[Path, Any]) -> None:
     """Raises FoundFault (status 2) when a run's folder holds a run of other settings: nothing is mixed or skipped."""
     others = {}
     for run in runs:
         cfg = configurations[run.folder]
         method = methods()[cfg.TRAINER.NAME]
-        ours = Identity(material_settings(cfg, method.options.KEY, method.trains, "train" in method.uses))
+        ours = Identity(material_settings(cfg, method.options.KEY, method.takes_steps, "train" in method.uses))
         theirs = RunFolder(run.folder).identity()
         differing = ours.differences(Identity(theirs.settings)) if theirs else []
         if differing:
@@ -52,7 +52,7 @@ def _refuse(others: dict[Path, list[str]]) -> None:
     )
 
 
-def check_inputs(runs: list[Run], configurations: dict[Path, Any]) -> None:
+def check_inputs(runs: list[Job], configurations: dict[Path, Any]) -> None:
     """Looks for backbones and data, and whether what is finished was made with them.
 
     Raises FoundFault: status 1 when something is missing, 2 when a finished run had other pictures or another backbone.
@@ -97,7 +97,7 @@ def check_inputs(runs: list[Run], configurations: dict[Path, Any]) -> None:
     _refuse(others)
 
 
-def _check_data(runs: list[Run], configurations: dict[Path, Any], registry: Any) -> None:
+def _check_data(runs: list[Job], configurations: dict[Path, Any], registry: Any) -> None:
     missing: dict[str, str] = {}
     roots: dict[str, list[str]] = defaultdict(list)
     for run in runs:

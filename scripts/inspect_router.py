@@ -18,14 +18,14 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
-from tabulate import tabulate
+from tabulate import tabulate, tabulate_formats
 from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
 import datasets
 from scripts.catalog import existing
 from scripts.report import plots
-from trainers.components.backbones import load_backbone
+from trainers.components.backbones import trained_backbone
 from trainers.core import checkpoints
 from trainers.core.errors import one_line
 from trainers.core.files import write_atomically
@@ -91,7 +91,7 @@ def route(model_dir: Path, dataset: str | None, root: str | None) -> Routing:
     cfg = configuration(state["config"], dataset, root)
     data = build_dataset(cfg)
     options = MoCoOpOptions.of(cfg.TRAINER.MOCOOP).keywords(MixtureOptions)
-    backbone = load_backbone(cfg.MODEL.BACKBONE.NAME)
+    backbone = trained_backbone(cfg.MODEL.BACKBONE.NAME, identity)
     model = MixtureCLIP(backbone, data.classnames, identity["template_groups"], **options)
     checkpoints.copy_into(model.learned(), state["state_dict"], path)
     model.eval()
@@ -148,6 +148,14 @@ def contact_sheet(routing: Routing, across: int) -> Figure:
     return figure
 
 
+def positive(text: str) -> int:
+    """A whole number from 1 on, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: use a whole number from 1 on")
+    return number
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model_dir", type=Path, help="folder of a trained run")
@@ -155,8 +163,8 @@ def main() -> int:
     parser.add_argument("--root", help="folder of the datasets (where the run had them)")
     parser.add_argument("--by", choices=("domain", "class"), help="rows: domains where there are several, else classes")
     parser.add_argument("--out", type=Path, help="folder for the files (the run's own)")
-    parser.add_argument("--across", type=int, default=8, help="pictures per expert on the contact sheet")
-    parser.add_argument("--format", default="simple", help="any format of tabulate")
+    parser.add_argument("--across", type=positive, default=8, help="pictures per expert on the contact sheet")
+    parser.add_argument("--format", default="simple", choices=tabulate_formats, metavar="FORMAT", help="of tabulate")
     args = parser.parse_args()
     try:
         routing = route(args.model_dir, args.dataset, args.root)

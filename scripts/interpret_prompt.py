@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 import torch
-from tabulate import tabulate
+from tabulate import tabulate, tabulate_formats
 
-from trainers.components.backbones import Vocabulary, load_backbone
+from trainers.components.backbones import Vocabulary, load_backbone, trained_backbone
 from trainers.core import checkpoints
 
 
@@ -50,7 +50,7 @@ def main() -> int:
     parser.add_argument("model_dir", type=Path, help="folder of a trained run, or a checkpoint file")
     parser.add_argument("--top", type=int, default=3, help="words per vector")
     parser.add_argument("--backbone", help="CLIP model or file, for checkpoints that do not say")
-    parser.add_argument("--format", default="simple", help="any format of tabulate")
+    parser.add_argument("--format", default="simple", choices=tabulate_formats, metavar="FORMAT", help="of tabulate")
     args = parser.parse_args()
 
     try:
@@ -66,7 +66,7 @@ def main() -> int:
             raise ValueError(f"{path} does not say which CLIP it belongs to: name it with --backbone")
         if not 1 <= args.top <= 100:
             raise ValueError(f"--top is {args.top}: use 1 to 100")
-        model = load_backbone(backbone)
+        model = load_backbone(backbone) if args.backbone else trained_backbone(backbone, state["identity"])
         table_VW = model.token_embedding.weight.detach()
         if table_VW.shape[1] != pieces[0][1].shape[1]:
             widths = f"{pieces[0][1].shape[1]} numbers wide, those of {backbone} {table_VW.shape[1]}"

@@ -1,6 +1,7 @@
 """What a protocol consists of: the runs that a user's words mean, each a call of train.py, and what it is about."""
 
 import json
+import re
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,13 +27,21 @@ ABLATIONS = {
 }
 
 
+# settings that the words and options of a protocol stand for
+SAID_OTHERWISE = {
+    "SEED": "SEEDS", "OUTPUT_DIR": "OUTPUT", "RESUME": "OUTPUT", "DATASET.ROOT": "DATA", "DATASET.NUM_SHOTS": "SHOTS",
+    "DATASET.NAME": "the dataset's name", "DATASET.FOLDER": "the folder's path in the place of a dataset's name",
+    "DATASET.SUBSAMPLE_CLASSES": "the protocol", "TRAINER.NAME": "the method",
+}  # fmt: skip
+
+
 @dataclass
-class Run:
+class Job:
     """One call of train.py, and the run that has to be finished before it."""
 
     folder: Path
     arguments: list[str]
-    needs: "Run | None" = None
+    needs: "Job | None" = None
     dataset: str = ""
     status: str = field(default="waiting", compare=False)
 
@@ -88,7 +97,14 @@ class Request:
         if self.protocol not in PROTOCOLS:
             hint = did_you_mean(self.protocol, PROTOCOLS) or ";"
             raise ValueError(f'protocol "{self.protocol}" is unknown{hint} known: {", ".join(PROTOCOLS)}')
+        for key in self.settings[::2]:
+            if key in SAID_OTHERWISE:
+                raise ValueError(f"{key} is not set here, but by {SAID_OTHERWISE[key]}")
         self._understand_words()
+        if self.config and not re.fullmatch(r"[\w.-]+", self.config):
+            raise ValueError(
+                f'the config is "{self.config}": use the name of a file in configs/trainers/{self.recipe.folder}'
+            )
 
     # --- words ---------------------------------------------------------------------------------------------------------
 
@@ -120,7 +136,7 @@ class Request:
 
     # --- runs ----------------------------------------------------------------------------------------------------------
 
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[Job]:
         """In an order in which each comes after what it needs. Raises ValueError for what a method cannot do."""
         if self.recipe.trainer == "LinearProbe" and self.protocol in ("base2new", "xd", "dg"):
             raise ValueError(
@@ -128,31 +144,31 @@ class Request:
             )
         if self.protocol == "ablation" and self.recipe.trainer != "MoCoOp":
             raise ValueError("the ablation takes MoCoOp apart: bash scripts/mocoop/ablation.sh demo 16")
-        listed: list[Run] = []
+        listed: list[Job] = []
         for shots in self.shots if self.recipe.draws else [0]:
             for dataset in self.datasets():
                 for seed in self.seeds if self.recipe.draws else [0]:
                     listed += getattr(self, f"_{self.protocol}")(dataset, shots, seed)
         return listed
 
-    def _main(self, dataset: Dataset, shots: int, seed: int) -> list[Run]:
+    def _main(self, dataset: Dataset, shots: int, seed: int) -> list[Job]:
         twins = (f"xd/from_{dataset.name}/train", f"dg/from_{dataset.name}/train")
         return [self._run("fewshot", "fewshot", dataset, shots, seed, same=twins)]
 
-    def _base2new(self, dataset: Dataset, shots: int, seed: int) -> list[Run]:
+    def _base2new(self, dataset: Dataset, shots: int, seed: int) -> list[Job]:
         base = self._run("base2new/train_base", "base2new", dataset, shots, seed, "DATASET.SUBSAMPLE_CLASSES", "base",
                          part="base")  # fmt: skip
         new = self._run("base2new/test_new", "base2new", dataset, shots, seed, "DATASET.SUBSAMPLE_CLASSES", "new",
                         part="new", needs=base)  # fmt: skip
         return [base, new]
 
-    def _xd(self, dataset: Dataset, shots: int, seed: int) -> list[Run]:
+    def _xd(self, dataset: Dataset, shots: int, seed: int) -> list[Job]:
         return self._transfer("xd", dataset, shots, seed)
 
-    def _dg(self, dataset: Dataset, shots: int, seed: int) -> list[Run]:
+    def _dg(self, dataset: Dataset, shots: int, seed: int) -> list[Job]:
         return self._transfer("dg", dataset, shots, seed)
 
-    def _transfer(self, where: str, source: Dataset, shots: int, seed: int) -> list[Run]:
+    def _transfer(self, where: str, source: Dataset, shots: int, seed: int) -> list[Job]:
         """Train on `source`; test on each target. For the demo's domains, train and test on different styles."""
         on_styles = where == "dg" and source.name == "demo"
         place, config = f"{where}/from_{source.name}", self._config(source, shots)
@@ -176,7 +192,7 @@ class Request:
             return STYLES_UNSEEN if where == "dg" and source == "demo" else [d for d in group("small") if d != source]
         return [b for b in group("benchmarks") if b != source] if where == "xd" else group("variants")
 
-    def _ablation(self, dataset: Dataset, shots: int, seed: int) -> list[Run]:
+    def _ablation(self, dataset: Dataset, shots: int, seed: int) -> list[Job]:
         return [
             self._run(f"ablation/{name}", "ablation", dataset, shots, seed, *changes, part=name,
                       same=() if changes else ("fewshot",))
@@ -197,10 +213,10 @@ class Request:
         part: str = "",
         source: str = "",
         config: str = "",
-        needs: Run | None = None,
+        needs: Job | None = None,
         domains: tuple[str, ...] = (),
         same: tuple[str, ...] = (),
-    ) -> Run:
+    ) -> Job:
         """A run below output/`where`; with `needs`, an evaluation of that run's model.
 
         same: where other protocols put this run; train.py takes it from there if it is the same.
@@ -228,7 +244,7 @@ class Request:
             arguments += ["--same-as", str(self.output / twin / below)]
         shots_setting = ["DATASET.NUM_SHOTS", str(shots)] if r.draws else []
         arguments += [*dataset.settings, *settings, *shots_setting, *self.settings]
-        return Run(folder, arguments, needs, dataset.name)
+        return Job(folder, arguments, needs, dataset.name)
 
     def command(self, seed: int | None = None, shots: int | None = None) -> str:
         """What a user types for this, or for one seed and number of shots of it."""

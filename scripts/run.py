@@ -28,7 +28,7 @@ from typing import Any
 from tqdm import tqdm
 
 from scripts.checks import FoundFault, check_folders, check_inputs, check_settings
-from scripts.protocols import PROTOCOLS, Request, Run, numbers
+from scripts.protocols import PROTOCOLS, Job, Request, numbers
 from trainers.core.settings import ROOT, SHARED
 from trainers.core.stopping import RESUME_ME
 
@@ -43,7 +43,7 @@ def from_project(given: str | None, default: str) -> Path:
 class Runner:
     """Does the runs, several at a time, and shows where they stand."""
 
-    def __init__(self, runs: list[Run], jobs: int, gpus: list[str]) -> None:
+    def __init__(self, runs: list[Job], jobs: int, gpus: list[str]) -> None:
         self.runs = runs
         self.devices: Queue[str] = Queue()
         for i in range(jobs):
@@ -80,7 +80,7 @@ class Runner:
         for process in list(self.processes.values()):
             process.terminate()
 
-    def _do(self, run: Run, environment: dict[str, str]) -> None:
+    def _do(self, run: Job, environment: dict[str, str]) -> None:
         if self.stopping:
             run.status = "not started"
             return
@@ -94,7 +94,7 @@ class Runner:
         finally:
             self.devices.put(device)
 
-    def _call(self, run: Run, env: dict[str, str]) -> None:
+    def _call(self, run: Job, env: dict[str, str]) -> None:
         quiet = self.jobs > 1
         tqdm.write(f"{time.strftime('%H:%M:%S')} {run.folder}")
         begin = told = time.monotonic()
@@ -148,7 +148,7 @@ def _lines(stream: Any) -> Iterator[str]:
         yield text
 
 
-def _waves(runs: list[Run]) -> Iterator[list[Run]]:
+def _waves(runs: list[Job]) -> Iterator[list[Job]]:
     """First what needs nothing that is still to be done, then the rest."""
     open_folders = {run.folder for run in runs}
     first = [run for run in runs if run.needs is None or run.needs.folder not in open_folders]

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -383,3 +384,53 @@ class TestCheckpoints:
         with target.held():
             assert not target.begun()
             assert not (target.path / ".incoming").exists()
+
+
+class TestHostileCheckpoints:
+    """Small files that stand for gigabytes, or for more than any training holds."""
+
+    @pytest.mark.parametrize("kind", ["expanded", "nested", "sparse", "older digest on newer content"])
+    def test_refused_without_being_unfolded(self, kind, one_run, tmp_path):
+        state = checkpoints.load(folder_of(one_run[1]) / "prompt_learner" / "model.pth.tar-2")
+        path = tmp_path / "model.pth.tar-2"
+        if kind == "expanded":
+            state = {"state_dict": {"ctx": torch.zeros(1).expand(2**29)}}
+        elif kind == "nested":
+            lists = []
+            for _ in range(30):
+                lists = [lists, lists]
+            state["extra"] = lists
+        elif kind == "sparse":
+            state = {"state_dict": {"ctx": torch.zeros(4).to_sparse()}}
+        else:
+            del state["digest"]
+            state["sha256"] = checkpoints._older_digest_of(state["state_dict"])
+            state["epoch"] = 1
+        torch.save(state, path)
+        with pytest.raises(ValueError, match=r"damaged|no checkpoint"):
+            checkpoints.load(path)
+
+    def test_a_pipe_among_the_pictures_is_no_picture(self, tmp_path):
+        from test_dassl_interface import config
+
+        from datasets.folder_dataset import FolderDataset
+
+        write_pictures(tmp_path, {"x": [[f"{c}/{i}.png", 0, c] for c in ("cat", "dog") for i in range(4)]}, 8)
+        os.mkfifo(tmp_path / "cat" / "pipe.png")
+        dataset = FolderDataset(config(tmp_path, NAME="FolderDataset", FOLDER=str(tmp_path)))
+        assert not any(item.impath.endswith("pipe.png") for item in dataset.train_x + dataset.val + dataset.test)
+
+    def test_a_draw_of_other_shots_is_not_served(self, copied):
+        words, out, data = copied
+        draws = data / "caltech-101" / "split_fewshot"
+        whole = (draws / "shot_4-seed_1.json").read_text()
+        words = ["1" if w == "4" else w for w in words]
+        assert protocol(*words).returncode == 0
+        shutil.copy(draws / "shot_1-seed_1.json", draws / "shot_4-seed_1.json")
+        shutil.rmtree(folder_of(out))
+        assert protocol(*["4" if w == "1" and i == 3 else w for i, w in enumerate(words)]).returncode == 0
+        assert json.loads((draws / "shot_4-seed_1.json").read_text()) == json.loads(whole)
+
+    def test_what_a_protocol_sets_itself(self, one_run):
+        process = protocol(*one_run[0], "SEED", "5")
+        assert process.stderr.strip() == "error: SEED is not set here, but by SEEDS"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from trainers.components.backbones.openai import ResidualAttentionBlock, build_model
-from trainers.components.prompts import PromptPlan, SoftPrompts, clean_classname, hard_plan, learned
+from trainers.components.prompts import PromptPlan, SoftPrompts, clean_classname, hard_plan, slot
 from trainers.components.text_encoder import TextEncoder
 
 TEMPLATES = ["a photo of a {}.", "{} texture.", "itap of the {}, a type of flower.", "a {}", "{}"]
@@ -83,9 +83,9 @@ def test_any_layout_of_learned_and_fixed_tokens(tiny_clip_double, groups, names,
     sos, eot, word = encode(SOS), encode(EOT), encode("cat")
     prefixes, tails, k = [], [], 0
     for before, after in groups:
-        prefixes.append(sos + [learned(k + i) for i in range(before)])
+        prefixes.append(sos + [slot(k + i) for i in range(before)])
         k += before
-        own = [learned(k + i) for i in range(after)]
+        own = [slot(k + i) for i in range(after)]
         k += after
         tails.append([word * n + own + eot for n in names])
     vectors = torch.randn(k, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(k)).requires_grad_()

@@ -25,7 +25,7 @@ from .components.prompts import (
     context_plan,
     described,
     initial_context,
-    learned,
+    slot,
     tokenize_names,
     with_count_of,
 )
@@ -86,7 +86,7 @@ class CoCoOpCLIP(AdaptedCLIP):
         """A context per picture, before the same names."""
         if self._plan is None or self._plan.G != B:
             M = len(self.ctx)
-            contexts = [Context([learned(b * M + i) for i in range(M)], rest=self._rest) for b in range(B)]
+            contexts = [Context([slot(b * M + i) for i in range(M)], rest=self._rest) for b in range(B)]
             self._plan = context_plan(contexts, [self._names] * B, self.vocabulary).to(self.ctx.device)
         return self._plan
 

@@ -20,7 +20,7 @@ from .components.prompts import (
     context_plan,
     described,
     initial_context,
-    learned,
+    slot,
     tokenize_names,
     with_count_of,
 )
@@ -79,7 +79,7 @@ class CoOpCLIP(AdaptedCLIP):
         self.ctx = nn.Parameter(ctx)
         M = ctx.shape[-2]
         before = {"end": M, "middle": M // 2, "front": 0}[o.class_token_position]
-        numbers = [[learned(c * M + i) for i in range(M)] for c in range(max(many, 1))]
+        numbers = [[slot(c * M + i) for i in range(M)] for c in range(max(many, 1))]
         contexts = [Context(own[:before], own[before:], rest) for own in numbers]
         names = tokenize_names(classnames, self.vocabulary)
         self.plan = context_plan(contexts, [[name] for name in names] if many else [names], self.vocabulary)

@@ -24,7 +24,7 @@ from .components.prompts import (
     context_plan,
     described,
     initial_context,
-    learned,
+    slot,
     tokenize_names,
     with_count_of,
 )
@@ -123,7 +123,7 @@ class LaspCLIP(AdaptedCLIP):
         )  # fmt: skip
         self.prompt_learner = LaspPrompts(ctx, hard_TAD.shape[-1], o.enable_correction and o.train_w)
         M = ctx.shape[-2]
-        contexts = [Context([learned(g * M + i) for i in range(M)], rest=rest) for g in range(o.n_groups)]
+        contexts = [Context([slot(g * M + i) for i in range(M)], rest=rest) for g in range(o.n_groups)]
         self.plan = context_plan(contexts, [tokenize_names(all_names, self.vocabulary)] * o.n_groups, self.vocabulary)
 
     def text_features(self) -> torch.Tensor:

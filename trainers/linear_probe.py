@@ -41,7 +41,7 @@ class ProbedCLIP(AdaptedCLIP):
 class LinearProbe(PromptTrainer):
     """Fits the classifier while it is built; the strength of its regularisation is searched on the validation split."""
 
-    trains = False  # in steps: it is fitted while it is built
+    takes_steps = False  # in steps: it is fitted while it is built
 
     def build_model(self) -> None:
         if self.cfg.DATASET.SUBSAMPLE_CLASSES == "new":

@@ -39,7 +39,7 @@ class HardPromptCLIP(AdaptedCLIP):
 class ZeroshotCLIP(PromptTrainer):
     """One template per dataset (configs/templates/zeroshot.yaml); works on base and new classes too."""
 
-    trains = False
+    takes_steps = False
     USES = ("test",)
 
     @classmethod

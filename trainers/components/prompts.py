@@ -1,6 +1,6 @@
 """From templates and class names to token sequences in which some tokens are learned.
 
-A prompt is a list of integers: a token id (>= 0) stands for that token's fixed CLIP embedding, `learned(k)` for the
+A prompt is a list of integers: a token id (>= 0) stands for that token's fixed CLIP embedding, `slot(k)` for the
 k-th learned vector. Prompts that begin alike are stored as one prefix with many continuations ("tails"), which is how
 the text encoder computes them.
 
@@ -23,7 +23,7 @@ def clean_classname(name: str) -> str:
     return name.replace("_", " ")
 
 
-def learned(k: int) -> int:
+def slot(k: int) -> int:
     """The sign in a prompt for the k-th learned vector."""
     return -1 - k
 
@@ -290,8 +290,8 @@ class SoftPrompts(nn.Module):
         for (n_before, n_after), (first, *_) in zip(counts, filled, strict=True):
             contexts.append(
                 Context(
-                    before=[learned(k_before + i) for i in range(n_before)],
-                    after=[learned(k_after + i) for i in range(n_after)],
+                    before=[slot(k_before + i) for i in range(n_before)],
+                    after=[slot(k_after + i) for i in range(n_after)],
                     rest=first.before[n_before:],
                     replaced=n_after,
                 )

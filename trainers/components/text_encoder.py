@@ -107,7 +107,7 @@ class TextEncoder(nn.Module):
         return self.token_embedding.weight.device
 
     def forward(self, plan: PromptPlan, learned_vectors_KW: torch.Tensor | None = None) -> torch.Tensor:
-        """Text features, not normalised; G x C x D. learned_vectors_KW: the vectors that `learned(k)` stands for."""
+        """Text features, not normalised; G x C x D. learned_vectors_KW: the vectors that `slot(k)` stands for."""
         bank_RW = plan.bank(self.token_embedding, learned_vectors_KW).type(self._backbone.text_dtype)
         fast = self.mode == "fast" and self._backbone.reads_tokens_once()
         run = self._fast if fast else self._plain

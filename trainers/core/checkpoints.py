@@ -6,6 +6,7 @@ checked when it is read; reading never executes anything (weights_only) and allo
 
 import hashlib
 import io
+import pickletools
 import random
 import re
 import zipfile
@@ -43,9 +44,16 @@ _PICKLED_BY_DASSL: list[Any] = [
 def digest_of(value: Any) -> str:
     """SHA-256 over everything in nested dictionaries, lists, tensors (names, types, shapes, values) and plain values."""
     digest = hashlib.sha256()
+    left = 10**6  # things; a state of ours has a few thousand, and shared lists could stand for any number
 
-    def take(node: Any) -> None:
+    def take(node: Any, depth: int = 0) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0 or depth > 50:
+            raise ValueError("a checkpoint that holds more things than any training has is damaged")
         if isinstance(node, torch.Tensor):
+            if not _is_plain(node):
+                raise ValueError("a checkpoint with tensors that do not lie in memory plainly is damaged")
             tensor = node.detach().cpu().contiguous()
             digest.update(f"tensor {tensor.dtype} {tuple(tensor.shape)};".encode())
             digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -53,11 +61,11 @@ def digest_of(value: Any) -> str:
             digest.update(f"mapping {len(node)};".encode())
             for key in sorted(node, key=repr):
                 digest.update(f"{key!r}:".encode())
-                take(node[key])
+                take(node[key], depth + 1)
         elif isinstance(node, list | tuple):
             digest.update(f"{type(node).__name__} {len(node)};".encode())
             for one in node:
-                take(one)
+                take(one, depth + 1)
         else:
             digest.update(f"{type(node).__name__} {node!r};".encode())
 
@@ -92,8 +100,6 @@ def load(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} is no checkpoint, or a truncated one: train again or choose another epoch")
     _check_archive(path)
     try:
         with torch.serialization.safe_globals(_PICKLED_BY_DASSL):
@@ -101,21 +107,28 @@ def load(path: Path) -> dict[str, Any]:
     except Exception as error:  # a damaged archive shows as any of several kinds; a forbidden one as UnpicklingError
         why = "it holds code, which is never run" if "Unpickling" in type(error).__name__ else "it is damaged"
         raise ValueError(f"{path} cannot be read: {why}") from error
-    if not isinstance(state, dict) or not _is_table_of_tensors(state.get("state_dict")):
-        raise ValueError(f'{path} is no checkpoint: it has no "state_dict" of named tensors')
-    theirs = {key: value for key, value in state.items() if key != "digest"}
-    if "digest" in state:
-        if state["digest"] != digest_of(theirs):
-            raise ValueError(f"{path} is damaged: what it holds does not match the digest stored with it")
-    elif "sha256" in state:
-        if state["sha256"] != _older_digest_of(state["state_dict"]):
-            raise ValueError(f"{path} is damaged: its tensors do not match the digest stored with them")
-    elif "identity" in state or "random" in state:
-        raise ValueError(f"{path} is damaged: it has lost the digest of what it holds")
+    try:
+        _check_digest(state, path)
+    except (RuntimeError, NotImplementedError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {str(error).splitlines()[0][:200]}") from None
     for name, tensor in state["state_dict"].items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise ValueError(f'{path} holds numbers that are not finite, first in "{name}": choose another epoch')
     return state
+
+
+def _check_digest(state: Any, path: Path) -> None:
+    """Raises ValueError unless `state` is a table with plain tensors and, if it is ours, matches its digest."""
+    if not isinstance(state, dict) or not _is_table_of_tensors(state.get("state_dict")):
+        raise ValueError(f'{path} is no checkpoint: it has no "state_dict" of named tensors')
+    if "digest" in state:
+        if state["digest"] != digest_of({key: value for key, value in state.items() if key != "digest"}):
+            raise ValueError(f"{path} is damaged: what it holds does not match the digest stored with it")
+    elif "sha256" in state and "settings" not in state:  # the first release's
+        if state["sha256"] != _older_digest_of(state["state_dict"]):
+            raise ValueError(f"{path} is damaged: its tensors do not match the digest stored with them")
+    elif state.keys() & {"identity", "random", "settings", "precision", "text_chunk", "best_result"}:
+        raise ValueError(f"{path} is damaged: it has lost the digest of what it holds")
 
 
 def is_ours(state: Mapping[str, Any]) -> bool:
@@ -124,8 +137,10 @@ def is_ours(state: Mapping[str, Any]) -> bool:
 
 
 def _check_archive(path: Path) -> None:
-    """Raises ValueError unless every entry is stored plainly, as torch does, and matches its checksum."""
+    """Raises ValueError unless every entry is stored plainly, matches its checksum, and makes nothing but tensors."""
     try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError(f"{path} is no checkpoint, or a truncated one: train again or choose another epoch")
         with zipfile.ZipFile(path) as archive:
             packed = [info.filename for info in archive.infolist() if info.compress_type != zipfile.ZIP_STORED]
             if packed:
@@ -133,16 +148,38 @@ def _check_archive(path: Path) -> None:
             if sum(info.file_size for info in archive.infolist()) > path.stat().st_size:
                 raise ValueError(f"{path} is damaged: its entries claim more than the file holds")
             damaged = archive.testzip()
+            for name in archive.namelist():
+                if name.endswith("data.pkl") and _ALLOCATES & _globals_of(archive.read(name)):
+                    raise ValueError(f"{path} cannot be read: it holds code, which is never run")
     except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{path} is damaged: {error}") from None
     if damaged is not None:
         raise ValueError(f"{path} is damaged: {damaged} in it does not match its checksum")
 
 
+# what weights_only would let a few bytes allocate any amount with
+_ALLOCATES = {"builtins bytearray", "__builtin__ bytearray"}
+
+
+def _globals_of(pickled: bytes) -> set[str]:
+    try:
+        return {str(argument) for opcode, argument, _ in pickletools.genops(pickled) if opcode.name == "GLOBAL"}
+    except Exception:  # noqa: BLE001  (pickletools raises what it meets; torch names the damage afterwards)
+        return set()
+
+
 def _is_table_of_tensors(value: Any) -> bool:
     return isinstance(value, Mapping) and all(
-        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in value.items()
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) and _is_plain(tensor)
+        for name, tensor in value.items()
     )
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Whether its numbers lie in memory one by one, so that no file of a few bytes stands for gigabytes."""
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_conj() or tensor.is_neg():
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def latest(directory: Path) -> Path | None:

@@ -35,7 +35,10 @@ def held(folder: Path, advice: str = "wait for it") -> Iterator[None]:
 
     When another process is inside, raises InUseError with the holder and `advice`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError:  # below a folder like /proc, which says no more
+        raise ValueError(f"{folder} cannot be made: choose another folder") from None
     lock = FileLock(folder / ".lock")
     holder = folder / HOLDER
     try:

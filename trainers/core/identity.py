@@ -39,10 +39,10 @@ _BEFORE = {
 PARTS = ("train", "val", "test")
 
 
-def material_settings(cfg: CfgNode, key: str, trains: bool = True, draws: bool = True) -> dict[str, Any]:
+def material_settings(cfg: CfgNode, key: str, takes_steps: bool = True, draws: bool = True) -> dict[str, Any]:
     """The settings that bear on the result of a method whose own stand below TRAINER.<key>.
 
-    trains: it takes steps; draws: it sees training pictures at all. Lists are given for tuples, as JSON has them.
+    draws: it sees training pictures at all. Lists are given for tuples, as JSON has them.
     """
     found = {}
     for name, value in flat(cfg).items():
@@ -51,7 +51,7 @@ def material_settings(cfg: CfgNode, key: str, trains: bool = True, draws: bool =
         )
         if others or name in _IMMATERIAL or not _applies(name, cfg.INPUT.TRANSFORMS):
             continue
-        if not trains and name.startswith(_OF_TRAINING):
+        if not takes_steps and name.startswith(_OF_TRAINING):
             continue
         if not draws and name in ("SEED", "DATASET.NUM_SHOTS"):
             continue

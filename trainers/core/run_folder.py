@@ -18,6 +18,7 @@ from .results import read_results
 
 CHECKPOINTS = "prompt_learner"  # Dassl's place for them
 _INCOMING = ".incoming"
+ELSEWHERE = "choose another --output-dir (with the scripts: TAG=name or OUTPUT=folder)"
 
 
 class RunFolder:
@@ -47,7 +48,7 @@ class RunFolder:
             try:
                 found = json.loads(file.read_text())
             except (ValueError, RecursionError):
-                raise ValueError(f"{file} is damaged: remove {self.path}, or choose another --output-dir") from None
+                raise ValueError(f"{file} is damaged: remove {self.path}, or {ELSEWHERE}") from None
             return found if name == "run.json" and isinstance(found, dict) else {"identity": found}
         return {}
 
@@ -61,17 +62,17 @@ class RunFolder:
         if record is None:
             raise ValueError(
                 f"{self.path} holds checkpoints of a run that it no longer describes (run.json is missing): "
-                "remove the folder, or choose another --output-dir"
+                f"remove the folder, or {ELSEWHERE}"
             )
         try:
             return Identity.of(record)
         except ValueError as error:
-            raise ValueError(f"{self.path / 'run.json'}: {error}: remove the folder, or choose another") from None
+            raise ValueError(f"{self.path / 'run.json'}: {error}: remove the folder, or {ELSEWHERE}") from None
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Keeps other processes out while inside, and begins with what a killed one left half-written removed."""
-        with files.held(self.path, "wait for it, or choose another --output-dir"):
+        with files.held(self.path, f"wait for it, or {ELSEWHERE}"):
             self._clear_halves()
             yield
 
@@ -84,7 +85,7 @@ class RunFolder:
 
     def begun(self) -> bool:
         """Whether there is anything here that another run could be mixed up with."""
-        return self.results_file.exists() or (self.path / CHECKPOINTS / "checkpoint").is_file()
+        return self.results_file.exists() or any((self.path / CHECKPOINTS).glob("[!.]*"))
 
     def refuse_other(self, identity: Identity) -> None:
         """Raises ValueError, naming the differences, when the folder holds another run than `identity`."""
@@ -92,7 +93,7 @@ class RunFolder:
         differing = identity.differences(theirs) if theirs else []
         if differing:
             shown = "; ".join(differing[:5])
-            raise ValueError(f"{self.path} holds another run ({shown}): choose another --output-dir")
+            raise ValueError(f"{self.path} holds another run ({shown}): {ELSEWHERE}")
 
     def claim(self, identity: Identity, about: dict[str, Any]) -> None:
         """Notes what run this is, or refuses when the folder holds another one."""

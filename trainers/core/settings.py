@@ -7,6 +7,7 @@ output: `python -m trainers.core.settings`). Nothing here imports torch: a typin
 
 import ast
 import functools
+import json
 import math
 import random
 from collections.abc import Iterable, Iterator
@@ -88,7 +89,7 @@ def _or(words: Iterable[str]) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = f'"{value}"' if isinstance(value, str) else repr(value)
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -178,7 +179,7 @@ SHARED: dict[str, Setting] = {
     "DATALOADER.K_TRANSFORMS": Setting("augmented views of each training picture", "int", least=1),
     "DATALOADER.RETURN_IMG0": Setting("also give the picture without augmentation", "bool"),
     "DATALOADER.TRAIN_X.SAMPLER": Setting("order of training pictures", "str", among=SAMPLERS),
-    "DATALOADER.TRAIN_X.BATCH_SIZE": Setting("training pictures per step", "int", least=1),
+    "DATALOADER.TRAIN_X.BATCH_SIZE": Setting("training pictures per step", "int", least=1, most=2**20),
     "DATALOADER.TRAIN_X.N_DOMAIN": Setting(UNUSED, "int"),
     "DATALOADER.TRAIN_X.N_INS": Setting(UNUSED, "int"),
     "DATALOADER.TRAIN_U.SAME_AS_X": Setting(UNUSED, "bool"),
@@ -187,7 +188,7 @@ SHARED: dict[str, Setting] = {
     "DATALOADER.TRAIN_U.N_DOMAIN": Setting(UNUSED, "int"),
     "DATALOADER.TRAIN_U.N_INS": Setting(UNUSED, "int"),
     "DATALOADER.TEST.SAMPLER": Setting("order of test pictures", "str", among=SAMPLERS),
-    "DATALOADER.TEST.BATCH_SIZE": Setting("test pictures at a time", "int", least=1),
+    "DATALOADER.TEST.BATCH_SIZE": Setting("test pictures at a time", "int", least=1, most=2**20),
     "MODEL.INIT_WEIGHTS": Setting(UNUSED, "str"),
     "MODEL.BACKBONE.NAME": Setting("a CLIP model's name, or its file", "str"),
     "MODEL.BACKBONE.PRETRAINED": Setting(UNUSED, "bool"),
@@ -206,7 +207,7 @@ SHARED: dict[str, Setting] = {
     "OPTIM.NAME": Setting(
         "optimiser", "str", among=("adam", "amsgrad", "sgd", "rmsprop", "radam", "adamw")
     ),
-    "OPTIM.LR": Setting("learning rate", "float", least=0),
+    "OPTIM.LR": Setting("learning rate", "float", least=0, most=1e38),
     "OPTIM.WEIGHT_DECAY": Setting("of all that is learned", "float", least=0),
     "OPTIM.MOMENTUM": Setting("of sgd and rmsprop", "float", least=0),
     "OPTIM.SGD_DAMPNING": Setting("dampening of sgd's momentum", "float", least=0),
@@ -319,7 +320,7 @@ class Method:
 
     module: str
     options: type[Options]
-    trains: bool
+    takes_steps: bool
     uses: tuple[str, ...]
 
 
@@ -328,7 +329,7 @@ def methods() -> dict[str, Method]:
     """Every trainer in trainers/, by name, read without importing the modules, which would import torch.
 
     Only classes below Options are executed; a trainer names its own as OPTIONS. Other values that a trainer's class gives
-    (trains, USES) are read as literals, and inherited within the file.
+    (takes_steps, USES) are read as literals, and inherited within the file.
     """
     found: dict[str, Method] = {}
     for path in sorted((ROOT / "trainers").glob("[!_]*.py")):
@@ -346,7 +347,8 @@ def methods() -> dict[str, Method]:
                 found[node.name] = Method(
                     path.stem,
                     known[ast.unparse(given["OPTIONS"])] if "OPTIONS" in given else parent.options if parent else Options,
-                    ast.literal_eval(given["trains"]) if "trains" in given else parent.trains if parent else True,
+                    ast.literal_eval(given["takes_steps"]) if "takes_steps" in given else
+                    parent.takes_steps if parent else True,
                     ast.literal_eval(given["USES"]) if "USES" in given else parent.uses if parent else
                     ("train", "val", "test"),
                 )  # fmt: skip
@@ -391,13 +393,30 @@ def configure(files: Iterable[str], assigned: Iterable[tuple[str, Any]]) -> CfgN
     name = cfg.TRAINER.NAME
     if name and name not in methods() and not DASSL_IS_INSTALLED:
         raise ValueError(
-            f'"{name}" is unknown{did_you_mean(name, methods())} Known trainers: {", ".join(sorted(methods()))}'
+            f"{_shown(name)} is unknown{did_you_mean(name, methods())} Known trainers: {', '.join(sorted(methods()))}"
         )
+    _check_together(cfg)
     if cfg.SEED < 0:
         cfg.SEED = random.SystemRandom().randrange(2**31)
         print(f"No seed was given; drew {cfg.SEED} (--seed {cfg.SEED} repeats this run)")
     cfg.freeze()
     return cfg
+
+
+def _check_together(cfg: CfgNode) -> None:
+    """Raises ValueError for settings that are fine alone and make no sense together."""
+    i, o = cfg.INPUT, cfg.OPTIM
+    faults = {
+        f"INPUT.RRCROP_SCALE is {i.RRCROP_SCALE}: use the smaller share first": i.RRCROP_SCALE[0] > i.RRCROP_SCALE[1],
+        f"INPUT.GB_K is {i.GB_K}: use an odd number": i.GB_K % 2 == 0,
+        "OPTIM.SGD_NESTEROV is True: use an OPTIM.MOMENTUM above 0": o.SGD_NESTEROV and o.MOMENTUM == 0,
+        f"OPTIM.STEPSIZE is {o.STEPSIZE}: use one epoch or more": o.STEPSIZE in ((), []),
+        f"OPTIM.ADAM_BETA1 and 2 are {o.ADAM_BETA1} and {o.ADAM_BETA2}: use less than 1": 1
+        in (o.ADAM_BETA1, o.ADAM_BETA2),
+    }
+    for fault, is_there in faults.items():
+        if is_there:
+            raise ValueError(fault)
 
 
 def in_pairs(words: list[str]) -> list[tuple[str, str]]:
@@ -413,7 +432,7 @@ def _assign(cfg: CfgNode, known: dict[str, Setting], key: str, value: Any, where
     for part in path:
         node = node.get(part) if isinstance(node, CfgNode) else None
     if not isinstance(node, CfgNode) or name not in node or isinstance(node[name], CfgNode):
-        raise ValueError(f'{where} sets "{key}", which does not exist{did_you_mean(key, known, 0.4)}')
+        raise ValueError(f"{where} sets {_shown(key)}, which does not exist{did_you_mean(key, known, 0.4)}")
     if key in known:
         value = known[key].checked(key, _decoded(value, known[key].kind))
     else:  # a setting of Dassl's own trainers

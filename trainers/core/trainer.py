@@ -46,7 +46,7 @@ class PromptTrainer(TrainerX):
     OPTIONS: type[Options] = Options
     TEST_SETTINGS: tuple[str, ...] = ()  # its options that bear on testing but on no tensor's shape
     USES: tuple[str, ...] = ("train", "val", "test")  # the pictures that it looks at
-    trains = True  # whether it takes steps
+    takes_steps = True  # whether it takes steps
     model: Any
     optim: Any
     sched: Any
@@ -95,7 +95,7 @@ class PromptTrainer(TrainerX):
         self.lab2cname = dm.lab2cname
         self.classnames: list[str] = list(dm.dataset.classnames)
         self.all_classnames = self._all_classnames()
-        wanted = {"TEST.SPLIT": self.cfg.TEST.SPLIT == "val", "TEST.FINAL_MODEL": self.trains and
+        wanted = {"TEST.SPLIT": self.cfg.TEST.SPLIT == "val", "TEST.FINAL_MODEL": self.takes_steps and
                   self.cfg.TEST.FINAL_MODEL == "best_val"}  # fmt: skip
         if self.val_loader is None and any(wanted.values()):
             name = next(key for key, asked in wanted.items() if asked)
@@ -272,7 +272,7 @@ class PromptTrainer(TrainerX):
     @classmethod
     def material(cls, cfg: CfgNode) -> dict[str, Any]:
         """The settings that bear on this method's result."""
-        return material_settings(cfg, cls.OPTIONS.KEY, cls.trains, draws="train" in cls.USES)
+        return material_settings(cfg, cls.OPTIONS.KEY, cls.takes_steps, draws="train" in cls.USES)
 
     @classmethod
     def run_identity(cls, cfg: CfgNode, model: str = "") -> Identity:
@@ -314,7 +314,7 @@ class PromptTrainer(TrainerX):
     def save_model(
         self, epoch: int, directory: str, is_best: bool = False, val_result: Any = None, model_name: str = ""
     ) -> None:
-        if not self.trains:
+        if not self.takes_steps:
             return
         name = model_name or f"model.pth.tar-{epoch + 1}"
         training = self.training()
@@ -323,7 +323,7 @@ class PromptTrainer(TrainerX):
         self._last_save = time.monotonic()
 
     def resume_model_if_exist(self, directory: str) -> int:
-        path = checkpoints.latest(Path(directory)) if self.trains else None
+        path = checkpoints.latest(Path(directory)) if self.takes_steps else None
         if path is None:
             print("No checkpoint found, train from scratch")
             return 0
@@ -341,7 +341,7 @@ class PromptTrainer(TrainerX):
 
         Class names may differ from those of training, prompts being shared by all classes; trainer and backbone may not.
         """
-        if not self.trains:
+        if not self.takes_steps:
             return
         path = model_file(directory, epoch)
         state = checkpoints.load(path)
@@ -354,7 +354,9 @@ class PromptTrainer(TrainerX):
         ours = checkpoints.is_ours(state)
         checkpoints.copy_into(self.model.learned(), self.convert_state(tensors), path, same_types=ours)
         self.model.weights_changed()
-        self.trained_on = trained_with(state)
+        self.trained_on = known = trained_with(state)
+        if known.get("epochs", 0) < known.get("epochs_planned", 0):
+            print(f"Note: this model was trained for {known['epochs']} of {known['epochs_planned']} epochs")
         print(f'Loading weights to {checkpoints.FOLDER} from "{path}" (epoch = {state.get("epoch")})')
 
     # --- evaluation ----------------------------------------------------------------------------------------------------

@@ -101,12 +101,7 @@ class FewShotDataset(DatasetBase):
                 f"{len(short)} classes have fewer than {shots} training pictures and give all they have: {short[0]}, ..."
             )
         kept = _read_cache(path, {"split_sha256": digest, "shots": shots, "seed": seed}) if seed >= 0 else None
-        kept = (
-            kept
-            if kept and _is_draw(kept["train"], train, shots) and _is_draw(kept["val"], val, min(shots, 4))
-            else None
-        )
-        if kept is not None:
+        if kept and _is_draw(kept["train"], train, shots) and _is_draw(kept["val"], val, min(shots, 4)):
             print(f"Loading preprocessed few-shot data from {path}")
             return [train[i] for i in kept["train"]], [val[i] for i in kept["val"]]
         few_train = self.generate_fewshot_dataset(train, num_shots=shots)

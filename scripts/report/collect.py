@@ -204,9 +204,9 @@ def _settings_of_log(text: str) -> dict[str, str]:
     """What a log of Dassl's says of its run, in its arguments, its configuration and its first lines."""
     found: dict[str, str] = {}
     patterns = {
-        "seed": r"^seed: (\d{1,18})$", "trainer": r"^Loading trainer: (\w{1,80})$",
+        "seed": r"^seed: (\d{1,60})$", "trainer": r"^Loading trainer: (\w{1,80})$",
         "dataset": r"^Loading dataset: (\w{1,80})$",
-        "NUM_SHOTS": r"^  NUM_SHOTS: (\d{1,9})$", "SUBSAMPLE_CLASSES": r"^  SUBSAMPLE_CLASSES: (\w{1,20})$",
+        "NUM_SHOTS": r"^ *NUM_SHOTS: (\d{1,9})$", "SUBSAMPLE_CLASSES": r"^ *SUBSAMPLE_CLASSES: (\w{1,20})$",
     }  # fmt: skip
     for name, pattern in patterns.items():
         match = re.search(pattern, text, re.MULTILINE)

@@ -62,6 +62,8 @@ def check_results(found: Any) -> None:
     for name in ("versions", "identity", "trained", "asked", "config"):
         if not isinstance(found.get(name, {}), dict):
             raise ValueError(f"{name} is {str(found[name])[:40]}, which is no table")
+    if found.get("asked", {}).get("split", "test") not in ("val", "test"):
+        raise ValueError(f"split is {str(found['asked']['split'])[:40]}, which is neither val nor test")
     if not all(isinstance(version, str) for version in found.get("versions", {}).values()):
         raise ValueError("versions are no text")
     accuracy = found["accuracy"]

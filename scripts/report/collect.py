@@ -339,7 +339,7 @@ def metrics_of_log(text: str) -> dict[str, float]:
         text = text[text.index(GAP) :]  # nothing before it can be told from what was left out
     found: list[dict[str, float]] = []
     on_test, block = True, None  # type: bool, dict[str, float] | None
-    for line in text.splitlines():
+    for line in text.split("\n"):
         line = line[:_LONGEST_LINE]
         if line.startswith(("Evaluate on the *", "Do evaluation on ")):
             on_test, block = "test" in line, None
@@ -385,7 +385,7 @@ def _check_block(block: dict[str, float]) -> None:
 
 def epochs_of_log(text: str) -> Iterable[dict[str, str]]:
     """The figures of every line that tells of a step: epoch, epochs, loss, mean loss, lr, eta, as they are printed."""
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if not line.startswith("epoch [") or len(line) > _LONGEST_LINE:
             continue
         m = re.match(r"epoch \[(\d{1,9})/(\d{1,9})\] batch", line)

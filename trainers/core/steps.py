@@ -18,14 +18,13 @@ Losses = dict[str, float]
 class Steps:
     """Takes the steps of one epoch.
 
-    loader: the training pictures. take: one step, returning the losses to show. eager: read losses at every step (on a
-    GPU, reading one waits for the device, so there it is done when they are printed). resume: the progress that
+    loader: the training pictures. take: one step, returning the losses to show. resume: the progress that
     `progress()` recorded when the epoch was left in the middle.
     """
 
-    def __init__(self, loader: DataLoader, take: Callable[[Any], dict[str, torch.Tensor]], eager: bool, print_freq: int,
+    def __init__(self, loader: DataLoader, take: Callable[[Any], dict[str, torch.Tensor]], print_freq: int,
                  resume: dict[str, Any] | None) -> None:  # fmt: skip
-        self.loader, self.take, self.eager, self.print_freq = loader, take, eager, print_freq
+        self.loader, self.take, self.print_freq = loader, take, print_freq
         self.count = len(loader)
         self.losses, self.batch_time, self.data_time = MetricMeter(), AverageMeter(), AverageMeter()
         if resume:

@@ -219,7 +219,7 @@ class PromptTrainer(TrainerX):
         self.set_model_mode("train")
         resume, self._resume_at = self._resume_at, None
         on_cpu = self.device.type == "cpu"
-        steps = Steps(self.train_loader_x, self.forward_backward, on_cpu, self.cfg.TRAIN.PRINT_FREQ, resume)
+        steps = Steps(self.train_loader_x, self.forward_backward, self.cfg.TRAIN.PRINT_FREQ, resume)
         self.num_batches, self.batch_idx = steps.count, steps.first
         for number, prints in steps:
             is_last = number + 1 == steps.count

@@ -111,11 +111,23 @@ def what_this_is(args: argparse.Namespace, cfg: "CfgNode") -> "Identity":
     check_availability(cfg.TRAINER.NAME, TRAINER_REGISTRY.registered_names())
     kind: Any = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
     if not issubclass(kind, PromptTrainer):
+        as_dassl_would(cfg)
         return Identity(material_settings(cfg, cfg.TRAINER.NAME.upper()))
     model = model_digest(args) if args.eval_only and kind.takes_steps else ""
     set_random_seed(cfg.SEED)
     with contextlib.redirect_stdout(io.StringIO()):
         return kind.run_identity(cfg, model)
+
+
+def as_dassl_would(cfg: "CfgNode") -> None:
+    """For a trainer that is not ours, and follows no backbone: what is left open of INPUT is Dassl's default."""
+    from dassl.config import get_cfg_default
+
+    cfg.defrost()
+    for name, value in get_cfg_default().INPUT.items():
+        if cfg.INPUT[name] is None:
+            cfg.INPUT[name] = value
+    cfg.freeze()
 
 
 def model_digest(args: argparse.Namespace) -> str:

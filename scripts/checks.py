@@ -63,16 +63,16 @@ def check_inputs(runs: list[Job], configurations: dict[Path, Any]) -> None:
     from dassl.utils import set_random_seed
 
     import datasets
-    from trainers.components.backbones.weights import backbone_file, published
+    from trainers.components.backbones import source_of
     from trainers.core.methods import register_all
 
     register_all()
     datasets.register_all()
     for name in dict.fromkeys(cfg.MODEL.BACKBONE.NAME for cfg in configurations.values()):
         try:
-            backbone_file(name)
+            source_of(name).digest()
         except (OSError, ValueError) as error:
-            raise FoundFault(str(published()[name].missing() if name in published() else error), 1) from None
+            raise FoundFault(str(error), 1) from None
     _check_data(runs, configurations, DATASET_REGISTRY)
     others = {}
     for run in runs:

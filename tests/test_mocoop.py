@@ -206,8 +206,8 @@ class TestCache:
             lambda m: m.prompts.before[0].data.mul_(2.0),
             lambda m: m.correction.data.mul_(3.0),
             lambda m: setattr(m.prompts.after[1], "data", m.prompts.after[1].data + 1.0),
-            lambda m: m.text_encoder.transformer.resblocks[0].mlp.c_fc.weight.mul_(1.5),
-            lambda m: m.text_encoder.ln_final.bias.add_(0.5),
+            lambda m: m.text_encoder.model.transformer.resblocks[0].mlp.c_fc.weight.mul_(1.5),
+            lambda m: m.text_encoder.model.ln_final.bias.add_(0.5),
         ],
         ids=["in place", "data", "correction", "new data", "tower", "final norm"],
     )

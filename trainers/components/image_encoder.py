@@ -25,8 +25,8 @@ def encode_pictures(
         raise ValueError(
             f"pictures are {images_BCHW.dtype}: scale them to 0..1 and normalise them as the backbone was trained"
         )
-    size = backbone.input_size
-    if images_BCHW.ndim != 4 or images_BCHW.shape[1] != 3 or tuple(images_BCHW.shape[2:]) != (size, size):
-        raise ValueError(f"pictures are {tuple(images_BCHW.shape)}: this backbone takes B x 3 x {size} x {size}")
+    height, width = backbone.preprocessing.size
+    if images_BCHW.ndim != 4 or tuple(images_BCHW.shape[1:]) != (3, height, width):
+        raise ValueError(f"pictures are {tuple(images_BCHW.shape)}: this backbone takes B x 3 x {height} x {width}")
     with torch.set_grad_enabled(torch.is_grad_enabled() and (learns or bool(prompts))):
         return backbone.encode_image(images_BCHW, dict(prompts) if prompts else None)

@@ -8,6 +8,7 @@ Shapes: G prefixes (groups; images for CoCoOp), C classes, N = G x C prompts, P 
 S packed tokens, R rows of the bank, W width of the text transformer, V token ids in use.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -56,32 +57,31 @@ def tokenize_prompt(template: str, classname: str, vocabulary: Vocabulary) -> Pr
     Raises ValueError, naming template and class, if the sentence is longer than the context, or if the encoder joins the
     end of the name with the words after it (a name ending in punctuation before a comma).
     """
-    encode, longest = vocabulary.encode, vocabulary.context_length
     before_text, after_text = split_template(template)
-    name = clean_classname(classname)
-    full = encode(template.format(name))
-    if len(full) + 2 > longest:
+    name, longest = clean_classname(classname), vocabulary.context_length
+    tokens = len(vocabulary.sos) + len(vocabulary.encode(template.format(name))) + len(vocabulary.eot)
+    if tokens > longest:
         raise ValueError(
-            f'template "{template}" with class "{name}" has {len(full) + 2} tokens, '
+            f'template "{template}" with class "{name}" has {tokens} tokens, '
             f"but CLIP reads at most {longest}: shorten the template or the class name"
         )
     body = after_text.rstrip()
-    stop = encode(".") if body.endswith(".") else []
-    before, after = encode(before_text), encode(body[:-1] if stop else body)
-    if not after and full[len(full) - len(stop) :] != stop:
-        stop = []  # the stop has joined the name's own punctuation ("etc.."), and belongs to the name
-    end = len(full) - len(stop) - len(after)
-    if full[: len(before)] != before or full[end:] != after + stop or end <= len(before):
+    stop = "." if body.endswith(".") else ""
+    try:
+        return PromptTokens(*vocabulary.cut(before_text, name, body.removesuffix("."), stop))
+    except ValueError as error:
+        if body == "." and vocabulary.encode(name):
+            with contextlib.suppress(ValueError):  # the stop may join the name's own punctuation ("etc.."): it is the name's
+                return PromptTokens(*vocabulary.cut(before_text, name + stop, "", ""))
         raise ValueError(
             f'template "{template}" cannot be told apart from class "{name}" token by token: '
             "the name runs into the words beside it; rename the class"
-        )
-    return PromptTokens(before, full[len(before) : end], after, stop)
+        ) from error
 
 
 def tokenize_names(classnames: Sequence[str], vocabulary: Vocabulary) -> list[PromptTokens]:
-    """The sentences "name." of CoOp and its kin."""
-    return [tokenize_prompt("{}.", name, vocabulary) for name in classnames]
+    """The sentences "name." of CoOp and its kin, the name as it is read behind a word."""
+    return [replace(tokenize_prompt("a {}.", name, vocabulary), before=[]) for name in classnames]
 
 
 class PromptPlan(nn.Module):
@@ -108,10 +108,14 @@ class PromptPlan(nn.Module):
     eot_mask_NT: torch.Tensor
 
     def __init__(
-        self, prefixes: Sequence[list[int]], tails: Sequence[Sequence[list[int]]], context_length: int = 77
+        self,
+        prefixes: Sequence[list[int]],
+        tails: Sequence[Sequence[list[int]]],
+        context_length: int = 77,
+        pad: int = 0,
     ) -> None:
         super().__init__()
-        self.prefixes, self.tails, self.context_length = prefixes, tails, context_length
+        self.prefixes, self.tails, self.context_length, self.pad = prefixes, tails, context_length, pad
         G, C = len(prefixes), len(tails[0])
         longest = max(len(p) + len(t) for p, group in zip(prefixes, tails, strict=True) for t in group)
         if longest > context_length:
@@ -119,7 +123,7 @@ class PromptPlan(nn.Module):
         self.G, self.C = G, C
         flat = [token for p in prefixes for token in p] + [token for g in tails for tail in g for token in tail]
         tokens_S = torch.tensor(flat)
-        vocabulary_V = torch.unique(tokens_S[tokens_S >= 0])
+        vocabulary_V = torch.unique(torch.cat([tokens_S[tokens_S >= 0], torch.tensor([pad])]))
 
         prefix_length_G = torch.tensor([len(p) for p in prefixes])
         tail_length_N = torch.tensor([len(tail) for group in tails for tail in group])
@@ -184,17 +188,18 @@ class PromptPlan(nn.Module):
         return self._parts[1]
 
     def _part(self, of_g: slice, of_c: slice) -> "PromptPlan":
-        part = PromptPlan(self.prefixes[of_g], [g[of_c] for g in self.tails[of_g]], self.context_length)
+        part = PromptPlan(self.prefixes[of_g], [g[of_c] for g in self.tails[of_g]], self.context_length, self.pad)
         part.vocabulary_V = self.vocabulary_V.cpu()
         part.rows_S = _rows(part.tokens_S, part.vocabulary_V)
         return part.to(self.rows_S.device)
 
     def whole_prompts(self) -> torch.Tensor:
-        """The bank's row at every position of every prompt, SOS to EOT and row 0 after it; N x context length."""
+        """The bank's row at every position of every prompt, SOS to EOT and padding after it; N x context length."""
         if self._whole is None:
-            rows = torch.zeros(self.G * self.C, self.context_length, dtype=torch.long)
             whole = [p + tail for p, group in zip(self.prefixes, self.tails, strict=True) for tail in group]
             vocabulary_V = self.vocabulary_V.cpu()
+            padding = int(_rows(torch.tensor(self.pad), vocabulary_V))
+            rows = torch.full((self.G * self.C, self.context_length), padding)
             for n, tokens in enumerate(whole):
                 rows[n, : len(tokens)] = _rows(torch.tensor(tokens), vocabulary_V)
             self._whole = rows.to(self.rows_S.device)
@@ -250,7 +255,8 @@ def context_plan(
             n = len(name.name)
             row.append(tail[:n] + context.after + tail[n + context.replaced :])
         tails.append(row)
-    return PromptPlan([vocabulary.sos + c.before for c in contexts], tails, vocabulary.context_length)
+    prefixes = [vocabulary.sos + c.before for c in contexts]
+    return PromptPlan(prefixes, tails, vocabulary.context_length, vocabulary.pad)
 
 
 class SoftPrompts(nn.Module):
@@ -299,13 +305,17 @@ class SoftPrompts(nn.Module):
             k_before, k_after = k_before + n_before, k_after + n_after
             after_ids = (first.after + vocabulary.eot)[:n_after]
             for ids, vectors in ((first.before[:n_before], self.before), (after_ids, self.after)):
-                start_LW = token_embedding.weight[torch.tensor(ids, dtype=torch.long)]
+                start_LW = token_embedding(_ids(ids, token_embedding))
                 vectors.append(nn.Parameter(start_LW.detach().clone().float()))
         self.plan = context_plan(contexts, filled, vocabulary)
 
     def vectors(self) -> torch.Tensor:
         """All learned vectors in the order of their numbers; K x W."""
         return torch.cat([*self.before, *self.after])
+
+
+def _ids(ids: list[int], token_embedding: nn.Embedding) -> torch.Tensor:
+    return torch.tensor(ids, dtype=torch.long, device=token_embedding.weight.device)
 
 
 def initial_context(
@@ -328,7 +338,7 @@ def initial_context(
     spaced = words.replace("_", " ")
     ids = vocabulary.encode(spaced)
     M = len(spaced.split(" ")) if counted_in_words else len(ids)
-    start_MW = token_embedding.weight[torch.tensor(ids[:M])].detach().float()
+    start_MW = token_embedding(_ids(ids[:M], token_embedding)).detach().float()
     return (start_MW.repeat(copies, 1, 1) if copies else start_MW.clone()), ids[M:]
 
 

@@ -1,13 +1,15 @@
-"""CLIP's text encoder for soft prompts, computing each token once.
+"""A CLIP's text encoder for soft prompts, computing each token once where that is exact.
 
-CLIP's text transformer is causal and its feature is read at EOT. So nothing after EOT matters; prompts that begin alike
+The text tower of most CLIPs is causal and its feature is read at EOT. So nothing after EOT matters; prompts that begin alike
 share the hidden states of that beginning; and in the last layer only EOT needs a query. Everything but attention works
-on tokens packed without padding. The modules and weights are CLIP's own.
+on tokens packed without padding. The modules and weights are the backbone's own. Other towers (SigLIP's sees every position from every
+position) read each prompt whole.
 
 Shapes: G prefixes, C classes, N = G x C prompts, P prefix and T tail positions (padded), S packed tokens, Q query
 positions, H heads, E width of a head, W = H x E, L context length, R rows of the bank, D features.
 """
 
+import functools
 import os
 from typing import Any
 
@@ -17,6 +19,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from .backbones import as_backbone
+from .backbones.protocol import Block, CausalTower
 from .prompts import PromptPlan
 
 # Numbers that training keeps per token, layer and unit of width, with room for gradients: benchmarks/bench_memory.py
@@ -75,43 +78,42 @@ def _attend(
 
 
 class TextEncoder(nn.Module):
-    """Encodes a PromptPlan with a CLIP model's text tower.
+    """Encodes a PromptPlan with a backbone's text tower.
 
-    mode: "fast" (as described at the top) or "plain" (all L positions of every prompt, as CLIP's own encode_text).
-    A tower whose blocks or attention are no longer CLIP's own (hooks, adapters, LoRA) is computed plainly in either mode;
-    what replaces the linear layers and LayerNorms beside attention is used as it stands.
+    clip_model: a backbone or a plain model of OpenAI's clip.
+    mode: "fast" (as described at the top, where the tower allows it) or "plain" (all L positions of every prompt, as the
+    model's own encode_text). A tower whose blocks or attention are no longer its authors' own (hooks, adapters, LoRA) is
+    computed plainly in either mode; what replaces the linear layers and LayerNorms beside attention is used as it stands.
     chunk: prompts computed at a time, 0 to choose by memory; with more than one chunk, training recomputes each in the
     backward pass (activation checkpointing) instead of keeping it.
     memory_budget: bytes that the activations of one chunk may take; 0 for half of what is free at the first step.
     """
-
-    token_embedding: Any
-    transformer: Any
-    positional_embedding: torch.Tensor
-    ln_final: Any
-    text_projection: torch.Tensor
 
     def __init__(self, clip_model: Any, mode: str = "fast", chunk: int = 0, memory_budget: int = 0) -> None:
         super().__init__()
         if mode not in ("fast", "plain"):
             raise ValueError(f'MODEL.TEXT_ENCODER is "{mode}": use "fast" or "plain"')
         self._backbone = as_backbone(clip_model)
-        for name, part in self._backbone.encoder_modules().items():
-            setattr(self, name, part)
+        self.model = self._backbone.model  # held, so that it moves with this module
         self.mode, self.chunk, self.memory_budget = mode, chunk, memory_budget
         self.training_chunk = chunk  # fixed from the first step on: the order of summation depends on it
         self._testing_chunks: dict[int, int] = {}  # for each number of prompts, fixed too
 
     @property
     def device(self) -> torch.device:
-        return self.token_embedding.weight.device
+        return self._backbone.token_embedding.weight.device
+
+    @property
+    def path(self) -> str:
+        """How prompts are encoded: "fast" or "plain"."""
+        return "fast" if self.mode == "fast" and self._backbone.causal_tower() else "plain"
 
     def forward(self, plan: PromptPlan, learned_vectors_KW: torch.Tensor | None = None) -> torch.Tensor:
         """Text features, not normalised; G x C x D. learned_vectors_KW: the vectors that `slot(k)` stands for."""
-        bank_RW = plan.bank(self.token_embedding, learned_vectors_KW).type(self._backbone.text_dtype)
-        fast = self.mode == "fast" and self._backbone.reads_tokens_once()
-        run = self._fast if fast else self._plain
-        size = self._chunk(plan, fast)
+        bank_RW = plan.bank(self._backbone.token_embedding, learned_vectors_KW).type(self._backbone.text_dtype)
+        tower = self._backbone.causal_tower() if self.mode == "fast" else None
+        run = functools.partial(self._fast, tower) if tower else self._plain
+        size = self._chunk(plan, tower is not None)
         if size >= plan.G * plan.C:
             return run(plan, bank_RW)
         features, row = [], []
@@ -140,29 +142,26 @@ class TextEncoder(nn.Module):
     def _choose_chunk(self, plan: PromptPlan, fast: bool) -> int:
         prompts = plan.G * plan.C
         tokens = plan.n_tokens if fast else prompts * plan.context_length
-        per_layer = KEPT_PER_TOKEN * self._backbone.text_width * self.token_embedding.weight.element_size()
+        per_layer = KEPT_PER_TOKEN * self._backbone.text_width * self._backbone.token_embedding.weight.element_size()
         needed = tokens * per_layer * self._backbone.text_layers
         budget = self.memory_budget or free_memory(self.device) // 2
         return prompts if needed <= budget else max(1, prompts * budget // needed)
 
     def _plain(self, plan: PromptPlan, bank_RW: torch.Tensor) -> torch.Tensor:
         x_NLW = F.embedding(plan.whole_prompts(), bank_RW)
-        return self._backbone.run_text(x_NLW, plan.length_N - 1).view(plan.G, plan.C, -1)
+        return self._backbone.run_text(x_NLW, plan.length_N).view(plan.G, plan.C, -1)
 
-    def _project(self, x_NW: torch.Tensor, plan: PromptPlan) -> torch.Tensor:
-        return (self.ln_final(x_NW) @ self.text_projection).view(plan.G, plan.C, -1)
-
-    def _fast(self, plan: PromptPlan, bank_RW: torch.Tensor) -> torch.Tensor:
-        x_SW = F.embedding(plan.rows_S, bank_RW) + self.positional_embedding[plan.position_S].type(bank_RW.dtype)
-        *blocks, last = self.transformer.resblocks
+    def _fast(self, tower: CausalTower, plan: PromptPlan, bank_RW: torch.Tensor) -> torch.Tensor:
+        x_SW = F.embedding(plan.rows_S, bank_RW) + tower.positional_embedding[plan.position_S].type(bank_RW.dtype)
+        *blocks, last = tower.blocks
         for block in blocks:
-            x_SW = x_SW + block.attn.out_proj(self._attention(block, x_SW, plan))
-            x_SW = x_SW + block.mlp(block.ln_2(x_SW))
-        x_NW = x_SW[plan.eot_N] + last.attn.out_proj(self._attention_at_eot(last, x_SW, plan))
-        x_NW = x_NW + last.mlp(last.ln_2(x_NW))
-        return self._project(x_NW, plan)
+            x_SW = x_SW + block.scale_1(block.attn.out_proj(self._attention(block, x_SW, plan)))
+            x_SW = x_SW + block.scale_2(block.mlp(block.ln_2(x_SW)))
+        x_NW = x_SW[plan.eot_N] + last.scale_1(last.attn.out_proj(self._attention_at_eot(last, x_SW, plan)))
+        x_NW = x_NW + last.scale_2(last.mlp(last.ln_2(x_NW)))
+        return tower.finish(x_NW).view(plan.G, plan.C, -1)
 
-    def _attention(self, block: Any, x_SW: torch.Tensor, plan: PromptPlan) -> torch.Tensor:
+    def _attention(self, block: Block, x_SW: torch.Tensor, plan: PromptPlan) -> torch.Tensor:
         """Causal attention of every token, before the output projection; S x W."""
         attn, G, C, P, T = block.attn, plan.G, plan.C, plan.P, plan.T
         H = attn.num_heads
@@ -178,7 +177,7 @@ class TextEncoder(nn.Module):
         tail_SW = _Unpad.apply(_attend(qt, (kp, vp), (kt, vt), *masks), plan.tail_to_packed)
         return torch.cat([prefix_SW, tail_SW])
 
-    def _attention_at_eot(self, block: Any, x_SW: torch.Tensor, plan: PromptPlan) -> torch.Tensor:
+    def _attention_at_eot(self, block: Block, x_SW: torch.Tensor, plan: PromptPlan) -> torch.Tensor:
         """The same, for each prompt's EOT only; N x W."""
         attn, G, C, P, T = block.attn, plan.G, plan.C, plan.P, plan.T
         H, W = attn.num_heads, x_SW.shape[1]

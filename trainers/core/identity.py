@@ -31,6 +31,7 @@ _OF_TRAINING = ("OPTIM.", "TRAIN.", "DATALOADER.TRAIN_X.", "TEST.FINAL_MODEL", "
 # What runs did before a setting was there.
 _BEFORE = {
     "DETERMINISTIC": False,
+    "INPUT.RESIZE_MODE": "shortest",
     "DATASET.INCLUDE_ALL_CLASSES": False,
     "TRAINER.LASP.TEXT_CLASSES": "all",
     "TRAINER.LASP.TEXT_LOSS_OVER": "hard",
@@ -53,6 +54,8 @@ def material_settings(cfg: CfgNode, key: str, takes_steps: bool = True, draws: b
             continue
         if not takes_steps and name.startswith(_OF_TRAINING):
             continue
+        if value is None and name.startswith("INPUT."):
+            continue  # not read off the backbone yet
         if not draws and name in ("SEED", "DATASET.NUM_SHOTS"):
             continue
         found[name] = list(value) if isinstance(value, tuple) else value

@@ -13,6 +13,9 @@ from dassl.data.data_manager import DatasetWrapper
 from PIL import Image, ImageOps
 from yacs.config import CfgNode
 
+from ..components.backbones import Preprocessing, source_of
+from .settings import FOLLOWING
+
 # What Pillow raises for pictures that are truncated, damaged, no pictures, or far too large.
 UNDECODABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
@@ -91,6 +94,35 @@ class Pictures(DatasetWrapper):
         return output
 
 
+def follow_backbone(cfg: CfgNode) -> None:
+    """Fills in, in place, what the configuration leaves to the backbone: size, means, deviations, resizing.
+
+    Raises what naming a backbone raises, ValueError and OSError.
+    """
+    open_settings = [name for name in FOLLOWING if cfg.INPUT.get(name) is None]
+    if not open_settings:
+        return
+    asked = source_of(cfg.MODEL.BACKBONE.NAME).preprocessing()
+    said = dict(zip(FOLLOWING, (asked.size, asked.interpolation, asked.resize_mode, list(asked.mean), list(asked.std)),
+                    strict=True))  # fmt: skip
+    frozen = cfg.is_frozen()
+    cfg.defrost()
+    for name in open_settings:
+        cfg.INPUT[name] = said[name]
+    if frozen:
+        cfg.freeze()
+
+
+def test_transform(cfg: CfgNode) -> Any:
+    """What Dassl cannot build: test pictures squashed to size. None where it can, and where no transform is asked for."""
+    c = cfg.INPUT
+    if c.NO_TRANSFORM or c.RESIZE_MODE != "squash":
+        return None
+    mean, std = (c.PIXEL_MEAN, c.PIXEL_STD) if "normalize" in c.TRANSFORMS else ((0.0,) * 3, (1.0,) * 3)
+    print(f"Building transform_test\n+ squash to {c.SIZE[0]}x{c.SIZE[1]}\n+ normalization (mean={mean}, std={std})")
+    return Preprocessing(tuple(c.SIZE), tuple(mean), tuple(std), c.INTERPOLATION, "squash").transform()
+
+
 def _leave_signals_to_the_main_process(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
@@ -120,7 +152,7 @@ def build_data_manager(cfg: CfgNode) -> DataManager:
         cfg = cfg.clone()
         cfg.defrost()
         cfg.DATALOADER.NUM_WORKERS = cores
-    manager = DataManager(cfg, dataset_wrapper=Pictures)
+    manager = DataManager(cfg, custom_tfm_test=test_transform(cfg), dataset_wrapper=Pictures)
     for loader in (manager.train_loader_x, manager.val_loader, manager.test_loader):
         if loader is not None:
             loader.worker_init_fn = _leave_signals_to_the_main_process

@@ -132,15 +132,25 @@ SHARED: dict[str, Setting] = {
     "USE_CUDA": Setting("use the GPU if there is one", "bool"),
     "VERBOSE": Setting("print what is loaded", "bool"),
     "DETERMINISTIC": Setting("ask torch for repeatable CUDA kernels", "bool", default=False),
-    "INPUT.SIZE": Setting("height and width of pictures, in pixels", "tuple[int, int]", least=1, most=4096),
-    "INPUT.INTERPOLATION": Setting("of resizing", "str", among=("bilinear", "bicubic", "nearest")),
+    "INPUT.SIZE": Setting(
+        "height and width of pictures, in pixels; None: the backbone's", "tuple[int, int] | None", least=1, most=4096
+    ),
+    "INPUT.INTERPOLATION": Setting(
+        "of resizing; None: the backbone's", "str | None", among=("bilinear", "bicubic", "nearest")
+    ),
+    "INPUT.RESIZE_MODE": Setting(
+        "of test pictures: the shorter edge to INPUT.SIZE, then the middle; or both edges; None: the backbone's",
+        "str | None", among=("shortest", "squash"),
+    ),
     "INPUT.TRANSFORMS": Setting(
         "augmentations of training pictures, and normalize for all", "list[str]",
         among=TRANSFORMS + (DASSLS_TRANSFORMS if DASSL_IS_INSTALLED else ()),
     ),
     "INPUT.NO_TRANSFORM": Setting("hand pictures over as they are read", "bool"),
-    "INPUT.PIXEL_MEAN": Setting("per channel, of values from 0 to 1", "tuple[float, float, float]"),
-    "INPUT.PIXEL_STD": Setting("per channel", "tuple[float, float, float]", above=0),
+    "INPUT.PIXEL_MEAN": Setting(
+        "per channel, of values from 0 to 1; None: the backbone's", "tuple[float, float, float] | None"
+    ),
+    "INPUT.PIXEL_STD": Setting("per channel; None: the backbone's", "tuple[float, float, float] | None", above=0),
     "INPUT.CROP_PADDING": Setting("of random_crop, in pixels", "int", least=0),
     "INPUT.RRCROP_SCALE": Setting("share of the area that is kept", "tuple[float, float]", above=0, most=1),
     "INPUT.CUTOUT_N": Setting("holes of cutout", "int", least=0),
@@ -190,7 +200,7 @@ SHARED: dict[str, Setting] = {
     "DATALOADER.TEST.SAMPLER": Setting("order of test pictures", "str", among=SAMPLERS),
     "DATALOADER.TEST.BATCH_SIZE": Setting("test pictures at a time", "int", least=1, most=2**20),
     "MODEL.INIT_WEIGHTS": Setting(UNUSED, "str"),
-    "MODEL.BACKBONE.NAME": Setting("a CLIP model's name, or its file", "str"),
+    "MODEL.BACKBONE.NAME": Setting("a CLIP's name or file, or one of open_clip's, see docs/BACKBONES.md", "str"),
     "MODEL.BACKBONE.PRETRAINED": Setting(UNUSED, "bool"),
     "MODEL.HEAD.NAME": Setting(UNUSED, "str"),
     "MODEL.HEAD.HIDDEN_LAYERS": Setting(UNUSED, "list[int]"),
@@ -296,9 +306,14 @@ class Options:
         return {f.name: getattr(self, f.name) for f in fields(kind)}
 
 
+FOLLOWING = ("SIZE", "INTERPOLATION", "RESIZE_MODE", "PIXEL_MEAN", "PIXEL_STD")  # of INPUT: the backbone's where None
+
+
 def add_shared(cfg: CfgNode) -> None:
-    """Declares this project's settings that every method has."""
+    """Declares this project's settings that every method has; pictures are prepared as the backbone says until told."""
     declare(cfg, {key: setting for key, setting in SHARED.items() if setting.default is not None})
+    for name in FOLLOWING:
+        cfg.INPUT[name] = None
 
 
 def declare(cfg: CfgNode, settings: dict[str, Setting]) -> None:

@@ -19,11 +19,11 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from torch import nn
 from yacs.config import CfgNode
 
-from ..components.backbones import Backbone, backbone_file, file_sha256, load_backbone
+from ..components.backbones import Backbone, source_of
 from . import checkpoints, dassl_support
 from .evaluation import evaluate
 from .identity import Identity, fingerprint, material_settings
-from .loading import build_data_manager
+from .loading import build_data_manager, follow_backbone
 from .resuming import (
     INTERRUPTED,
     Training,
@@ -79,6 +79,7 @@ class PromptTrainer(TrainerX):
 
     def check_cfg(self, cfg: CfgNode) -> None:
         self.cfg = cfg
+        follow_backbone(cfg)
         key = self.OPTIONS.KEY
         self.options: Any = self.OPTIONS.of(cfg.TRAINER[key]) if key else Options()
         self.precision = self.asked_precision = getattr(self.options, "prec", "fp32")
@@ -114,18 +115,21 @@ class PromptTrainer(TrainerX):
         return self.classnames + [name for name in names or [] if name not in own]
 
     def load_clip(self) -> Backbone:
-        """The backbone in the precision asked for; its file's hash becomes part of the run's identity."""
+        """The backbone in the precision asked for; what it is becomes part of the run's identity."""
         name = self.cfg.MODEL.BACKBONE.NAME
         print(f"Loading CLIP (backbone: {name})")
-        path = backbone_file(name)  # once: for a model's name, clip reads and hashes the whole file
-        backbone = load_backbone(str(path))
-        size = (backbone.input_size, backbone.input_size)
+        source = source_of(name)
+        backbone = source.load()
+        size = backbone.preprocessing.size
         if tuple(self.cfg.INPUT.SIZE) != size:
             raise ValueError(
                 f"INPUT.SIZE is {tuple(self.cfg.INPUT.SIZE)}, but this CLIP takes {size[0]} x {size[1]} pixels: "
-                f'set INPUT.SIZE "{size}"'
+                f'leave it out, or set INPUT.SIZE "{size}"'
             )
-        self.backbone_sha256 = file_sha256(path)
+        self._backbone = {"backbone_family": source.family, "backbone_architecture": source.architecture,
+                          "backbone_weights": source.weights, "backbone_sha256": source.digest()}  # fmt: skip
+        fast = self.cfg.MODEL.TEXT_ENCODER == "fast" and backbone.causal_tower() is not None
+        print(f"Text encoder: {'each token once' if fast else 'every prompt whole'}")
         if self.precision == "fp16":
             backbone.halve()
         backbone.model.to(self.device)
@@ -277,11 +281,12 @@ class PromptTrainer(TrainerX):
     @classmethod
     def run_identity(cls, cfg: CfgNode, model: str = "") -> Identity:
         """What a run of `cfg` would be; reads the dataset and hashes the backbone. model: digest of what is evaluated."""
+        follow_backbone(cfg)
         dataset = build_dataset(cfg)
         uses = ("test",) if model else cls.USES
         parts = {"train": dataset.train_x, "val": dataset.val, "test": dataset.test}
         data = {part: fingerprint(parts[part] or [], dataset.dataset_dir) for part in uses}
-        sha256 = file_sha256(backbone_file(cfg.MODEL.BACKBONE.NAME))
+        sha256 = source_of(cfg.MODEL.BACKBONE.NAME).digest()
         return Identity(cls.material(cfg), sha256, data, model, None if model else cls.templates_of(cfg))
 
     def identity(self) -> dict[str, Any]:
@@ -291,7 +296,7 @@ class PromptTrainer(TrainerX):
             "dataset": self.cfg.DATASET.NAME,
             "classnames": list(self.classnames),
             "backbone": self.cfg.MODEL.BACKBONE.NAME,
-            "backbone_sha256": getattr(self, "backbone_sha256", ""),
+            **getattr(self, "_backbone", {"backbone_sha256": ""}),
             "versions": {
                 "python": platform.python_version(),
                 "torch": str(torch.__version__),

@@ -3,28 +3,45 @@
 from collections.abc import Mapping
 from typing import Any
 
-from .weights import backbone_file, file_sha256  # isort: skip  (first: it keeps quiet what clip says when imported)
+from .weights import file_sha256  # isort: skip  (first: it keeps quiet what clip says when imported)
 
-from .openai import OpenAIBackbone, load_openai
-from .protocol import Backbone, Vocabulary
+from .openai import OpenAIBackbone, OpenAISource
+from .protocol import Backbone, Preprocessing, Source, Vocabulary
 
-__all__ = ["Backbone", "Vocabulary", "as_backbone", "backbone_file", "file_sha256", "load_backbone", "trained_backbone"]
+__all__ = [
+    "Backbone", "Preprocessing", "Source", "Vocabulary", "as_backbone", "file_sha256", "load_backbone", "source_of",
+    "trained_backbone",
+]  # fmt: skip
 
 
-def load_backbone(name: str) -> Backbone:
+def source_of(name: str) -> Source:
+    """What a name means: a file or model of OpenAI's, "open_clip:ARCHITECTURE/TAG", "hf-hub:ORG/NAME". Opens nothing.
+
+    Raises ValueError where the package of the family is not installed.
+    """
+    if name.startswith(("open_clip:", "hf-hub:", "local-dir:")):
+        from .open_clip import OpenClipSource  # not everybody has the package
+
+        return OpenClipSource(name)
+    return OpenAISource(name)
+
+
+def load_backbone(name: str, weights: bool = True) -> Backbone:
     """A CLIP by name, downloaded if need be, or by path: on the CPU, in float32, in evaluation mode, frozen.
 
-    Raises ValueError for a name that is neither, and for a file that is no CLIP; OSError where it cannot be fetched.
+    weights: False for random ones, as tests want them. Raises ValueError for a name that means nothing, and for a file
+    that is no CLIP; OSError where it cannot be fetched.
     """
-    return load_openai(backbone_file(name))
+    return source_of(name).load(weights)
 
 
 def trained_backbone(name: str, identity: Mapping[str, Any]) -> Backbone:
     """The backbone of a trained model, whose identity names its hash. Raises ValueError when the file is another one."""
-    expected, found = identity.get("backbone_sha256", ""), file_sha256(backbone_file(name))
+    source = source_of(name)
+    expected, found = identity.get("backbone_sha256", ""), source.digest()
     if expected and expected != found:
         raise ValueError(f"{name} is another backbone than the model's ({found[:12]}, not {expected[:12]}, by SHA-256)")
-    return load_backbone(name)
+    return source.load()
 
 
 def as_backbone(model: Any) -> Backbone:

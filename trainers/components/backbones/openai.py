@@ -5,7 +5,8 @@ tower, D features.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ import torch
 from clip.model import CLIP, ResidualAttentionBlock, Transformer, build_model, convert_weights
 from clip.simple_tokenizer import SimpleTokenizer
 from torch import nn
-from torch.nn.modules.linear import NonDynamicallyQuantizableLinear as _OutProj
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear as OutProj
 
-from .protocol import Vocabulary
-from .weights import read_state_dict
+from .protocol import Backbone, Block, CausalTower, Preprocessing, Vocabulary, is_untouched
+from .weights import backbone_file, file_sha256, published, read_state_dict
 
-__all__ = ["CLIP", "ClipVocabulary", "OpenAIBackbone", "build_model", "load_openai"]
+__all__ = ["CLIP", "ClipVocabulary", "OpenAIBackbone", "OpenAISource", "build_model"]
+
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of CLIP's own preprocessing
 
 
 @functools.cache
@@ -40,15 +43,33 @@ class ClipVocabulary:
     def eot(self) -> list[int]:
         return self.encode("<|endoftext|>")
 
+    @property
+    def pad(self) -> int:
+        return 0
+
     def encode(self, text: str) -> list[int]:
         return _tokenizer().encode(text)
+
+    def cut(self, before: str, name: str, *after: str) -> list[list[int]]:
+        return cut_between_words(self.encode, before, name, *after)
 
     def words(self, ids: list[int]) -> list[str]:
         return [_tokenizer().decoder[i] for i in ids]
 
 
-class OpenAIBackbone:
-    """A model of clip.build_model. Frozen, in place. Raises TypeError, naming the class, for a model of another kind."""
+def cut_between_words(encode: Callable[[str], list[int]], before: str, name: str, *after: str) -> list[list[int]]:
+    """Vocabulary.cut for byte-pair encoders, which never join words."""
+    whole = encode(before + name + "".join(after))
+    first, *last = encode(before), *(encode(part) for part in after)
+    tail = [token for part in last for token in part]
+    end = len(whole) - len(tail)
+    if whole[: len(first)] != first or whole[end:] != tail or end <= len(first):
+        raise ValueError(f'a token belongs to "{name}" and to what is beside it')
+    return [first, whole[len(first) : end], *last]
+
+
+class OpenAIBackbone(Backbone):
+    """A model of clip.build_model, used in place. Raises TypeError, naming the class, for a model of another kind."""
 
     family = "openai"
 
@@ -56,14 +77,14 @@ class OpenAIBackbone:
         if not is_openai(model):
             raise TypeError(
                 f"{type(model).__module__}.{type(model).__qualname__} is no model of OpenAI's clip package, and would be "
-                "encoded wrongly: give what clip.build_model or load_backbone returns"
+                'encoded wrongly: give what clip.build_model or load_backbone("open_clip:...") returns'
             )
         self.model: Any = model
         self.visual: Any = self.model.visual
         self.token_embedding: nn.Embedding = self.model.token_embedding
         self.logit_scale: torch.Tensor = self.model.logit_scale
         self.vocabulary: Vocabulary = ClipVocabulary(self.model.positional_embedding.shape[0])
-        self.input_size = int(self.visual.input_resolution)
+        self.preprocessing = preprocessing_of(int(self.visual.input_resolution))
         self.features: int = self.model.text_projection.shape[1]
         self.text_width: int = self.model.text_projection.shape[0]
         self.text_layers = len(self.model.transformer.resblocks)
@@ -73,32 +94,26 @@ class OpenAIBackbone:
         # clip's convert_weights halves the tower but leaves the embeddings in float32, as it does what is learned
         return self.model.text_projection.dtype
 
-    def encoder_modules(self) -> dict[str, Any]:
-        names = ("token_embedding", "transformer", "positional_embedding", "ln_final", "text_projection")
-        return {name: getattr(self.model, name) for name in names}
-
     def halve(self) -> None:
         convert_weights(self.model)
 
-    def reads_tokens_once(self) -> bool:
-        """Not where blocks or attention are no longer CLIP's own (hooks, adapters, LoRA): the fast path goes round them."""
-        gone_round: list[tuple[nn.Module, type]] = [(self.model.transformer, Transformer)]
-        for block in self.model.transformer.resblocks:
-            attn = block.attn
-            gone_round += [(block, ResidualAttentionBlock), (attn, nn.MultiheadAttention), (attn.out_proj, _OutProj)]
-        return all(
-            type(module) is kind
-            and not (
-                module._forward_hooks or module._forward_pre_hooks or {"forward", "attention"} & vars(module).keys()
-            )
-            for module, kind in gone_round
-        )
+    def causal_tower(self) -> CausalTower | None:
+        m = self.model
+        gone_round: list[tuple[Any, type]] = [(m.transformer, Transformer)]
+        for block in m.transformer.resblocks:
+            gone_round += [(block, ResidualAttentionBlock), (block.attn, nn.MultiheadAttention)]
+            gone_round += [(block.attn.out_proj, OutProj)]
+        if not all(is_untouched(module, kind) for module, kind in gone_round):
+            return None
+        same = nn.Identity()
+        blocks = [Block(b.ln_1, b.attn, b.ln_2, b.mlp, same, same) for b in m.transformer.resblocks]
+        return CausalTower(blocks, m.positional_embedding, lambda x_NW: m.ln_final(x_NW) @ m.text_projection)
 
-    def run_text(self, x_NLW: torch.Tensor, read_at_N: torch.Tensor) -> torch.Tensor:
+    def run_text(self, x_NLW: torch.Tensor, length_N: torch.Tensor) -> torch.Tensor:
         m = self.model
         x_NLW = x_NLW + m.positional_embedding.type(x_NLW.dtype)
         x_NLW = m.transformer(x_NLW.permute(1, 0, 2)).permute(1, 0, 2)
-        return m.ln_final(x_NLW[torch.arange(len(x_NLW), device=x_NLW.device), read_at_N]) @ m.text_projection
+        return m.ln_final(x_NLW[torch.arange(len(x_NLW), device=x_NLW.device), length_N - 1]) @ m.text_projection
 
     def visual_layer_norms(self) -> dict[str, nn.Parameter]:
         """ln_1 and ln_2 of every block of a visual transformer; a ResNet has none."""
@@ -140,18 +155,64 @@ def is_openai(model: Any) -> bool:
     return any(kind.__name__ == "CLIP" and kind.__module__.split(".")[0] == "clip" for kind in type(model).__mro__)
 
 
-def load_openai(path: Path) -> OpenAIBackbone:
-    """A CLIP from a file, on the CPU, in float32, in evaluation mode, every parameter frozen.
+def preprocessing_of(size: int) -> Preprocessing:
+    return Preprocessing((size, size), MEAN, STD)
 
-    The weights pass through clip's own build_model, so most of them have been rounded to half precision, as in every
-    CoOp-family project. Raises ValueError for a file that is no CLIP.
-    """
-    state = read_state_dict(path)
-    for key in ("text_projection", "positional_embedding", "token_embedding.weight"):
-        if key not in state:
-            raise ValueError(f'{path} is no CLIP in OpenAI\'s layout: it has no tensor "{key}"')
-    try:
-        model = build_model(dict(state))
-    except (KeyError, RuntimeError) as error:
-        raise ValueError(f"{path} is no CLIP in OpenAI's layout: {str(error).splitlines()[0]}") from error
-    return OpenAIBackbone(model.float().eval().requires_grad_(False))
+
+@dataclass(frozen=True)
+class OpenAISource:
+    """A CLIP in OpenAI's layout, by its name or by its file."""
+
+    name: str
+    family = "openai"
+
+    @property
+    def architecture(self) -> str:
+        return self.name if self.name in published() else "CLIP"
+
+    @property
+    def weights(self) -> str:
+        return "openai" if self.name in published() else self.name
+
+    def file(self) -> Path:
+        return backbone_file(self.name)
+
+    def missing(self) -> str:
+        return published()[self.name].missing() if self.name in published() else ""
+
+    def digest(self) -> str:
+        """Of the file."""
+        return file_sha256(self.file())
+
+    def preprocessing(self) -> Preprocessing:
+        if self.name in published():
+            return preprocessing_of(published()[self.name].pixels)
+        state = self._state()
+        if "visual.proj" in state:  # a ViT: patches, and a position for each and for the class token
+            patch, positions = state["visual.conv1.weight"].shape[-1], len(state["visual.positional_embedding"]) - 1
+        else:  # a ResNet, which reduces by 32
+            patch, positions = 32, len(state["visual.attnpool.positional_embedding"]) - 1
+        return preprocessing_of(patch * round(positions**0.5))
+
+    def load(self, weights: bool = True) -> OpenAIBackbone:
+        """The weights pass through clip's own build_model, so most of them have been rounded to half precision, as in
+        every CoOp-family project. Raises ValueError for a file that is no CLIP.
+        """
+        if not weights:
+            raise ValueError(f'"{self.name}": random weights are for models by name of open_clip, "open_clip:ViT-B-16"')
+        return OpenAIBackbone(self._built().float().eval().requires_grad_(False))
+
+    def _state(self) -> dict[str, torch.Tensor]:
+        path = self.file()
+        state = read_state_dict(path)
+        for key in ("text_projection", "positional_embedding", "token_embedding.weight", "visual.conv1.weight"):
+            if key not in state:
+                raise ValueError(f'{path} is no CLIP in OpenAI\'s layout: it has no tensor "{key}"')
+        return state
+
+    def _built(self) -> Any:
+        try:
+            return build_model(self._state())
+        except (KeyError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{self.file()} is no CLIP in OpenAI's layout: {reason}") from error

@@ -1,13 +1,38 @@
 """What a method may ask of a backbone. Nothing else in the project knows a family of models.
 
-Shapes: B pictures, H x W pixels, N prompts, L positions of the context, W width of the text tower, D features.
+Shapes: B pictures, H x W pixels, N prompts, L positions of the context, M prompt tokens, W width of the text tower,
+D features.
 """
 
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a backbone wants done to a picture. mean, std: per channel, of values from 0 to 1."""
+
+    size: tuple[int, int]  # height and width in pixels
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bicubic"
+    resize_mode: str = "shortest"  # the shorter edge to `size`, then the middle; squash: both edges to `size`
+
+    def transform(self) -> Callable[[Any], torch.Tensor]:
+        """PIL picture -> 3 x H x W."""
+        from torchvision import transforms as T  # slow to import
+
+        mode = T.InterpolationMode(self.interpolation)
+        steps: list[Any] = [T.Resize(self.size if self.resize_mode == "squash" else max(self.size), interpolation=mode)]
+        if self.resize_mode != "squash":
+            steps.append(T.CenterCrop(self.size))
+        to_rgb = T.Lambda(lambda picture: picture.convert("RGB"))
+        return T.Compose([*steps, to_rgb, T.ToTensor(), T.Normalize(self.mean, self.std)])
 
 
 @runtime_checkable
@@ -23,16 +48,47 @@ class Vocabulary(Protocol):
 
     @property
     def eot(self) -> list[int]:
-        """Token ids after it; its feature is read at the last of them."""
+        """Token ids after it; a tower that reads its feature at the end of the text reads it at the last of them."""
+        ...
+
+    @property
+    def pad(self) -> int:
+        """The token id in the positions behind."""
         ...
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of `text`, without SOS and EOT."""
+        """Token ids of `text`, cleaned as the family does, without SOS and EOT."""
+        ...
+
+    def cut(self, before: str, name: str, *after: str) -> list[list[int]]:
+        """Token ids of the parts joined, cut where they meet. Raises ValueError where a token belongs to two of them, and
+        where none belongs to `name`."""
         ...
 
     def words(self, ids: list[int]) -> list[str]:
         """What each token id stands for."""
         ...
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of a transformer with LayerNorms before attention and MLP; scale_1 and scale_2 follow them."""
+
+    ln_1: Any
+    attn: nn.MultiheadAttention
+    ln_2: Any
+    mlp: Any
+    scale_1: Any
+    scale_2: Any
+
+
+@dataclass(frozen=True)
+class CausalTower:
+    """A text tower whose mask is causal and whose feature is read at EOT, in parts. finish: N x W -> N x D."""
+
+    blocks: list[Block]
+    positional_embedding: torch.Tensor
+    finish: Callable[[torch.Tensor], torch.Tensor]
 
 
 @runtime_checkable
@@ -42,42 +98,92 @@ class Backbone(Protocol):
     family: str
     model: Any
     vocabulary: Vocabulary
+    preprocessing: Preprocessing
     visual: Any  # the picture tower; checkpoints name its tensors image_encoder.<name below visual>
     token_embedding: nn.Embedding  # token ids -> W
-    logit_scale: torch.Tensor  # log of the factor of cosine similarities
-    input_size: int  # height and width of the pictures that it takes
+    logit_scale: torch.Tensor  # log of the factor of cosine similarities; a bias beside it (SigLIP) cancels in softmax
     features: int  # D
     text_width: int  # W
     text_layers: int
 
     @property
+    @abstractmethod
     def text_dtype(self) -> torch.dtype:
         """What the text tower computes in."""
-        ...
 
-    def reads_tokens_once(self) -> bool:
-        """Whether the text tower is causal, read at EOT, and unchanged, so that text_encoder.py's fast path is exact."""
-        ...
+    @abstractmethod
+    def causal_tower(self) -> CausalTower | None:
+        """The text tower in parts where it is causal, read at EOT, and unchanged, so that text_encoder.py's fast path is
+        exact; None where each prompt must be encoded whole."""
 
-    def run_text(self, x_NLW: torch.Tensor, read_at_N: torch.Tensor) -> torch.Tensor:
-        """Features (N x D, not normalised) of embeddings without positions, read at each prompt's position; all L
-        positions are computed, by the model's own modules."""
-        ...
+    @abstractmethod
+    def run_text(self, x_NLW: torch.Tensor, length_N: torch.Tensor) -> torch.Tensor:
+        """Features (N x D, not normalised) of embeddings without positions, by the model's own modules.
 
+        All L positions are given; `length_N` tells how many of each prompt's are SOS, text and EOT, and not padding.
+        """
+
+    @abstractmethod
     def encode_image(
         self, images_BCHW: torch.Tensor, prompts: Mapping[int, torch.Tensor] | None = None
     ) -> torch.Tensor:
         """Features (B x D, not normalised); prompts: layer -> (M x width) tokens that stand there in the visual tower."""
-        ...
 
+    @abstractmethod
     def visual_layer_norms(self) -> dict[str, nn.Parameter]:
         """The LayerNorms before attention and MLP of every visual block, by name below `visual`."""
-        ...
 
-    def encoder_modules(self) -> dict[str, Any]:
-        """The text tower's modules and parameters, for an nn.Module that encodes text to hold."""
-        ...
-
+    @abstractmethod
     def halve(self) -> None:
         """Puts weights where the family computes in half precision into float16."""
+
+    # --- what follows from that, for every family ---------------------------------------------------------------------
+
+    @property
+    def transform(self) -> Callable[[Any], torch.Tensor]:
+        """From a PIL picture to what encode_image takes, without the dimension B."""
+        return self.preprocessing.transform()
+
+    def encode_text(self, texts: Sequence[str]) -> torch.Tensor:
+        """Features of sentences, not normalised; N x D. Raises ValueError for a sentence longer than the context."""
+        v = self.vocabulary
+        rows = [v.sos + v.encode(text) + v.eot for text in texts]
+        for text, row in zip(texts, rows, strict=True):
+            if len(row) > v.context_length:
+                raise ValueError(f'"{text}" has {len(row)} tokens, but the text tower reads at most {v.context_length}')
+        tokens_NL = torch.tensor([row + [v.pad] * (v.context_length - len(row)) for row in rows])
+        device = self.token_embedding.weight.device
+        x_NLW = self.token_embedding(tokens_NL.to(device)).to(self.text_dtype)
+        return self.run_text(x_NLW, torch.tensor([len(row) for row in rows], device=device))
+
+
+class Source(Protocol):
+    """A backbone by name, before it is opened."""
+
+    name: str
+    family: str
+    architecture: str
+    weights: str  # the tag or file of its weights
+
+    def missing(self) -> str:
+        """What to do, in one line, where it is not on this machine; empty where it is."""
         ...
+
+    def digest(self) -> str:
+        """SHA-256 of all that decides its features; fetches the weights if need be. Raises OSError, ValueError."""
+        ...
+
+    def preprocessing(self) -> Preprocessing:
+        """What it wants done to pictures; known without opening large files where that is possible."""
+        ...
+
+    def load(self, weights: bool = True) -> Backbone:
+        """On the CPU, in float32, in evaluation mode, frozen. weights: False for random ones, for tests."""
+        ...
+
+
+def is_untouched(module: nn.Module, kind: type) -> bool:
+    """Whether `module` is of that class and computes what the class says: no hook, no method replaced (adapters, LoRA)."""
+    return type(module) is kind and not (
+        module._forward_hooks or module._forward_pre_hooks or {"forward", "attention"} & vars(module).keys()
+    )

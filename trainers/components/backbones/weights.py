@@ -30,6 +30,11 @@ class Published:
     url: str
 
     @property
+    def pixels(self) -> int:
+        """Height and width of the pictures that it takes."""
+        return {"RN50x4": 288, "RN50x16": 384, "RN50x64": 448, "ViT-L/14@336px": 336}.get(self.name, 224)
+
+    @property
     def sha256(self) -> str:
         return self.url.split("/")[-2]
 

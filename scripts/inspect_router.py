@@ -29,7 +29,7 @@ from trainers.components.backbones import trained_backbone
 from trainers.core import checkpoints
 from trainers.core.errors import one_line
 from trainers.core.files import write_atomically
-from trainers.core.loading import Pictures
+from trainers.core.loading import Pictures, follow_backbone, test_transform
 from trainers.core.settings import ROOT, default_cfg
 from trainers.mocoop import MixtureCLIP, MixtureOptions, MoCoOpOptions
 
@@ -79,7 +79,6 @@ def route(model_dir: Path, dataset: str | None, root: str | None) -> Routing:
     Raises ValueError or FileNotFoundError, in one line, if there is no trained MoCoOp in `model_dir`.
     """
     from dassl.data.datasets import build_dataset  # dassl is found once trainers is imported
-    from dassl.data.transforms import build_transform
 
     path = checkpoints.latest(model_dir)
     if path is None:
@@ -95,7 +94,7 @@ def route(model_dir: Path, dataset: str | None, root: str | None) -> Routing:
     model = MixtureCLIP(backbone, data.classnames, identity["template_groups"], **options)
     checkpoints.copy_into(model.learned(), state["state_dict"], path)
     model.eval()
-    loader = DataLoader(Pictures(cfg, data.test, transform=build_transform(cfg, is_train=False)), batch_size=200)
+    loader = DataLoader(Pictures(cfg, data.test, transform=test_transform(cfg)), batch_size=200)
     weights, probabilities, targets = [], [], []
     with torch.no_grad():
         for batch in loader:
@@ -128,6 +127,7 @@ def configuration(saved: str, dataset: str | None, root: str | None) -> CfgNode:
     if root:
         cfg.DATASET.ROOT = root
     cfg.VERBOSE = False
+    follow_backbone(cfg)
     return cfg
 
 

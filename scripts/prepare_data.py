@@ -6,6 +6,7 @@
     python scripts/prepare_data.py imagenet --link PATH_OF_A_COPY
     python scripts/prepare_data.py --verify caltech101
     python scripts/prepare_data.py clip:ViT-B/16            CLIP's weights, where clip looks for them
+    python scripts/prepare_data.py open_clip:ViT-B-16/laion2b_s34b_b88k     likewise, also hf-hub:ORG/NAME
 
 A folder appears under its final name when it is complete. Stopped at any point, the same command continues. What is there
 already is left alone. manifest.json in the folder says where everything came from, with SHA-256.
@@ -26,6 +27,8 @@ from scripts.prepare.unpack import UnpackError
 from scripts.prepare.verify import verify
 from trainers.core.errors import did_you_mean
 from trainers.core.files import InUseError
+
+MODELS = ("clip:", "open_clip:", "hf-hub:")
 
 
 def listing(known: dict[str, Source], root: Path) -> str:
@@ -77,7 +80,11 @@ def verify_all(sources: list[Source], root: Path) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="datasets, or all; clip:NAME for a CLIP")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        help="datasets, or all; clip:NAME, open_clip:NAME, hf-hub:NAME: a backbone",
+    )
     parser.add_argument("--root", type=Path, default=Path(os.environ.get("DATA", "data")), help="folder of all data")
     parser.add_argument("--list", action="store_true", help="say what is known and what is there")
     parser.add_argument("--dry-run", action="store_true", help="say what would be fetched from where")
@@ -89,8 +96,8 @@ def main() -> int:
     args = parser.parse_args()
     try:
         known = read_sources(args.sources)
-        models = [choose_model(name) for name in args.names if name.startswith("clip:")]
-        args.names = [name for name in args.names if not name.startswith("clip:")]
+        models = [choose_model(name) for name in args.names if name.startswith(MODELS)]
+        args.names = [name for name in args.names if not name.startswith(MODELS)]
         sources = choose(args.names or (["all"] if args.dry_run else []), known, args.root, args.verify)
         if args.link and len(sources) != 1:
             raise ValueError("--link takes one dataset: python scripts/prepare_data.py imagenet --link DIR")
@@ -101,7 +108,7 @@ def main() -> int:
         return verify_all(sources, args.root)
     if args.dry_run or args.list:
         for model in models:
-            print(f"{model.name}: {model.missing() or f'{model.cached} is there'}")
+            print(f"{model.name}: {model.missing() or 'there'}")
     if args.list or args.dry_run or not (sources or models):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error
         planned = args.dry_run and not args.list
@@ -127,23 +134,26 @@ def choose(names: list[str], known: dict[str, Source], root: Path, present: bool
 
 
 def choose_model(word: str) -> Any:
-    """The CLIP that clip:NAME means. Raises ValueError for an unknown name."""
-    from trainers.components.backbones.weights import published  # imports torch
+    """The backbone that clip:NAME, open_clip:NAME or hf-hub:NAME means. Raises ValueError for an unknown name."""
+    from trainers.components.backbones import source_of  # imports torch
+    from trainers.components.backbones.weights import published
 
     name = word.removeprefix("clip:")
-    if name not in published():
+    if name != word and name not in published():
         raise ValueError(
             f'CLIP "{name}" is unknown{did_you_mean(name, published()) or ";"} known: {", ".join(published())}'
         )
-    return published()[name]
+    source = source_of(name)
+    source.missing()  # raises for a name that means nothing
+    return source
 
 
 def one_model(model: Any) -> bool:
-    """Fetches a CLIP and says what came of it."""
+    """Fetches a backbone and says what came of it."""
     try:
-        print(f"clip:{model.name}: {model.fetched()} is ready")
-    except OSError as error:
-        print(f"error: clip:{model.name}: {error}", file=sys.stderr)
+        print(f"{model.name}: {model.fetch()} is ready")
+    except (OSError, ValueError) as error:
+        print(f"error: {model.name}: {error}", file=sys.stderr)
         return False
     return True
 

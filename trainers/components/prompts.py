@@ -71,7 +71,9 @@ def tokenize_prompt(template: str, classname: str, vocabulary: Vocabulary) -> Pr
         return PromptTokens(*vocabulary.cut(before_text, name, body.removesuffix("."), stop))
     except ValueError as error:
         if body == "." and vocabulary.encode(name):
-            with contextlib.suppress(ValueError):  # the stop may join the name's own punctuation ("etc.."): it is the name's
+            with contextlib.suppress(
+                ValueError
+            ):  # a stop that joins the name's own punctuation ("etc..") is the name's
                 return PromptTokens(*vocabulary.cut(before_text, name + stop, "", ""))
         raise ValueError(
             f'template "{template}" cannot be told apart from class "{name}" token by token: '

@@ -1,9 +1,9 @@
 """A CLIP's text encoder for soft prompts, computing each token once where that is exact.
 
-The text tower of most CLIPs is causal and its feature is read at EOT. So nothing after EOT matters; prompts that begin alike
-share the hidden states of that beginning; and in the last layer only EOT needs a query. Everything but attention works
-on tokens packed without padding. The modules and weights are the backbone's own. Other towers (SigLIP's sees every position from every
-position) read each prompt whole.
+The text tower of most CLIPs is causal and its feature is read at EOT. So nothing after EOT matters; prompts that begin
+alike share the hidden states of that beginning; and in the last layer only EOT needs a query. Everything but attention
+works on tokens packed without padding. Other towers (SigLIP's, where every position sees every other) read each prompt
+whole. The modules and weights are the backbone's own.
 
 Shapes: G prefixes, C classes, N = G x C prompts, P prefix and T tail positions (padded), S packed tokens, Q query
 positions, H heads, E width of a head, W = H x E, L context length, R rows of the bank, D features.

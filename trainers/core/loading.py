@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from dassl.data import DataManager
 from dassl.data.data_manager import DatasetWrapper
+from dassl.data.transforms import build_transform
 from PIL import Image, ImageOps
 from yacs.config import CfgNode
 
@@ -114,10 +115,10 @@ def follow_backbone(cfg: CfgNode) -> None:
 
 
 def test_transform(cfg: CfgNode) -> Any:
-    """What Dassl cannot build: test pictures squashed to size. None where it can, and where no transform is asked for."""
+    """What happens to test pictures: Dassl's transform, or theirs squashed to size, which Dassl cannot build."""
     c = cfg.INPUT
     if c.NO_TRANSFORM or c.RESIZE_MODE != "squash":
-        return None
+        return build_transform(cfg, is_train=False)
     mean, std = (c.PIXEL_MEAN, c.PIXEL_STD) if "normalize" in c.TRANSFORMS else ((0.0,) * 3, (1.0,) * 3)
     print(f"Building transform_test\n+ squash to {c.SIZE[0]}x{c.SIZE[1]}\n+ normalization (mean={mean}, std={std})")
     return Preprocessing(tuple(c.SIZE), tuple(mean), tuple(std), c.INTERPOLATION, "squash").transform()
@@ -152,7 +153,11 @@ def build_data_manager(cfg: CfgNode) -> DataManager:
         cfg = cfg.clone()
         cfg.defrost()
         cfg.DATALOADER.NUM_WORKERS = cores
-    manager = DataManager(cfg, custom_tfm_test=test_transform(cfg), dataset_wrapper=Pictures)
+    manager = DataManager(
+        cfg,
+        custom_tfm_test=test_transform(cfg) if cfg.INPUT.RESIZE_MODE == "squash" else None,
+        dataset_wrapper=Pictures,
+    )
     for loader in (manager.train_loader_x, manager.val_loader, manager.test_loader):
         if loader is not None:
             loader.worker_init_fn = _leave_signals_to_the_main_process

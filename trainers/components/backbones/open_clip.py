@@ -62,7 +62,7 @@ class BpeVocabulary:
 
 
 class HubVocabulary:
-    """A tokeniser of `transformers`, as open_clip's HFTokenizer uses it. Raises ValueError for one that is not understood."""
+    """A tokeniser of `transformers`, as HFTokenizer uses it. Raises ValueError for one that is not understood."""
 
     def __init__(self, tokenizer: Any) -> None:
         if tokenizer.tokenizer_mode or not tokenizer.tokenizer.is_fast:
@@ -154,17 +154,19 @@ class OpenClipBackbone(Backbone):
     def _read_tower(self) -> None:
         text = self._text
         if not isinstance(text, TextTransformer | open_clip.CLIP):
-            raise ValueError(f"the text tower is a {type(text).__name__}, which is not understood: choose another backbone")
+            raise ValueError(
+                f"the text tower is a {type(text).__name__}, which is not understood: choose another backbone"
+            )
         self.token_embedding: nn.Embedding = text.token_embedding
         self.text_width: int = text.token_embedding.embedding_dim
         self.text_layers: int = len(text.transformer.resblocks)
-        self._pool: str = getattr(text, "pool_type", getattr(text, "text_pool_type", ""))
-        self._class_token = getattr(text, "cls_emb", None)
-        self._masks_padding = self._class_token is not None or getattr(text, "use_pad_mask", False)
+        self._pool, self._class_token, self._masks_padding = reading_of(text)
         self.features: int = _width_of(text.text_projection, self.text_width)
         v = self.vocabulary
         if self._pool == "eos" and getattr(text, "eos_id", getattr(text, "text_eos_id", None)) not in v.eot[-1:]:
-            raise ValueError("the text tower is read at a token that the tokeniser does not end with: choose another one")
+            raise ValueError(
+                "the text tower is read at a token that the tokeniser does not end with: choose another one"
+            )
         if self._pool == "argmax" and v.eot != [self.token_embedding.num_embeddings - 1]:
             raise ValueError("the text tower is read at its largest token id, which is not the tokeniser's last: choose "
                              "another backbone")  # fmt: skip
@@ -187,19 +189,9 @@ class OpenClipBackbone(Backbone):
         self.logit_scale.data = self.logit_scale.data.float()
 
     def causal_tower(self) -> CausalTower | None:
-        text = self._text
-        at_eot = self._pool in ("argmax", "eos") and not self._masks_padding
-        if text.attn_mask is None or not at_eot or not is_untouched(text.transformer, Transformer):
+        text, blocks = self._text, causal_blocks(self._text)
+        if blocks is None:
             return None
-        blocks = []
-        for b in text.transformer.resblocks:
-            if not (
-                is_untouched(b, ResidualAttentionBlock)
-                and is_untouched(b.attn, nn.MultiheadAttention)
-                and is_untouched(b.attn.out_proj, OutProj)
-            ):
-                return None
-            blocks.append(Block(b.ln_1, b.attn, b.ln_2, b.mlp, b.ls_1, b.ls_2))
         return CausalTower(blocks, text.positional_embedding, lambda x_NW: self._project(text.ln_final(x_NW)))
 
     def run_text(self, x_NLW: torch.Tensor, length_N: torch.Tensor) -> torch.Tensor:
@@ -211,14 +203,29 @@ class OpenClipBackbone(Backbone):
         if self._masks_padding:
             padding = self._padding_mask(length_N, L).to(x_NLW.dtype)
             mask = padding if mask is None else mask[:L, :L].to(x_NLW.dtype) + padding
-        x_NLW = text.transformer(x_NLW + text.positional_embedding[:L].to(x_NLW.dtype), attn_mask=mask)
+        x_NLW = x_NLW + text.positional_embedding[:L].to(x_NLW.dtype)
+        read_at_N = length_N - 1
         if self._class_token is not None or self._pool == "last":
-            x_NW = x_NLW[:, -1]
+            read_at_N = torch.full_like(length_N, L - 1)
         elif self._pool == "first":
-            x_NW = x_NLW[:, 0]
+            read_at_N = torch.zeros_like(length_N)
+        if mask is None and own_blocks(text):
+            x_NW = self._to_one_position(x_NLW, read_at_N)
         else:
-            x_NW = x_NLW[torch.arange(len(x_NLW), device=x_NLW.device), length_N - 1]
+            x_NLW = text.transformer(x_NLW, attn_mask=mask)
+            x_NW = x_NLW[torch.arange(len(x_NLW), device=x_NLW.device), read_at_N]
         return self._project(text.ln_final(x_NW))
+
+    def _to_one_position(self, x_NLW: torch.Tensor, read_at_N: torch.Tensor) -> torch.Tensor:
+        """All that is exact to save where every position sees every other: the last block, but where it is read."""
+        *blocks, last = self._text.transformer.resblocks
+        for block in blocks:
+            x_NLW = block(x_NLW)
+        rows_N = torch.arange(len(x_NLW), device=x_NLW.device)
+        seen_NLW = last.ln_1(x_NLW)
+        found_N1W = last.attn(seen_NLW[rows_N, read_at_N][:, None], seen_NLW, seen_NLW, need_weights=False)[0]
+        x_NW = x_NLW[rows_N, read_at_N] + last.ls_1(found_N1W[:, 0])
+        return x_NW + last.ls_2(last.mlp(last.ln_2(x_NW)))
 
     def _padding_mask(self, length_N: torch.Tensor, L: int) -> torch.Tensor:
         """0 where a position may be looked at, -inf where padding is; (N heads) x L x L."""
@@ -252,7 +259,7 @@ class OpenClipBackbone(Backbone):
 
     def visual_layer_norms(self) -> dict[str, nn.Parameter]:
         """ln_1 and ln_2 of open_clip's own blocks, norm1 and norm2 of timm's; none in a convolutional network."""
-        found = {}
+        found: dict[str, nn.Parameter] = {}
         for name, module in self.visual.named_modules():
             own = name.rpartition(".")[2]
             if isinstance(module, nn.LayerNorm) and own in ("ln_1", "ln_2", "norm1", "norm2"):
@@ -285,6 +292,44 @@ class HubTextBackbone(OpenClipBackbone):
         seen_NL = (torch.arange(x_NLW.shape[1], device=x_NLW.device) < length_N[:, None]).long()
         out = text.transformer(inputs_embeds=x_NLW, attention_mask=seen_NL)
         return text.proj(text.pooler(out, seen_NL))
+
+
+def reading_of(text: Any) -> tuple[str, torch.Tensor | None, bool]:
+    """Where a tower of open_clip's own is read, the class token behind the text (CoCa's), and whether padding is masked."""
+    class_token = getattr(text, "cls_emb", None)
+    pool = getattr(text, "pool_type", getattr(text, "text_pool_type", ""))
+    return pool, class_token, class_token is not None or getattr(text, "use_pad_mask", False)
+
+
+def causal_blocks(text: Any) -> list[Block] | None:
+    """The blocks of a tower that is causal, read at EOT, and unchanged; None for any other."""
+    pool, _, masks_padding = reading_of(text)
+    causal = getattr(text, "attn_mask", None) is not None and pool in ("argmax", "eos") and not masks_padding
+    if not causal or not own_blocks(text):
+        return None
+    return [Block(b.ln_1, b.attn, b.ln_2, b.mlp, b.ls_1, b.ls_2) for b in text.transformer.resblocks]
+
+
+def own_blocks(text: Any) -> bool:
+    """Whether the tower's transformer is open_clip's plain one, and unchanged, so that its parts may be used one by one."""
+    gone_round: list[tuple[Any, type]] = [(text.transformer, Transformer)]
+    for b in text.transformer.resblocks:
+        gone_round += [(b, ResidualAttentionBlock), (b.attn, nn.MultiheadAttention), (b.attn.out_proj, OutProj)]
+    return all(is_untouched(module, kind) for module, kind in gone_round)
+
+
+def facts_of(architecture: str) -> dict[str, Any]:
+    """Millions of parameters, pixels, context length and way of reading prompts of one of open_clip's architectures,
+    without building it in memory."""
+    config = open_clip.get_model_config(architecture)
+    size = config["vision_cfg"].get("image_size", 224)
+    facts = {"parameters": None, "pixels": size, "context": config["text_cfg"].get("context_length", 77), "fast": False}
+    if "hf_model_name" not in config["text_cfg"]:  # for those, a hub would be asked
+        with _quiet(), torch.device("meta"):
+            model = open_clip.create_model(architecture, load_weights=False, pretrained_text=False, device="meta")
+        facts["parameters"] = sum(p.numel() for p in model.parameters()) / 1e6
+        facts["fast"] = causal_blocks(getattr(model, "text", model)) is not None
+    return facts
 
 
 def _vocabulary(tokenizer: Any) -> Vocabulary:
@@ -340,7 +385,7 @@ class OpenClipSource:
                 near = difflib.get_close_matches(self.architecture, known, 1)
                 hint = f"; did you mean {near[0]}?" if near else ":"
                 raise ValueError(
-                    f'open_clip knows no architecture "{self.architecture}"{hint} python scripts/list_backbones.py shows all'
+                    f'open_clip knows no "{self.architecture}"{hint} python scripts/list_backbones.py shows all'
                 )
             return config, self._published_preprocessing()
         if schema == "local-dir":
@@ -372,7 +417,7 @@ class OpenClipSource:
         given = {key: value for key, value in said.items() if value is not None}
         mode = given.get("resize_mode", "shortest")
         if mode not in ("shortest", "squash"):
-            raise ValueError(f'{self.name} resizes pictures in the manner "{mode}", which is not built: use another backbone')
+            raise ValueError(f'{self.name} resizes pictures in the manner "{mode}", which is not built')
         mean, std = (tuple(given.get(key, default)) for key, default in (("mean", MEAN), ("std", STD)))
         return Preprocessing(size, mean, std, given.get("interpolation", "bicubic"), mode)
 
@@ -447,6 +492,10 @@ class OpenClipSource:
         about = {"weights": file_sha256(self.file()), "config": config, "preprocessing": asdict(self.preprocessing())}
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
+    def fetch(self) -> Path:
+        self.load()  # tokeniser and configurations too
+        return self.file()
+
     def load(self, weights: bool = True) -> Backbone:
         file = self.file() if weights else None
         try:
@@ -459,7 +508,7 @@ class OpenClipSource:
             raise ValueError(f"{self.name} needs the package {error.name}: pip install transformers") from error
         except OSError as error:  # the text tower's configuration, or the tokeniser, come from a hub
             raise OSError(f"{self.name} needs files of a hub that are not here: {_first_line(error)}") from error
-        except Exception as error:  # noqa: BLE001  (open_clip, timm and torch raise anything for files that do not fit)
+        except Exception as error:
             raise ValueError(f"open_clip cannot open {self.name}: {_first_line(error)}") from error
         for name, tensor in model.state_dict().items():
             if tensor.is_floating_point() and not tensor.isfinite().all():

@@ -174,7 +174,7 @@ class OpenAISource:
     def weights(self) -> str:
         return "openai" if self.name in published() else self.name
 
-    def file(self) -> Path:
+    def fetch(self) -> Path:
         return backbone_file(self.name)
 
     def missing(self) -> str:
@@ -182,7 +182,7 @@ class OpenAISource:
 
     def digest(self) -> str:
         """Of the file."""
-        return file_sha256(self.file())
+        return file_sha256(self.fetch())
 
     def preprocessing(self) -> Preprocessing:
         if self.name in published():
@@ -203,7 +203,7 @@ class OpenAISource:
         return OpenAIBackbone(self._built().float().eval().requires_grad_(False))
 
     def _state(self) -> dict[str, torch.Tensor]:
-        path = self.file()
+        path = self.fetch()
         state = read_state_dict(path)
         for key in ("text_projection", "positional_embedding", "token_embedding.weight", "visual.conv1.weight"):
             if key not in state:
@@ -215,4 +215,4 @@ class OpenAISource:
             return build_model(self._state())
         except (KeyError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
-            raise ValueError(f"{self.file()} is no CLIP in OpenAI's layout: {reason}") from error
+            raise ValueError(f"{self.fetch()} is no CLIP in OpenAI's layout: {reason}") from error

@@ -7,6 +7,7 @@ D features.
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -160,13 +161,26 @@ class Backbone(Protocol):
 class Source(Protocol):
     """A backbone by name, before it is opened."""
 
-    name: str
-    family: str
-    architecture: str
-    weights: str  # the tag or file of its weights
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def family(self) -> str: ...
+
+    @property
+    def architecture(self) -> str: ...
+
+    @property
+    def weights(self) -> str:
+        """The tag or file of its weights."""
+        ...
 
     def missing(self) -> str:
         """What to do, in one line, where it is not on this machine; empty where it is."""
+        ...
+
+    def fetch(self) -> Path:
+        """Brings all that it needs onto this machine; where its weights lie. Raises OSError, ValueError."""
         ...
 
     def digest(self) -> str:

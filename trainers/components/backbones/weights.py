@@ -35,6 +35,12 @@ class Published:
         return {"RN50x4": 288, "RN50x16": 384, "RN50x64": 448, "ViT-L/14@336px": 336}.get(self.name, 224)
 
     @property
+    def parameters(self) -> float:
+        """Of both towers, in millions."""
+        return {"RN50": 102.0, "RN101": 119.7, "RN50x4": 178.3, "RN50x16": 291.0, "RN50x64": 623.3, "ViT-B/32": 151.3,
+                "ViT-B/16": 149.6, "ViT-L/14": 427.6, "ViT-L/14@336px": 427.9}[self.name]  # fmt: skip
+
+    @property
     def sha256(self) -> str:
         return self.url.split("/")[-2]
 

@@ -39,7 +39,7 @@ def main() -> None:
         }
         found, own = calls["ours"](), calls["open_clip"]()
         apart = float((found.flatten(0, 1) - own).abs().max() / own.abs().max())  # type: ignore[attr-defined]
-        times = alternate(calls, rounds=3)
+        times = alternate(calls, rounds=2)
         way = "token by token" if encoder.path == "fast" else "whole"
         gain = f"{ratio(times['open_clip'], times['ours']):.2f}"
         rows.append([architecture, way, *map(spread, times.values()), gain, f"{apart:.0e}"])

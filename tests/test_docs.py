@@ -25,11 +25,15 @@ def run(*command, **kwargs):
     )
 
 
-def test_the_notebook_example(tmp_path):
-    (code,) = blocks(README, "python")
-    process = run("-W", "error::UserWarning:__main__", "-c", code + "\nprint(tuple(logits_BC.shape))")
+@pytest.mark.parametrize(
+    ("document", "last", "shown"),
+    [("README.md", "print(tuple(logits_BC.shape))", "(4, 2)"), ("docs/BACKBONES.md", "", "[2, 384]) (224, 224) CLIP")],
+)
+def test_the_notebook_examples(document, last, shown):
+    (code,) = blocks((ROOT / document).read_text(), "python")
+    process = run("-W", "error::UserWarning:__main__", "-c", f"{code}\n{last}")
     assert process.returncode == 0, process.stderr
-    assert process.stdout.strip().endswith("(4, 2)")
+    assert process.stdout.strip().endswith(shown)
 
 
 @pytest.mark.parametrize("document", DOCS, ids=lambda p: p.name)

@@ -29,7 +29,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--method", action="append", help="only this trainer (may be repeated)")
     parser.add_argument("--dataset", action="append", help="only this dataset (may be repeated)")
     parser.add_argument("--shots", type=int, action="append", help="only these shots (may be repeated)")
-    parser.add_argument("--metric", choices=("accuracy", "macro_f1"), default="accuracy")
+    parser.add_argument(
+        "--metric",
+        choices=("accuracy", "macro_f1", "ece"),
+        default="accuracy",
+        help="ece: expected calibration error, where less is better",
+    )
     parser.add_argument("--format", choices=("plain", "github", "latex", "csv", "json"), default="plain")
     spread = parser.add_mutually_exclusive_group()
     spread.add_argument(

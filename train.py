@@ -133,9 +133,8 @@ def as_dassl_would(cfg: "CfgNode") -> None:
 def model_digest(args: argparse.Namespace) -> str:
     """Which trained model an evaluation means."""
     from trainers.core import checkpoints
-    from trainers.core.resuming import model_file
 
-    return checkpoints.digest_of(checkpoints.load(model_file(args.model_dir, args.load_epoch)))
+    return checkpoints.digest_of(checkpoints.load(checkpoints.model_file(args.model_dir, args.load_epoch)))
 
 
 def run(args: argparse.Namespace, cfg: "CfgNode") -> None:
@@ -174,8 +173,11 @@ def run(args: argparse.Namespace, cfg: "CfgNode") -> None:
         begin = time.time()
         trainer = build_trainer(cfg)
         if args.eval_only or not getattr(trainer, "takes_steps", True):
+            trainer.is_trained_here = not args.eval_only
             trainer.load_model(args.model_dir, epoch=args.load_epoch)
             trainer.test()
+            if not args.eval_only and hasattr(trainer, "save_fitted"):
+                trainer.save_fitted()
         elif args.no_train:
             return
         else:

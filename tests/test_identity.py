@@ -16,10 +16,10 @@ from test_runs import arguments, fails
 
 from datasets.few_shot import read_split
 from trainers.components.backbones import as_backbone, load_backbone
+from trainers.components.pictures import ImageError, read_picture
 from trainers.core import checkpoints
 from trainers.core.evaluation import evaluate
 from trainers.core.identity import Identity, fingerprint
-from trainers.core.loading import ImageError, read_picture
 from trainers.core.run_folder import RunFolder
 from trainers.mocoop import MixtureCLIP
 

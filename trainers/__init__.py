@@ -1,5 +1,22 @@
-"""One file per method. Importing this package makes `dassl` importable; core/ runs methods, components/ is their stuff."""
+"""One file per method. Importing this package makes `dassl` importable where it or compat/ is there; core/ runs methods,
+models/ is what they learn, components/ is their stuff, use/ is for what was trained."""
 
-from .core.dassl_support import DASSL_IN_USE
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["DASSL_IN_USE"]
+try:
+    from .core.dassl_support import DASSL_IN_USE
+except ModuleNotFoundError:  # models and load_run need none
+    DASSL_IN_USE = ""
+
+if TYPE_CHECKING:
+    from .use import TrainedModel, load_run
+
+__all__ = ["DASSL_IN_USE", "TrainedModel", "load_run"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("TrainedModel", "load_run"):  # imports torch
+        from . import use
+
+        return getattr(use, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

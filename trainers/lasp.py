@@ -4,153 +4,20 @@ Shapes: B pictures, C training classes, A >= C classes of the text loss, G soft 
 W width of the text transformer, D features, H x W pixels.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
-
 import torch
 from dassl.engine import TRAINER_REGISTRY
-from torch import nn
 from torch.nn import functional as F
 from yacs.config import CfgNode
 
-from .components.features import hard_features
-from .components.losses import accuracy, text_to_text_loss, with_noise
-from .components.model import AdaptedCLIP
-from .components.precision import cosine_logits
+from .components.losses import accuracy
 from .components.prompts import (
-    Context,
-    clean_classname,
-    context_plan,
     described,
-    initial_context,
-    slot,
-    tokenize_names,
     with_count_of,
 )
-from .core.settings import PRECISIONS, Options, option
+from .core.settings import declaring
 from .core.templates import from_template_file
 from .core.trainer import PromptTrainer
-
-
-@dataclass(frozen=True)
-class LaspModelOptions(Options):
-    """How LaspCLIP is made, under its authors' names."""
-
-    n_ctx: int = option(4, "context tokens, where CTX_INIT is empty", least=1)
-    ctx_init: str = option("a photo of a", "words to start from")
-    ctx_count: str = option("tokens", "what of CTX_INIT is learned, see CoOp's", among=("tokens", "words"))
-    n_groups: int = option(1, "soft prompts, each with an even share of the templates, logits averaged", least=1)
-    enable_correction: bool = option(True, "learn the vector w")
-    train_w: bool = option(True, "train it; one that is not trained stays zero")
-    finetune_vit_ln: bool = option(True, "train ln_1 and ln_2 of a visual transformer (a ResNet has none)")
-    text_noise: float = option(0.05, "sigma of the noise on the hard features, drawn with probability 0.5", least=0)
-    text_loss_over: str = option(
-        "soft",
-        "softmax of the text loss: hard features choose among soft prompts (LASP's code), or soft prompts among hard "
-        "features (its abstract)",
-        among=("soft", "hard"),
-    )
-
-
-@dataclass(frozen=True)
-class LaspOptions(LaspModelOptions):
-    """LASP's settings."""
-
-    KEY = "LASP"
-
-    enable: bool = option(True, "the text loss")
-    lasp_prompts: list[str] = option([], "hard templates; empty: configs/templates/lasp.yaml")
-    lasp_loss_weight: float = option(5.0, "of the text loss", least=0)
-    text_classes: str = option("all", "class names in the text loss: base and new, or train", among=("all", "train"))
-    prec: str = option("amp", "precision", among=PRECISIONS)
-    grad_clip: float | None = option(
-        None, "largest norm of the gradients, 0 for any; None: 1.0 under PREC amp, else any, as in LASP's code", least=0
-    )
-    enable_implicit_op: str = option("sum", "LASP's; its code does nothing with it")
-    pretrained_prompts_dir: str | None = option(None, "LASP's; its code does nothing with it")
-
-
-class LaspPrompts(nn.Module):
-    """LASP's learned tensors under the names of its checkpoints: ctx (M x W, or G x M x W), w (1 x D)."""
-
-    def __init__(self, ctx: torch.Tensor, features: int, correction: bool) -> None:
-        super().__init__()
-        self.ctx = nn.Parameter(ctx)
-        self.w = nn.Parameter(torch.zeros(1, features)) if correction else None
-
-
-class LaspCLIP(AdaptedCLIP):
-    """CLIP with one soft prompt, or G of them, each kept near its share of the hard templates.
-
-    clip_model: a backbone or a CLIP of OpenAI's `clip`, used in place. classnames: C names, in label order.
-    templates: T hard templates, each with one `{}`; soft prompt g has an even share of them, in order.
-    text_classnames: the A names that the text loss scores; they begin with `classnames`, which is the default.
-    options: those of LaspModelOptions. text_encoder, text_chunk, text_memory: as in AdaptedCLIP.
-
-    Learned: prompt_learner.ctx (M x W, or G x M x W), prompt_learner.w (1 x D), image_encoder...ln_1/ln_2.
-    """
-
-    hard_TAD: torch.Tensor
-
-    def __init__(
-        self,
-        clip_model: Any,
-        classnames: Sequence[str],
-        templates: Sequence[str],
-        text_classnames: Sequence[str] | None = None,
-        *,
-        text_encoder: str = "fast",
-        text_chunk: int = 0,
-        text_memory: int = 0,
-        **options: Any,
-    ) -> None:
-        o = LaspModelOptions(**options)
-        super().__init__(clip_model, o.finetune_vit_ln, text_encoder, text_chunk, text_memory)
-        self.options = o
-        if o.n_groups > len(templates):
-            raise ValueError(f"N_GROUPS is {o.n_groups}: use 1 to {len(templates)}, the number of templates")
-        all_names = [clean_classname(name) for name in text_classnames or classnames]
-        if all_names[: len(classnames)] != [clean_classname(name) for name in classnames]:
-            raise ValueError("text_classnames must begin with classnames, in the same order")
-        self.n_classes = len(classnames)
-        hard_TAD = hard_features(self.text_encoder, templates, all_names, self.vocabulary)
-        self.register_buffer("hard_TAD", hard_TAD, persistent=False)
-        self.group_sizes = [len(share) for share in torch.arange(len(templates)).tensor_split(o.n_groups)]
-        ctx, rest = initial_context(
-            self.backbone.token_embedding, self.vocabulary, o.n_ctx, o.ctx_init,
-            copies=o.n_groups if o.n_groups > 1 else 0, counted_in_words=o.ctx_count == "words",
-        )  # fmt: skip
-        self.prompt_learner = LaspPrompts(ctx, hard_TAD.shape[-1], o.enable_correction and o.train_w)
-        M = ctx.shape[-2]
-        contexts = [Context([slot(g * M + i) for i in range(M)], rest=rest) for g in range(o.n_groups)]
-        self.plan = context_plan(contexts, [tokenize_names(all_names, self.vocabulary)] * o.n_groups, self.vocabulary)
-
-    def text_features(self) -> torch.Tensor:
-        """normalise(TextEncoder(prompt) + w); G x A x D."""
-        ctx, w = self.prompt_learner.ctx, self.prompt_learner.w
-        features_GAD = self.text_encoder(self.plan, ctx.reshape(-1, ctx.shape[-1]))
-        return F.normalize(features_GAD if w is None else features_GAD + w.to(features_GAD.dtype), dim=-1)
-
-    def logits(self, image_BD: torch.Tensor, text_GAD: torch.Tensor) -> torch.Tensor:
-        """exp(logit_scale) times the mean over prompts of <f, w_gc>; B x C."""
-        mean_CD = text_GAD[:, : self.n_classes].mean(0)
-        return cosine_logits(image_BD, mean_CD, self.logit_scale.exp())
-
-    def losses(self, images_BCHW: torch.Tensor, labels_B: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The two losses, unweighted scalars "cls" and "text", and "logits_BC"."""
-        image_BD, text_GAD = self.image_features(images_BCHW), self.text_features()
-        logits_BC = self.logits(image_BD, text_GAD)
-        hard = with_noise(self.hard_TAD, self.options.text_noise).split(self.group_sizes)
-        scale = self.logit_scale.exp()
-        over = self.options.text_loss_over
-        text = [text_to_text_loss(text_GAD[g : g + 1], own, scale, over) for g, own in enumerate(hard)]
-        return {"cls": F.cross_entropy(logits_BC, labels_B), "text": torch.stack(text).mean(), "logits_BC": logits_BC}
-
-    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        """Logits, B x C. In evaluation without gradients the text is encoded once, see weights_changed()."""
-        text_GAD = self.kept(self.text_features)
-        return self.logits(self.image_features(images_BCHW), text_GAD)
+from .models.lasp import LaspCLIP, LaspModelOptions, LaspOptions
 
 
 @TRAINER_REGISTRY.register()
@@ -199,4 +66,4 @@ class LASP(PromptTrainer):
         return super().identity() | {"text_classes": self.options.text_classes}
 
 
-add_config = LaspOptions.add_config
+add_config = declaring(LaspOptions)

@@ -13,28 +13,14 @@ from torch.utils.data import DataLoader
 
 from .components.backbones import Backbone
 from .components.image_encoder import encode_pictures
-from .components.model import AdaptedCLIP
 from .core.loading import Pictures
 from .core.settings import add_shared
 from .core.trainer import PromptTrainer
+from .models.linear_probe import ProbedCLIP
 
 STRENGTHS = [10.0**e for e in range(6, -7, -2)]  # C of scikit-learn, coarse grid; then halved eight times
+NEVER = -1e9  # the bias of a class without training pictures
 CLIPS_STRENGTH = 0.316  # in the README of CLIP's own repository
-
-
-class ProbedCLIP(AdaptedCLIP):
-    """CLIP's image encoder with a linear classifier (C x D and C) on its features, which are not normalised."""
-
-    weight_CD: torch.Tensor
-    bias_C: torch.Tensor
-
-    def __init__(self, clip_model: Any, weight_CD: torch.Tensor, bias_C: torch.Tensor) -> None:
-        super().__init__(clip_model)
-        self.register_buffer("weight_CD", weight_CD)
-        self.register_buffer("bias_C", bias_C)
-
-    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        return encode_pictures(self.backbone, images_BCHW).float() @ self.weight_CD.T + self.bias_C
 
 
 @TRAINER_REGISTRY.register()
@@ -55,7 +41,7 @@ class LinearProbe(PromptTrainer):
             kept = train[0][~held_out], train[1][~held_out]
             chosen = best_strength(kept, (train[0][held_out], train[1][held_out]))
         weight, bias = fit(train, *chosen)
-        full = np.zeros((self.num_classes, weight.shape[1])), np.full(self.num_classes, -np.inf)
+        full = np.zeros((self.num_classes, weight.shape[1])), np.full(self.num_classes, NEVER)
         classes = np.unique(train[1])
         full[0][classes], full[1][classes] = weight, bias
         self.model = ProbedCLIP(backbone, *(torch.from_numpy(a).float() for a in full)).to(self.device)

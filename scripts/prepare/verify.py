@@ -87,7 +87,7 @@ def _read(name: str, root: Path) -> tuple[list, list, list, Path]:
 
 
 def _undecodable(name: str, paths: list[str]) -> list[str]:
-    from trainers.core.loading import UNDECODABLE
+    from trainers.components.pictures import UNDECODABLE
 
     def fails(path: str) -> str | None:
         try:

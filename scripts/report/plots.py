@@ -45,7 +45,7 @@ class Looks:
 
 def figures(tables: list[Table], runs: list[Run], metric: str) -> Iterator[tuple[str, Figure]]:
     """(file name without ending, figure) of everything that can be drawn."""
-    label = {"accuracy": "accuracy, %", "macro_f1": "macro F1, %"}[metric]
+    label = {"accuracy": "accuracy, %", "macro_f1": "macro F1, %", "ece": "calibration error, %"}[metric]
     for table in tables:
         if not table.rows or table.name.endswith("_paired"):
             continue

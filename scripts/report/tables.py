@@ -5,7 +5,7 @@ import io
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -64,7 +64,7 @@ class Cell:
 
 @dataclass
 class Table:
-    """Rows of labels and cells. `name` is for files; `best_of`: groups of columns within which the largest is marked."""
+    """Rows of labels and cells. `name` is for files; `best_of`: groups of columns within which the best is marked."""
 
     name: str
     title: str
@@ -74,6 +74,7 @@ class Table:
     notes: list[str] = field(default_factory=list)
     source: str = ""
     spread: str = ""  # what stands after its means, whatever is asked for
+    best: Callable[[Iterable[float]], float] = max
 
     def has(self, trainer: str) -> bool:
         """Whether one of its methods is `trainer`."""
@@ -186,7 +187,7 @@ def base_to_new_table(runs: list[Run], metric: str) -> Table:
         for key in names:
             own = [r for r in runs if r.dataset == dataset and _key(r, names) == key]
             base, new = (_cell((r for r in own if r.part == part), metric) for part in ("base", "new"))
-            cells += [base, new, _harmonic_cell(base, new)]
+            cells += [base, new, _harmonic_cell(base, new, metric)]
             sums[key][0].append(base)
             sums[key][1].append(new)
         rows.append(([dataset_title(dataset)], cells))
@@ -198,8 +199,8 @@ def base_to_new_table(runs: list[Run], metric: str) -> Table:
         cells, h_means = [], []
         for key, name in names.items():
             base, new = (_average(part, len(datasets)) for part in sums[key])
-            cells += [base, new, _harmonic_cell(base, new)]
-            if base.values and new.values:
+            cells += [base, new, _harmonic_cell(base, new, metric)]
+            if base.values and new.values and metric != "ece":
                 per_dataset = [harmonic(b.mean, n.mean) for b, n in zip(*sums[key], strict=True)]
                 h_means.append(f"{name} {statistics.fmean(per_dataset):.2f}")
         rows.append(([f"average of {len(datasets)}"], cells))
@@ -216,8 +217,10 @@ def base_to_new_table(runs: list[Run], metric: str) -> Table:
     )
 
 
-def _harmonic_cell(base: Cell, new: Cell) -> Cell:
-    """H of the means over seeds, as papers have it: one value, with no spread of its own."""
+def _harmonic_cell(base: Cell, new: Cell, metric: str) -> Cell:
+    """H of the means over seeds, as papers have it: one value, with no spread of its own; none of errors."""
+    if metric == "ece":
+        return Cell()
     return Cell((harmonic(base.mean, new.mean),), seeds=(None,)) if base.values and new.values else Cell()
 
 
@@ -290,6 +293,12 @@ def tables(runs: list[Run], metric: str) -> list[Table]:
                 for table in made:
                     table.name, table.title = f"{table.name}_{shots}shots", f"{table.title}, {_shots(shots or 0)}"
             found += made
+    if metric == "ece":
+        for table in found:
+            table.best = min
+            table.title += ", expected calibration error"
+            table.notes = [note for note in table.notes if not note.startswith("H is")]
+            table.notes.append("Expected calibration error in percent, 15 bins: less is better.")
     return found
 
 
@@ -304,12 +313,12 @@ def best_cells(table: Table) -> list[set[int]]:
         for group in table.best_of:
             filled = [j for j in group if cells[j].values]
             if len(filled) > 1:
-                best = max(cells[j].mean for j in filled)
+                best = table.best(cells[j].mean for j in filled)
                 marked |= {j for j in filled if cells[j].mean == best}
         if not table.best_of:  # methods go down: the best of each column among the rows of one dataset
             for j, cell in enumerate(cells):
                 rivals = [row[j].mean for row in by_label[labels[0]] if row[j].values]
-                if cell.values and len(rivals) > 1 and cell.mean == max(rivals):
+                if cell.values and len(rivals) > 1 and cell.mean == table.best(rivals):
                     marked.add(j)
         found.append(marked)
     return found

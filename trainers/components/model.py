@@ -3,16 +3,27 @@
 Shapes: B pictures, H x W pixels, D features.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .backbones import as_backbone
+from .backbones import Backbone, as_backbone
 from .image_encoder import encode_pictures
 from .text_encoder import TextEncoder
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a checkpoint says of a trained model. options: its method's settings, TRAINER.<KEY> of the configuration."""
+
+    options: Mapping[str, Any]
+    identity: Mapping[str, Any]
+    tensors: Mapping[str, torch.Tensor]
+    classnames: Sequence[str]
 
 
 class AdaptedCLIP(nn.Module):
@@ -67,6 +78,26 @@ class AdaptedCLIP(nn.Module):
     def learned(self) -> dict[str, nn.Parameter]:
         """What is trained, by name; all that a checkpoint needs."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def fitted(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint holds, by name."""
+        return dict(self.learned())
+
+    def predict(self, images_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Logits, B x C, and, where a method has experts, the weight of each for each picture, B x G."""
+        return self(images_BCHW), None
+
+    def frozen(self) -> nn.Module:
+        """Itself for its classes, text encoded, as frozen.py has it: for programs that know nothing of this one."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it is frozen")
+
+    @classmethod
+    def of(cls, backbone: Backbone, trained: Trained, classnames: Sequence[str]) -> "AdaptedCLIP":
+        """The model that a checkpoint belongs to, for `classnames`, before its tensors are put in.
+
+        Raises ValueError where it cannot tell these classes apart.
+        """
+        raise NotImplementedError(f"{cls.__name__} does not say how it is made from a checkpoint")
 
     def image_features(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """f = normalise(ImageEncoder(x)); B x D."""

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from .files import CHECKPOINTS as FOLDER
 from .files import write_atomically
-from .run_folder import CHECKPOINTS as FOLDER
 
 
 class _LeftOut:
@@ -194,6 +194,22 @@ def latest(directory: Path) -> Path | None:
             f"{pointer} names {name[:60]!r}, which is no file beside it: remove it, and the run starts anew"
         )
     return pointer.parent / name
+
+
+def model_file(directory: str | Path, epoch: int | None = None) -> Path:
+    """The checkpoint of `epoch` in a run's folder, else the best on validation, else the last. Raises ValueError."""
+    if not directory:
+        raise ValueError("nothing to evaluate: give the folder of a trained run with --model-dir")
+    folder = Path(directory) / FOLDER
+    if epoch is not None:
+        return folder / f"model.pth.tar-{epoch}"
+    best = folder / "model-best.pth.tar"
+    return best if best.is_file() else latest(Path(directory)) or best
+
+
+def tensors_of(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The trained tensors, without the prefix that DataParallel adds."""
+    return {key.removeprefix("module."): value for key, value in state["state_dict"].items()}
 
 
 def copy_into(

@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from .calibration import calibration_error, fitted_temperature
+
 
 def evaluate(
     batches: Iterable[Any],
@@ -21,12 +23,13 @@ def evaluate(
     model: nn.Module,
     after_batch: Callable[[], None],
 ) -> dict[str, float]:
-    """Dassl's metrics over `batches`, with the exact counts "total" and "correct" beside them.
+    """Dassl's metrics over `batches`, with the exact counts "total" and "correct" and the calibration error "ece".
 
     Raises FloatingPointError, naming the first tensor that is not finite: NaN would count as the first class.
     """
     evaluator.reset()
     total = correct = 0
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     # scripts/run.py passes the bar on to its own terminal, and says so
     shown = sys.stderr.isatty() or "MOCOOP_BARS" in os.environ
     for batch in tqdm(batches, desc="Evaluating", leave=False, disable=not shown, mininterval=1.0):
@@ -37,8 +40,20 @@ def evaluate(
         evaluator.process(logits_BC, labels)
         total += len(labels)
         correct += int((logits_BC.argmax(1) == labels).sum())
+        seen.append((logits_BC.float().cpu(), labels.cpu()))
         after_batch()
-    return dict(evaluator.evaluate()) | {"total": total, "correct": correct}
+    ece = calibration_error(torch.cat([logits for logits, _ in seen]), torch.cat([labels for _, labels in seen]))
+    return dict(evaluator.evaluate()) | {"total": total, "correct": correct, "ece": round(ece, 4)}
+
+
+def temperature_of(
+    batches: Iterable[Any],
+    parse: Callable[[Any], tuple[torch.Tensor, torch.Tensor]],
+    logits_of: Callable[[torch.Tensor], torch.Tensor],
+) -> float:
+    """The temperature that fits the pictures of `batches`, a validation split, best."""
+    seen = [(logits_of(images).float().cpu(), labels.cpu()) for images, labels in map(parse, batches)]
+    return fitted_temperature(torch.cat([logits for logits, _ in seen]), torch.cat([labels for _, labels in seen]))
 
 
 def not_finite(model: nn.Module, batch: Any, logits_BC: torch.Tensor) -> str:

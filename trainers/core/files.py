@@ -11,6 +11,8 @@ from filelock import FileLock, Timeout
 
 HOLDER = ".holder"  # who works in a folder, in words; the lock itself is the kernel's, on .lock
 
+CHECKPOINTS = "prompt_learner"  # Dassl's folder for them in a run's
+
 
 class InUseError(ValueError):
     """Another process works in the folder; the message says which, and what to do."""

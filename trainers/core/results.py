@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-PERCENTAGES = ("accuracy", "error_rate", "macro_f1")
+PERCENTAGES = ("accuracy", "error_rate", "macro_f1", "ece")
 LARGEST = 2**20  # bytes
 
 
@@ -56,6 +56,8 @@ def check_results(found: Any) -> None:
     for name in ("seconds", "train_seconds", "test_seconds"):
         if name in found and not _is_number(found[name], 0, 1e12):
             raise ValueError(f"{name} is {str(found[name])[:40]}, which is no duration")
+    if "temperature" in found and not _is_number(found["temperature"], 0, 100):
+        raise ValueError(f"temperature is {str(found['temperature'])[:40]}, which is no temperature")
     for name in ("trainer", "dataset", "backbone", "backbone_sha256", "text_classes", "subsample_classes"):
         if not isinstance(found.get(name, ""), str):
             raise ValueError(f"{name} is {str(found[name])[:40]}, which is no text")

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from torch import nn
 
@@ -92,22 +91,6 @@ def note_other_settings(state: Mapping[str, Any], node: Mapping[str, Any], key: 
     for name in names:
         if name in theirs and theirs[name] != node[name]:
             print(f"Note: TRAINER.{key}.{name} was {theirs[name]!r} in training and is {node[name]!r} here")
-
-
-def model_file(directory: str | Path, epoch: int | None = None) -> Path:
-    """The checkpoint of `epoch` in a run's folder, else the best on validation, else the last. Raises ValueError."""
-    if not directory:
-        raise ValueError("nothing to evaluate: give the folder of a trained run with --model-dir")
-    folder = Path(directory) / checkpoints.FOLDER
-    if epoch is not None:
-        return folder / f"model.pth.tar-{epoch}"
-    best = folder / "model-best.pth.tar"
-    return best if best.is_file() else checkpoints.latest(Path(directory)) or best
-
-
-def tensors_of(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """The trained tensors, without the prefix that DataParallel adds."""
-    return {key.removeprefix("module."): value for key, value in state["state_dict"].items()}
 
 
 def trained_with(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from . import files
+from .files import CHECKPOINTS
 from .identity import Identity
 from .results import read_results
 
-CHECKPOINTS = "prompt_learner"  # Dassl's place for them
 _INCOMING = ".incoming"
 ELSEWHERE = "choose another --output-dir (with the scripts: TAG=name or OUTPUT=folder)"
 

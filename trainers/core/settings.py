@@ -1,117 +1,30 @@
 """Every setting: default, type, range and meaning, declared once, checked before anything heavy is imported.
 
-What all runs share is declared here; a method declares its own in its file, as a dataclass below `Options`, and gets from
-it the configuration node, the model's keyword arguments, the checks, and its part of docs/SETTINGS.md (this module's
-output: `python -m trainers.core.settings`). Nothing here imports torch: a typing error is told in a blink.
+What all runs share is declared here, what a method has of its own with its model, as a dataclass below `Options`.
+`python -m trainers.core.settings` prints docs/SETTINGS.md. Nothing here imports torch: a typing error is told in a blink.
 """
 
 import ast
 import functools
-import json
-import math
 import random
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 from dassl.config import get_cfg_default
 from yacs.config import CfgNode
 
+from ..components.options import PRECISIONS, Options, Setting, fits, option, shown
 from .dassl_support import DASSL_IS_INSTALLED
 from .errors import did_you_mean
 
+__all__ = [
+    "PRECISIONS", "ROOT", "SHARED", "Options", "Setting", "add_shared", "configure", "declaring", "methods", "option",
+]  # fmt: skip
+
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What a setting may be. kind: as an annotation ("int", "float | None", "list[str]"); numbers, also those in lists,
-    lie from `least` (or above `above`) to `most`, words among `among`; values in `also` are allowed besides."""
-
-    help: str
-    kind: str = ""
-    least: float | None = None
-    most: float | None = None
-    above: float | None = None
-    among: tuple[str, ...] = ()
-    also: tuple[Any, ...] = ()
-    default: Any = None  # Dassl's own settings have theirs in Dassl
-
-    def checked(self, name: str, value: Any) -> Any:
-        """`value` in the setting's type. Raises ValueError, naming setting, value and what is allowed."""
-        kinds = [kind.strip() for kind in self.kind.split("|")]
-        if not any(_fits(kind, value) for kind in kinds):
-            raise ValueError(f"{name} is {_shown(value)}: use {self.allowed()}")
-        for one in value if isinstance(value, list | tuple) else [value]:
-            if one not in self.also and not self._in_range(one):
-                raise ValueError(f"{name} is {_shown(value)}: use {self.allowed()}")
-        return float(value) if kinds[0] == "float" and type(value) is int else value
-
-    def _in_range(self, value: Any) -> bool:
-        if isinstance(value, str):
-            return not self.among or value in self.among
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return True
-        return (
-            (self.least is None or value >= self.least)
-            and (self.most is None or value <= self.most)
-            and (self.above is None or value > self.above)
-        )
-
-    def allowed(self) -> str:
-        """In words, what the setting may be."""
-        parts = [_IN_WORDS[kind.strip()] for kind in self.kind.split("|")]
-        if self.among:
-            parts = [_or(self.among) if part == "text" else part for part in parts]
-        low, high = self.least, self.most
-        bounds = [f"from {low} to {high}"] if None not in (low, high) else []
-        bounds += [f"at least {low}"] if low is not None and high is None else []
-        bounds += [f"above {self.above}"] if self.above is not None else []
-        bounds += [f"at most {high}"] if high is not None and low is None else []
-        if self.among and self.kind.startswith("list"):
-            bounds.append(f"of {_or(self.among)}")
-        return _or([" ".join([parts[0], *bounds]), *parts[1:], *map(str, self.also)])
-
-
-_IN_WORDS = {
-    "int": "a whole number", "float": "a number", "bool": "True or False", "None": "None", "str": "text",
-    "list[int]": "a list of whole numbers", "list[str]": "a list of words", "list[list[str]]": "lists of words",
-    "tuple[int, int]": "two whole numbers", "tuple[float, float]": "two numbers",
-    "tuple[float, float, float]": "three numbers",
-}  # fmt: skip
-
-
-def _or(words: Iterable[str]) -> str:
-    *first, last = words
-    return f"{', '.join(first)} or {last}" if first else last
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _fits(kind: str, value: Any) -> bool:
-    if kind == "None":
-        return value is None
-    if kind == "bool":
-        return isinstance(value, bool)
-    if kind == "int":
-        return isinstance(value, int) and not isinstance(value, bool)
-    if kind == "float":
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if kind == "str":
-        return isinstance(value, str)
-    container, _, inner = kind.partition("[")
-    if container not in ("list", "tuple") or not isinstance(value, list | tuple):
-        return False
-    inner = inner.removesuffix("]")
-    if container == "tuple" and "," in inner:
-        each = [part.strip() for part in inner.split(",")]
-        return len(value) == len(each) and all(map(_fits, each, value))
-    return all(_fits(inner, one) for one in value)
 
 
 # --- what all runs share: Dassl's settings, whose defaults are Dassl's, and ours ---------------------------------------
@@ -255,56 +168,7 @@ SHARED: dict[str, Setting] = {
 }  # fmt: skip
 
 
-# --- what a method declares ---------------------------------------------------------------------------------------------
-
-PRECISIONS = ("fp32", "fp16", "amp", "bf16")
-
-
-def option(default: Any, help: str, **limits: Any) -> Any:
-    """A field of an Options dataclass; limits as in Setting."""
-    setting = {"setting": Setting(help, default=default, **limits)}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=setting)
-    return field(default=default, metadata=setting)
-
-
-@dataclass(frozen=True)
-class Options:
-    """Base of a method's options: field top_k is the setting TRAINER.<KEY>.TOP_K. Raises ValueError for a bad value."""
-
-    KEY: ClassVar[str] = ""
-
-    def __post_init__(self) -> None:
-        for name, setting in self._own().items():
-            object.__setattr__(self, name, setting.checked(name.upper(), getattr(self, name)))
-
-    @classmethod
-    def _own(cls) -> dict[str, Setting]:
-        return {
-            f.name: replace(f.metadata["setting"], kind=f.type.__name__ if type(f.type) is type else str(f.type))
-            for f in fields(cls)
-        }
-
-    @classmethod
-    def settings(cls) -> dict[str, Setting]:
-        """The options by their full names in a configuration."""
-        return {f"TRAINER.{cls.KEY}.{name.upper()}": setting for name, setting in cls._own().items()}
-
-    @classmethod
-    def add_config(cls, cfg: CfgNode) -> None:
-        """Declares what all methods share and these options in a Dassl configuration; keys that are there stay."""
-        add_shared(cfg)
-        declare(cfg, cls.settings())
-
-    @classmethod
-    def of(cls, node: CfgNode) -> Any:
-        """The options that a configuration's node TRAINER.<KEY> holds."""
-        return cls(**{f.name: node[f.name.upper()] for f in fields(cls)})
-
-    def keywords(self, kind: "type[Options]") -> dict[str, Any]:
-        """Those of `kind`, a base class, as keyword arguments."""
-        return {f.name: getattr(self, f.name) for f in fields(kind)}
-
+# --- nodes of a configuration -------------------------------------------------------------------------------------------
 
 FOLLOWING = ("SIZE", "INTERPOLATION", "RESIZE_MODE", "PIXEL_MEAN", "PIXEL_STD")  # of INPUT: the backbone's where None
 
@@ -329,6 +193,17 @@ def declare(cfg: CfgNode, settings: dict[str, Setting]) -> None:
             node[name] = list(setting.default) if isinstance(setting.default, list) else setting.default
 
 
+def declaring(options: type[Options]) -> Callable[[CfgNode], None]:
+    """What a method gives to CoOp's own train.py as add_config."""
+
+    def add_config(cfg: CfgNode) -> None:
+        """Declares what all methods share and these options in a Dassl configuration; keys that are there stay."""
+        add_shared(cfg)
+        declare(cfg, options.settings())
+
+    return add_config
+
+
 @dataclass(frozen=True)
 class Method:
     """A trainer: the module that defines it, its options, whether it takes steps, which pictures it uses."""
@@ -350,7 +225,9 @@ def methods() -> dict[str, Method]:
     for path in sorted((ROOT / "trainers").glob("[!_]*.py")):
         known: dict[str, Any] = {"Options": Options, "option": option, "PRECISIONS": PRECISIONS,
                                  "dataclass": dataclass}  # fmt: skip
-        for node in ast.parse(path.read_text()).body:
+        model = ROOT / "trainers" / "models" / path.name
+        parts = [model, path] if model.is_file() else [path]
+        for node in (node for part in parts for node in ast.parse(part.read_text()).body):
             if not isinstance(node, ast.ClassDef):
                 continue
             bases = {base.id for base in node.bases if isinstance(base, ast.Name)}
@@ -388,7 +265,7 @@ def default_cfg() -> CfgNode:
     add_shared(cfg)
     for method in methods().values():
         if method.options.KEY:
-            method.options.add_config(cfg)
+            declare(cfg, method.options.settings())
     return cfg
 
 
@@ -408,7 +285,7 @@ def configure(files: Iterable[str], assigned: Iterable[tuple[str, Any]]) -> CfgN
     name = cfg.TRAINER.NAME
     if name and name not in methods() and not DASSL_IS_INSTALLED:
         raise ValueError(
-            f"{_shown(name)} is unknown{did_you_mean(name, methods())} Known trainers: {', '.join(sorted(methods()))}"
+            f"{shown(name)} is unknown{did_you_mean(name, methods())} Known trainers: {', '.join(sorted(methods()))}"
         )
     _check_together(cfg)
     if cfg.SEED < 0:
@@ -447,7 +324,7 @@ def _assign(cfg: CfgNode, known: dict[str, Setting], key: str, value: Any, where
     for part in path:
         node = node.get(part) if isinstance(node, CfgNode) else None
     if not isinstance(node, CfgNode) or name not in node or isinstance(node[name], CfgNode):
-        raise ValueError(f"{where} sets {_shown(key)}, which does not exist{did_you_mean(key, known, 0.4)}")
+        raise ValueError(f"{where} sets {shown(key)}, which does not exist{did_you_mean(key, known, 0.4)}")
     if key in known:
         value = known[key].checked(key, _decoded(value, known[key].kind))
     else:  # a setting of Dassl's own trainers
@@ -466,7 +343,7 @@ def _decoded(value: Any, kind: str) -> Any:
     except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
         return value
     text_only = "str" in [part.strip() for part in kind.split("|")]
-    is_other = isinstance(literal, str) or any(_fits(part.strip(), literal) for part in kind.split("|"))
+    is_other = isinstance(literal, str) or any(fits(part.strip(), literal) for part in kind.split("|"))
     return value if text_only and not is_other else literal
 
 

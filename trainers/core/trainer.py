@@ -21,16 +21,14 @@ from yacs.config import CfgNode
 
 from ..components.backbones import Backbone, source_of
 from . import checkpoints, dassl_support
-from .evaluation import evaluate
+from .evaluation import evaluate, temperature_of
 from .identity import Identity, fingerprint, material_settings
 from .loading import build_data_manager, follow_backbone
 from .resuming import (
     INTERRUPTED,
     Training,
-    model_file,
     note_other_settings,
     refuse_other,
-    tensors_of,
     trained_with,
 )
 from .settings import Options
@@ -47,6 +45,7 @@ class PromptTrainer(TrainerX):
     TEST_SETTINGS: tuple[str, ...] = ()  # its options that bear on testing but on no tensor's shape
     USES: tuple[str, ...] = ("train", "val", "test")  # the pictures that it looks at
     takes_steps = True  # whether it takes steps
+    is_trained_here = True  # and not only evaluated; then a temperature is fitted to the validation split
     model: Any
     optim: Any
     sched: Any
@@ -308,13 +307,15 @@ class PromptTrainer(TrainerX):
 
     def training(self) -> Training:
         """What a checkpoint holds the state of."""
-        about = {
+        return Training(self.output_dir, self.model, self.optim, self.sched, self.scaler, self._about())
+
+    def _about(self) -> dict[str, Any]:
+        return {
             "identity": self.identity(),
             "config": self.cfg.dump(),
             "settings": self.material(self.cfg),
             "precision": self.precision,
         }
-        return Training(self.output_dir, self.model, self.optim, self.sched, self.scaler, about)
 
     def save_model(
         self, epoch: int, directory: str, is_best: bool = False, val_result: Any = None, model_name: str = ""
@@ -341,6 +342,13 @@ class PromptTrainer(TrainerX):
         print(f"Previous epoch: {state['epoch']}")
         return state["epoch"]
 
+    def save_fitted(self) -> None:
+        """For methods that take no steps: what they made, so that it can be used, see using.py. Not resumed from."""
+        if not self.takes_steps:
+            tensors = {name: tensor.detach().cpu().clone() for name, tensor in self.model.fitted().items()}
+            state = {"state_dict": tensors, "epoch": 0, "random": checkpoints.random_state(), **self._about()}
+            checkpoints.save(Path(self.output_dir) / checkpoints.FOLDER / "model.pth.tar", state)
+
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Loads trained tensors for evaluation: of `epoch`, else the best on validation, else the last saved.
 
@@ -348,10 +356,10 @@ class PromptTrainer(TrainerX):
         """
         if not self.takes_steps:
             return
-        path = model_file(directory, epoch)
+        path = checkpoints.model_file(directory, epoch)
         state = checkpoints.load(path)
         refuse_other(self.identity(), state, path, ("trainer", "backbone_sha256"))
-        tensors = tensors_of(state)
+        tensors = checkpoints.tensors_of(state)
         self.adopt(state.get("identity", {}), tensors)
         if self.TEST_SETTINGS:
             key = self.OPTIONS.KEY
@@ -385,6 +393,8 @@ class PromptTrainer(TrainerX):
             stop.leave_if_asked if stop else lambda: None,
         )  # fmt: skip
         self.test_seconds = time.monotonic() - begin
+        if split == "test" and self.is_trained_here and "val" in self.USES and self.val_loader is not None:
+            self.results["temperature"] = round(temperature_of(self.val_loader, self.parse_batch_test, logits_of), 4)
         for key, value in self.results.items():
             self.write_scalar(f"{split}/{key}", value, self.epoch)
         return self.results["accuracy"]

@@ -198,7 +198,7 @@ class OpenClipBackbone(Backbone):
         text = self._text
         mask = None if text.attn_mask is None else text.attn_mask.to(x_NLW.device)
         if self._class_token is not None:
-            x_NLW = torch.cat([x_NLW, self._class_token.to(x_NLW.dtype).expand(len(x_NLW), 1, -1)], dim=1)
+            x_NLW = torch.cat([x_NLW, self._class_token.to(x_NLW.dtype).expand(x_NLW.shape[0], 1, -1)], dim=1)
         L = x_NLW.shape[1]
         if self._masks_padding:
             padding = self._padding_mask(length_N, L).to(x_NLW.dtype)
@@ -213,7 +213,7 @@ class OpenClipBackbone(Backbone):
             x_NW = self._to_one_position(x_NLW, read_at_N)
         else:
             x_NLW = text.transformer(x_NLW, attn_mask=mask)
-            x_NW = x_NLW[torch.arange(len(x_NLW), device=x_NLW.device), read_at_N]
+            x_NW = x_NLW[torch.arange(x_NLW.shape[0], device=x_NLW.device), read_at_N]
         return self._project(text.ln_final(x_NW))
 
     def _to_one_position(self, x_NLW: torch.Tensor, read_at_N: torch.Tensor) -> torch.Tensor:
@@ -221,7 +221,7 @@ class OpenClipBackbone(Backbone):
         *blocks, last = self._text.transformer.resblocks
         for block in blocks:
             x_NLW = block(x_NLW)
-        rows_N = torch.arange(len(x_NLW), device=x_NLW.device)
+        rows_N = torch.arange(x_NLW.shape[0], device=x_NLW.device)
         seen_NLW = last.ln_1(x_NLW)
         found_N1W = last.attn(seen_NLW[rows_N, read_at_N][:, None], seen_NLW, seen_NLW, need_weights=False)[0]
         x_NW = x_NLW[rows_N, read_at_N] + last.ls_1(found_N1W[:, 0])

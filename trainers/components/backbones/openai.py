@@ -113,7 +113,7 @@ class OpenAIBackbone(Backbone):
         m = self.model
         x_NLW = x_NLW + m.positional_embedding.type(x_NLW.dtype)
         x_NLW = m.transformer(x_NLW.permute(1, 0, 2)).permute(1, 0, 2)
-        return m.ln_final(x_NLW[torch.arange(len(x_NLW), device=x_NLW.device), length_N - 1]) @ m.text_projection
+        return m.ln_final(x_NLW[torch.arange(x_NLW.shape[0], device=x_NLW.device), length_N - 1]) @ m.text_projection
 
     def visual_layer_norms(self) -> dict[str, nn.Parameter]:
         """ln_1 and ln_2 of every block of a visual transformer; a ResNet has none."""

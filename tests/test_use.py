@@ -1,0 +1,342 @@
+"""Trained runs in use: load_run, predict.py, export.py, the page; what they say is what the evaluation said."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+
+import numpy as np
+import pytest
+import torch
+from conftest import CLASSES, ROOT, run_train
+from PIL import Image
+
+from trainers import load_run
+from trainers.core import checkpoints
+from trainers.core.calibration import calibration_error, fitted_temperature
+from trainers.use import open_model
+from trainers.use.export import FILES, export, hub_model, read_export
+
+METHODS = ("MoCoOp", "CoOp", "CoCoOp", "LASP", "ZeroshotCLIP", "LinearProbe")
+
+
+@pytest.fixture(scope="module")
+def runs(mini_root, tiny_clip_file, tmp_path_factory):
+    """A finished run of every method, by name."""
+    found = {}
+    for trainer in METHODS:
+        out = found[trainer] = tmp_path_factory.mktemp("runs") / trainer
+        config = "ZeroshotCLIP" if trainer == "LinearProbe" else trainer
+        done = run_train(
+            "--trainer", trainer, "--root", mini_root, "--seed", "1", "--backbone", tiny_clip_file, "--output-dir", out,
+            "--dataset-config-file", "configs/datasets/caltech101.yaml", "--config-file",
+            f"configs/trainers/{config}/small.yaml", "DATASET.NUM_SHOTS", "2", "OPTIM.MAX_EPOCH", "1",
+            "OPTIM.WARMUP_EPOCH", "0", "DATALOADER.NUM_WORKERS", "0",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    return found
+
+
+@pytest.fixture(scope="module")
+def pictures(mini_root):
+    folder = mini_root / "caltech-101" / "101_ObjectCategories"
+    return [(folder / path, name) for path, _, name in
+            json.loads((mini_root / "caltech-101" / "split_zhou_Caltech101.json").read_text())["test"]]  # fmt: skip
+
+
+def predict(*words, cwd=ROOT):
+    command = [sys.executable, str(ROOT / "predict.py"), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120)
+
+
+@pytest.mark.parametrize("trainer", METHODS)
+def test_what_is_loaded_and_exported_predicts_as_the_evaluation_did(trainer, runs, pictures, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = load_run(runs[trainer])
+    results = json.loads((runs[trainer] / "results.json").read_text())
+    found = model.classify([path for path, _ in pictures], top=1)
+    assert sum(p.classes[0][0] == name for p, (_, name) in zip(found, pictures, strict=True)) == results["correct"]
+    images = torch.stack([model.read(path) for path, _ in pictures])
+    labels = torch.tensor([CLASSES.index(name) for _, name in pictures])
+    logits = model(images)
+    assert calibration_error(logits, labels) == pytest.approx(results["ece"], abs=1e-3)
+    assert model.temperature == results.get("temperature", 1.0)
+
+    assert export(model, tmp_path / "out", results) < 1e-4
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(FILES)
+    session = onnxruntime.InferenceSession(str(tmp_path / "out" / "model.onnx"))
+    outputs = session.run(None, {"pictures": images.numpy()})
+    assert np.allclose(outputs[0], logits.numpy(), atol=1e-4)
+    if trainer == "MoCoOp":
+        assert np.allclose(outputs[1].sum(1), 1, atol=1e-5)
+        assert [p.experts[0][0] for p in found] == [model.experts[row.argmax()] for row in outputs[1]]
+    again = read_export(tmp_path / "out")
+    assert torch.equal(again(images), logits)
+    assert again.classnames == model.classnames
+
+
+def test_it_needs_no_dassl_no_yacs_and_no_folder(runs, pictures, tmp_path):
+    code = f"""
+import sys
+for name in ("dassl", "yacs", "yacs.config"):
+    sys.modules[name] = None
+sys.path.insert(0, {str(ROOT)!r})
+from trainers import load_run
+model = load_run({str(runs["MoCoOp"])!r})
+print(model.classify({str(pictures[0][0])!r}, top=2)[0].classes[0][0], model.with_classes(["okapi", "red panda"]).classnames)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("['okapi', 'red panda']")
+
+
+class TestClasses:
+    def test_other_classes_without_training(self, runs, pictures):
+        model = load_run(runs["MoCoOp"])
+        images = torch.stack([model.read(path) for path, _ in pictures[:3]])
+        before = model(images)
+        same = model.with_classes(list(reversed(CLASSES)))
+        assert torch.allclose(same(images), before.flip(1), atol=1e-5)
+        more = model.with_classes([*CLASSES, "okapi"])
+        assert torch.allclose(more(images)[:, :-1], before, atol=1e-5)
+        assert torch.equal(model(images), before)
+
+    @pytest.mark.parametrize("names", [[], ["cat", ""], ["cat", " cat"], ["red_panda", "red panda"]])
+    def test_names_that_make_no_sense(self, runs, names):
+        with pytest.raises(ValueError, match="is empty|named twice"):
+            load_run(runs["CoOp"], classnames=names)
+
+    def test_a_probe_knows_its_own_only(self, runs):
+        with pytest.raises(ValueError, match="knows only the classes"):
+            load_run(runs["LinearProbe"]).with_classes(["cat", "dog"])
+
+
+class TestWhatIsNoRun:
+    def test_no_folder_and_no_run(self, runs, tmp_path):
+        with pytest.raises(FileNotFoundError, match="no folder"):
+            load_run(tmp_path / "nowhere")
+        with pytest.raises(ValueError, match="holds no trained model: give"):
+            load_run(tmp_path)
+        with pytest.raises(ValueError, match=r"holds no trained model; did you mean .*MoCoOp\?"):
+            load_run(runs["MoCoOp"].parent)
+
+    def test_a_run_that_is_not_finished(self, runs, tmp_path):
+        shutil.copytree(runs["CoOp"], tmp_path / "run")
+        (tmp_path / "run" / "results.json").unlink()
+        with pytest.raises(ValueError, match="is not finished"):
+            load_run(tmp_path / "run")
+        assert load_run(tmp_path / "run", epoch=1).method == "CoOp"
+
+    def test_a_backbone_that_is_not_at_hand_or_another_one(self, runs, tmp_path):
+        with pytest.raises(
+            ValueError, match=r"trained on .*tiny_clip\.pt \(SHA-256 [0-9a-f]{64}\): give it with backbone="
+        ):
+            load_run(runs["CoOp"], backbone=str(tmp_path / "gone.pt"))
+        with pytest.raises(ValueError, match="is another backbone than the model's"):
+            load_run(runs["CoOp"], backbone=str(ROOT / "assets" / "small_clip.pt"))
+
+    def test_a_damaged_export(self, runs, tmp_path):
+        export(load_run(runs["CoOp"]), tmp_path / "out")
+        whole = (tmp_path / "out" / "model.safetensors").read_bytes()
+        (tmp_path / "out" / "model.safetensors").write_bytes(whole[:100])
+        with pytest.raises(ValueError, match="damaged"):
+            open_model(tmp_path / "out")
+        (tmp_path / "out" / "config.json").write_text("{}")
+        with pytest.raises(ValueError, match="no export of this project"):
+            open_model(tmp_path / "out")
+
+
+def test_an_export_writes_nothing_where_something_else_is(runs, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    with pytest.raises(ValueError, match="holds other files"):
+        export(load_run(runs["CoOp"]), tmp_path / "mine")
+    assert [p.name for p in tmp_path.iterdir()] == ["mine"]
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+
+
+def test_the_cards_own_example_predicts_the_same(runs, pictures, tmp_path):
+    model = load_run(runs["LASP"])
+    export(model, tmp_path / "out", json.loads((runs["LASP"] / "results.json").read_text()))
+    code = (tmp_path / "out" / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    paths = [str(path) for path, _ in pictures]
+    done = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, cwd=tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    named = [line.rsplit(" ", 1)[1] for line in done.stdout.splitlines()]
+    assert named == [p.classes[0][0] for p in model.classify(paths, top=1)]
+
+
+def test_push_and_pull_through_a_folder(runs, pictures, tmp_path):
+    model = load_run(runs["MoCoOp"])
+    hub_model()(model).save_pretrained(tmp_path / "hub")
+    pulled = hub_model().from_pretrained(str(tmp_path / "hub")).model
+    path = pictures[0][0]
+    assert pulled.classify(path) == model.classify(path)
+
+
+class TestPredict:
+    def test_table_files_and_sheet(self, runs, pictures, tmp_path):
+        names = [tmp_path / f"{i}.png" for i in range(3)]
+        for name, (path, _) in zip(names, pictures, strict=False):
+            Image.open(path).save(name)
+        done = predict(runs["MoCoOp"], tmp_path, "--top", 2, "--csv", "a.csv", "--json", "a.json", "--sheet", "a.html",
+                       cwd=tmp_path)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        expected = load_run(runs["MoCoOp"]).classify(names, top=2)
+        with open(tmp_path / "a.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert list(rows[0]) == ["picture", "rank", "class", "probability", "experts"]
+        assert [(r["picture"], r["class"]) for r in rows] == [(p.picture, c) for p in expected for c, _ in p.classes]
+        assert [float(r["probability"]) for r in rows] == pytest.approx(
+            [s for p in expected for _, s in p.classes], abs=1e-6
+        )
+        read = json.loads((tmp_path / "a.json").read_text())
+        assert [p["experts"][0]["template"] for p in read] == [p.experts[0][0] for p in expected]
+        page = (tmp_path / "a.html").read_text()
+        assert page.count("data:image/jpeg;base64,") == 3
+        assert "http" not in page
+
+    def test_other_classes_by_words_and_by_file(self, runs, pictures, tmp_path):
+        by_words = predict(runs["CoOp"], pictures[0][0], "--classnames", "red panda, okapi")
+        (tmp_path / "names.txt").write_text("red panda\nokapi\n\n")
+        by_file = predict(runs["CoOp"], pictures[0][0], "--classnames", tmp_path / "names.txt")
+        assert by_words.returncode == by_file.returncode == 0, by_words.stderr
+        assert by_words.stdout == by_file.stdout
+        assert "okapi" in by_words.stdout
+
+    def test_what_cannot_be_read_is_named_and_the_rest_done(self, runs, pictures, tmp_path):
+        (tmp_path / "bad.jpg").write_text("no picture")
+        done = predict(runs["CoOp"], tmp_path / "bad.jpg", pictures[0][0])
+        assert done.returncode == 1
+        assert "bad.jpg cannot be read" in done.stderr
+        assert str(pictures[0][0]) in done.stdout
+
+    def test_pictures_of_all_modes(self, runs, pictures, tmp_path):
+        picture = Image.open(pictures[0][0]).convert("RGB")
+        picture.convert("CMYK").save(tmp_path / "cmyk.jpg")
+        picture.quantize(16).save(tmp_path / "palette.png")
+        Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257).save(tmp_path / "deep.png")
+        picture.convert("LA").save(tmp_path / "alpha.png")
+        done = predict(runs["CoOp"], tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert len([line for line in done.stdout.splitlines() if str(tmp_path) in line]) == 4
+
+    @pytest.mark.parametrize(("words", "message"), [
+        (["nowhere", "x.jpg"], "no pictures at x.jpg"),
+        (["nowhere", str(ROOT / "docs" / "pictures")], "no folder nowhere"),
+    ])  # fmt: skip
+    def test_wrong_words_are_one_line(self, words, message):
+        done = predict(*words)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_turned_pictures_are_read_as_in_training(runs, pictures, tmp_path):
+    model = load_run(runs["CoOp"])
+    turned = Image.effect_noise((50, 30), 90).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.png", exif=exif)
+    as_it_lies = model.read(tmp_path / "turned.png")  # benchmarks are read as Dassl reads them
+    model.upright = True  # own pictures as they hang
+    upright = model.read(tmp_path / "turned.png")
+    assert torch.allclose(upright, model.transform(turned.rotate(-90, expand=True)), atol=1e-5)
+    assert not torch.allclose(upright, as_it_lies)
+
+
+def test_calibration():
+    torch.manual_seed(0)
+    labels = torch.randint(0, 5, (4000,))
+    sharp = torch.randn(4000, 5)
+    sharp[torch.arange(4000), labels] += 1.0
+    temperature = fitted_temperature(5 * sharp, labels)
+    assert temperature == pytest.approx(5 * fitted_temperature(sharp, labels), rel=1e-2)
+    assert calibration_error(5 * sharp, labels, temperature) < 3 < calibration_error(5 * sharp, labels)
+    sure = torch.tensor([[100.0, 0.0], [100.0, 0.0]])
+    assert calibration_error(sure, torch.tensor([0, 1])) == pytest.approx(50.0)
+    assert calibration_error(sure, torch.tensor([0, 0])) == pytest.approx(0.0)
+
+
+def test_a_method_without_steps_keeps_what_it_made(runs):
+    state = checkpoints.load(runs["LinearProbe"] / "prompt_learner" / "model.pth.tar")
+    assert sorted(state["state_dict"]) == ["bias_C", "weight_CD"]
+
+
+@pytest.mark.slow
+def test_the_page_in_a_browser(runs, pictures, tmp_path):
+    """A picture dropped, the answer read, a wrong file refused, at 1,280 and 390 pixels; nothing is asked of other hosts."""
+    if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
+        pytest.skip("no chromium with chromedriver on this machine (Debian: chromium chromium-driver)")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+    from selenium.webdriver.common.by import By
+
+    environment = os.environ | {"GRADIO_TEMP_DIR": str(tmp_path / "gradio")}
+    command = [sys.executable, "scripts/explore.py", str(runs["MoCoOp"]), "--port", "7951"]
+    server = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, env=environment
+    )
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for word in ("headless=new", "no-sandbox", "disable-gpu", "no-first-run", "disable-background-networking",
+                 "disable-component-update", "disable-sync", f"user-data-dir={tmp_path / 'chromium'}"):  # fmt: skip
+        options.add_argument(f"--{word}")
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    browser = None
+
+    def wait_for(found, seconds=40):
+        end = time.monotonic() + seconds
+        while not (value := found()):
+            assert time.monotonic() < end, browser.find_element(By.TAG_NAME, "body").text
+            time.sleep(0.2)
+        return value
+
+    def text():
+        return browser.find_element(By.TAG_NAME, "body").text
+
+    def is_up():
+        try:
+            return urllib.request.urlopen("http://127.0.0.1:7951/", timeout=1).status == 200
+        except OSError:
+            return False
+
+    try:
+        browser = webdriver.Chrome(service=Service(shutil.which("chromedriver")), options=options)
+        wait_for(is_up)
+        for width in (1280, 390):
+            browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride",
+                                    {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": width < 500})  # fmt: skip
+            browser.get("http://127.0.0.1:7951/")
+            field = wait_for(lambda: browser.find_elements(By.CSS_SELECTOR, "input[type=file]"))[0]
+            field.send_keys(str(pictures[0][0]))
+            wait_for(lambda: "%" in text())
+            (expected,) = load_run(runs["MoCoOp"]).classify(str(pictures[0][0]))
+            assert expected.classes[0][0] in text()
+            assert expected.experts[0][0] in text()
+            assert browser.execute_script("return document.documentElement.scrollWidth") == width
+            names = browser.find_element(By.CSS_SELECTOR, "textarea, input[type=text]")
+            names.send_keys("okapi, red panda")
+            next(b for b in browser.find_elements(By.TAG_NAME, "button") if b.text == "Classify").click()
+            wait_for(lambda: "red panda" in text() and expected.classes[0][0] not in text())
+        browser.get("http://127.0.0.1:7951/")
+        (tmp_path / "letter.txt").write_text("no picture")
+        field = wait_for(lambda: browser.find_elements(By.CSS_SELECTOR, "input[type=file]"))[0]
+        field.send_keys(str(tmp_path / "letter.txt"))
+        wait_for(lambda: "Invalid file type" in text() or "cannot" in text())
+        asked: set[str] = set()
+        for entry in browser.get_log("performance"):
+            message = json.loads(entry["message"])["message"]
+            if message["method"] == "Network.requestWillBeSent":
+                asked.add(message["params"]["request"]["url"])
+        outside = [u for u in asked if u.startswith("http") and not u.startswith("http://127.0.0.1:7951")]
+        assert not outside
+    finally:
+        if browser is not None:
+            browser.quit()
+        server.terminate()
+        server.wait(20)

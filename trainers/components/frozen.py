@@ -1,0 +1,90 @@
+"""Trained models with their text encoded once and for all, in operations that ONNX has.
+
+Each gives logits (B x C), a mixture also the weights of its experts (B x G). Shapes: B pictures, C classes, G experts,
+D features, L positions, M context tokens, W width of the text tower, H x W pixels.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from .backbones import Backbone
+
+
+class _Frozen(nn.Module):
+    def __init__(self, backbone: Backbone, **tensors: torch.Tensor) -> None:
+        super().__init__()
+        self._backbone, self.model = backbone, backbone.model
+        for name, tensor in tensors.items():
+            self.register_buffer(name, tensor.detach().float().clone())
+
+    def class_features(self) -> dict[str, torch.Tensor]:
+        """What stands for the classes, by name."""
+        return {name: tensor for name, tensor in self.named_buffers(recurse=False) if name.startswith("class_")}
+
+
+class FrozenLinear(_Frozen):
+    """logits = features W^T + b, with features of length one or as they are. class_CD: W; bias_C: b."""
+
+    class_CD: torch.Tensor
+    bias_C: torch.Tensor
+
+    def __init__(self, backbone: Backbone, class_CD: torch.Tensor, bias_C: torch.Tensor | None = None) -> None:
+        self.normalizes = bias_C is None
+        super().__init__(backbone, class_CD=class_CD, bias_C=torch.zeros(len(class_CD)) if bias_C is None else bias_C)
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        features_BD = self._backbone.encode_image(images_BCHW).float()
+        if self.normalizes:
+            features_BD = F.normalize(features_BD, dim=-1)
+        return features_BD @ self.class_CD.T + self.bias_C
+
+
+class FrozenMixture(_Frozen):
+    """A router's mixture of experts. class_GCD: their class features times the logit scale; top_k 0: all count alike."""
+
+    class_GCD: torch.Tensor
+    router_GD: torch.Tensor
+    router_G: torch.Tensor
+
+    def __init__(self, backbone: Backbone, class_GCD: torch.Tensor, router_GD: torch.Tensor, router_G: torch.Tensor,
+                 top_k: int) -> None:  # fmt: skip
+        super().__init__(backbone, class_GCD=class_GCD, router_GD=router_GD, router_G=router_G)
+        self.top_k = top_k
+
+    def forward(self, images_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        image_BD = F.normalize(self._backbone.encode_image(images_BCHW).float(), dim=-1)
+        router_BG = image_BD @ self.router_GD.T + self.router_G
+        if self.top_k:
+            chosen_BK, experts_BK = router_BG.topk(self.top_k, dim=-1)
+            weights_BG = torch.zeros_like(router_BG).scatter(1, experts_BK, chosen_BK.softmax(dim=-1))
+        else:
+            weights_BG = torch.full_like(router_BG, 1.0 / router_BG.shape[1])
+        logits_GBC = image_BD @ self.class_GCD.transpose(-1, -2)
+        return (weights_BG.T[:, :, None] * logits_GBC).sum(0), weights_BG
+
+
+class FrozenConditional(_Frozen):
+    """CoCoOp: the context of each picture's prompts is shifted by a function of the picture, so their text is encoded for
+    each picture, here with the text tower's own modules.
+
+    prompts_CLW: the prompts' embeddings with the context unshifted; context_L: 1 where the context stands.
+    """
+
+    prompts_CLW: torch.Tensor
+    context_L: torch.Tensor
+
+    def __init__(self, backbone: Backbone, prompts_CLW: torch.Tensor, context_L: torch.Tensor, length_C: torch.Tensor,
+                 meta_net: nn.Module) -> None:  # fmt: skip
+        super().__init__(backbone, prompts_CLW=prompts_CLW, context_L=context_L)
+        self.register_buffer("length_C", length_C)
+        self.meta_net = meta_net
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        image_BD = F.normalize(self._backbone.encode_image(images_BCHW).float(), dim=-1)
+        shift_BLW = self.meta_net(image_BD)[:, None] * self.context_L[:, None]
+        prompts_BCLW = self.prompts_CLW + shift_BLW[:, None]
+        B, C = prompts_BCLW.shape[:2]
+        text_ND = self._backbone.run_text(prompts_BCLW.flatten(0, 1), self.length_C.repeat(B))  # type: ignore[operator]
+        text_BCD = F.normalize(text_ND.view(B, C, -1), dim=-1)
+        return self._backbone.logit_scale.exp() * (text_BCD * image_BD[:, None]).sum(-1)

@@ -1,0 +1,145 @@
+"""What a method may be told: options with types, ranges and meanings, checked wherever they come from.
+
+A method declares its own as a dataclass below `Options`, and gets from it the configuration node, the model's keyword
+arguments, the checks, and its part of docs/SETTINGS.md. Nothing here imports torch, or knows of configurations.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a setting may be. kind: as an annotation ("int", "float | None", "list[str]"); numbers, also those in lists,
+    lie from `least` (or above `above`) to `most`, words among `among`; values in `also` are allowed besides."""
+
+    help: str
+    kind: str = ""
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    among: tuple[str, ...] = ()
+    also: tuple[Any, ...] = ()
+    default: Any = None  # Dassl's own settings have theirs in Dassl
+
+    def checked(self, name: str, value: Any) -> Any:
+        """`value` in the setting's type. Raises ValueError, naming setting, value and what is allowed."""
+        kinds = [kind.strip() for kind in self.kind.split("|")]
+        if not any(fits(kind, value) for kind in kinds):
+            raise ValueError(f"{name} is {shown(value)}: use {self.allowed()}")
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if one not in self.also and not self._in_range(one):
+                raise ValueError(f"{name} is {shown(value)}: use {self.allowed()}")
+        return float(value) if kinds[0] == "float" and type(value) is int else value
+
+    def _in_range(self, value: Any) -> bool:
+        if isinstance(value, str):
+            return not self.among or value in self.among
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return True
+        return (
+            (self.least is None or value >= self.least)
+            and (self.most is None or value <= self.most)
+            and (self.above is None or value > self.above)
+        )
+
+    def allowed(self) -> str:
+        """In words, what the setting may be."""
+        parts = [_IN_WORDS[kind.strip()] for kind in self.kind.split("|")]
+        if self.among:
+            parts = [_or(self.among) if part == "text" else part for part in parts]
+        low, high = self.least, self.most
+        bounds = [f"from {low} to {high}"] if None not in (low, high) else []
+        bounds += [f"at least {low}"] if low is not None and high is None else []
+        bounds += [f"above {self.above}"] if self.above is not None else []
+        bounds += [f"at most {high}"] if high is not None and low is None else []
+        if self.among and self.kind.startswith("list"):
+            bounds.append(f"of {_or(self.among)}")
+        return _or([" ".join([parts[0], *bounds]), *parts[1:], *map(str, self.also)])
+
+
+_IN_WORDS = {
+    "int": "a whole number", "float": "a number", "bool": "True or False", "None": "None", "str": "text",
+    "list[int]": "a list of whole numbers", "list[str]": "a list of words", "list[list[str]]": "lists of words",
+    "tuple[int, int]": "two whole numbers", "tuple[float, float]": "two numbers",
+    "tuple[float, float, float]": "three numbers",
+}  # fmt: skip
+
+
+def _or(words: Iterable[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def shown(value: Any) -> str:
+    """A value as a message quotes it."""
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def fits(kind: str, value: Any) -> bool:
+    """Whether a value is of a kind, see Setting."""
+    if kind == "None":
+        return value is None
+    if kind == "bool":
+        return isinstance(value, bool)
+    if kind == "int":
+        return isinstance(value, int) and not isinstance(value, bool)
+    if kind == "float":
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if kind == "str":
+        return isinstance(value, str)
+    container, _, inner = kind.partition("[")
+    if container not in ("list", "tuple") or not isinstance(value, list | tuple):
+        return False
+    inner = inner.removesuffix("]")
+    if container == "tuple" and "," in inner:
+        each = [part.strip() for part in inner.split(",")]
+        return len(value) == len(each) and all(map(fits, each, value))
+    return all(fits(inner, one) for one in value)
+
+
+PRECISIONS = ("fp32", "fp16", "amp", "bf16")
+
+
+def option(default: Any, help: str, **limits: Any) -> Any:
+    """A field of an Options dataclass; limits as in Setting."""
+    setting = {"setting": Setting(help, default=default, **limits)}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=setting)
+    return field(default=default, metadata=setting)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Base of a method's options: field top_k is the setting TRAINER.<KEY>.TOP_K. Raises ValueError for a bad value."""
+
+    KEY: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        for name, setting in self._own().items():
+            object.__setattr__(self, name, setting.checked(name.upper(), getattr(self, name)))
+
+    @classmethod
+    def _own(cls) -> dict[str, Setting]:
+        return {
+            f.name: replace(f.metadata["setting"], kind=f.type.__name__ if type(f.type) is type else str(f.type))
+            for f in fields(cls)
+        }
+
+    @classmethod
+    def settings(cls) -> dict[str, Setting]:
+        """The options by their full names in a configuration."""
+        return {f"TRAINER.{cls.KEY}.{name.upper()}": setting for name, setting in cls._own().items()}
+
+    @classmethod
+    def of(cls, node: Mapping[str, Any]) -> Any:
+        """The options that a configuration's node TRAINER.<KEY> holds, as far as it was written when there were these."""
+        return cls(**{f.name: node[f.name.upper()] for f in fields(cls) if f.name.upper() in node})
+
+    def keywords(self, kind: "type[Options]") -> dict[str, Any]:
+        """Those of `kind`, a base class, as keyword arguments."""
+        return {f.name: getattr(self, f.name) for f in fields(kind)}

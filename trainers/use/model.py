@@ -1,0 +1,296 @@
+"""A trained model to use: classify pictures, ask for other classes, move it to a device.
+
+    from trainers import load_run
+    model = load_run("output/mocoop/few_shot/.../seed1")
+    model.classify(["a.jpg", "b.jpg"])
+
+Needs neither Dassl nor a configuration, and no particular working directory.
+
+Shapes: B pictures, C classes, G experts, H x W pixels.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from PIL import Image
+from torch import nn
+
+from ..components.backbones import Backbone, Preprocessing, trained_backbone
+from ..components.model import AdaptedCLIP, Trained
+from ..components.pictures import read_picture
+from ..components.prompts import clean_classname
+from ..core import checkpoints
+from ..models.cocoop import CoCoOpCLIP
+from ..models.coop import CoOpCLIP
+from ..models.lasp import LaspCLIP
+from ..models.linear_probe import ProbedCLIP
+from ..models.mocoop import MixtureCLIP
+from ..models.zsclip import HardPromptCLIP
+
+ROOT = Path(__file__).resolve().parents[2]
+# trainer -> its model, and where its options stand in a configuration, TRAINER.<KEY>
+MODELS: dict[str, tuple[type[AdaptedCLIP], str]] = {
+    "MoCoOp": (MixtureCLIP, "MOCOOP"),
+    "LASP": (LaspCLIP, "LASP"),
+    "CoOp": (CoOpCLIP, "COOP"),
+    "CoCoOp": (CoCoOpCLIP, "COCOOP"),
+    "ZeroshotCLIP": (HardPromptCLIP, ""),
+    "ZeroshotCLIP2": (HardPromptCLIP, ""),
+    "LinearProbe": (ProbedCLIP, ""),
+}
+
+Picture = str | os.PathLike | Image.Image
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a picture shows. classes: (name, probability), likeliest first; experts: (template, weight), heaviest first."""
+
+    picture: str
+    classes: list[tuple[str, float]]
+    experts: list[tuple[str, float]]
+
+
+class TrainedModel(nn.Module):
+    """A method's model with what was learned, its classes and its preprocessing; in evaluation mode.
+
+    model(images_BCHW) gives logits, B x C; `classify` takes pictures as they lie on a disk. transform: PIL picture -> what
+    the model takes. temperature: of the validation split, 1.0 where none was fitted.
+    """
+
+    def __init__(
+        self,
+        model: AdaptedCLIP,
+        trained: Trained,
+        classnames: Sequence[str],
+        preprocessing: Preprocessing,
+        normalizes: bool = True,
+        upright: bool = False,
+        precision: str = "fp32",
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.model, self.trained, self.classnames = model, trained, list(classnames)
+        self.preprocessing, self.upright, self.normalizes = preprocessing, upright, normalizes
+        if not normalizes:  # a configuration without "normalize"
+            nothing = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+            preprocessing = Preprocessing(
+                preprocessing.size, *nothing, preprocessing.interpolation, preprocessing.resize_mode
+            )
+        self.transform: Callable[[Image.Image], torch.Tensor] = preprocessing.transform()
+        self.precision, self.temperature = precision, temperature
+        self.method: str = trained.identity["trainer"]
+        self.experts = [group[0] for group in trained.identity.get("template_groups", [])]
+        self.eval()
+
+    @property
+    def backbone(self) -> Backbone:
+        return self.model.backbone
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.logit_scale.device
+
+    def with_classes(self, classnames: Sequence[str]) -> "TrainedModel":
+        """The same model for other classes, which it need not have been trained on: prompts are shared by all.
+
+        Both share their weights. Raises ValueError for names that are empty or double, and for methods that know only the
+        classes they were trained on (linear probes, class-specific contexts).
+        """
+        names = checked_names(classnames)
+        other = type(self.model).of(self.backbone, self.trained, names)
+        _put_in(other, self.trained, "the model")
+        return TrainedModel(other, self.trained, names, self.preprocessing, self.normalizes, self.upright, self.precision,
+                            self.temperature).to(self.device)  # fmt: skip
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        """Logits, B x C."""
+        return self.predict(images_BCHW)[0]
+
+    @torch.no_grad()
+    def predict(self, images_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Logits, B x C, and, with MoCoOp, the weight of each expert, B x G; in the precision of training."""
+        with self._autocast():
+            return self.model.predict(images_BCHW.to(self.device))
+
+    def _autocast(self) -> contextlib.AbstractContextManager:
+        if self.precision == "bf16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        if self.precision in ("amp", "fp16") and self.device.type == "cuda":
+            return torch.autocast("cuda", dtype=torch.float16)
+        return contextlib.nullcontext()
+
+    def read(self, picture: Picture) -> torch.Tensor:
+        """A picture, read as in training, as the model takes it, 3 x H x W. Raises OSError or ValueError, naming it."""
+        image = picture if isinstance(picture, Image.Image) else read_picture(picture, self.upright)
+        return self.transform(image)
+
+    def classify(
+        self,
+        pictures: Picture | torch.Tensor | Sequence[Picture],
+        top: int = 5,
+        calibrated: bool = False,
+        batch: int = 64,
+        names: Sequence[str] | None = None,
+    ) -> list[Prediction]:
+        """The `top` likeliest classes of each picture: paths, PIL pictures, or a tensor B x 3 x H x W of prepared ones.
+
+        calibrated: probabilities at the temperature of the validation split, instead of as trained. names: what the
+        pictures are called in what is returned; paths are called as they are. Raises OSError or ValueError for a picture
+        that cannot be read.
+        """
+        if isinstance(pictures, str | os.PathLike | Image.Image):
+            pictures = [pictures]
+        found: list[Prediction] = []
+        for start in range(0, len(pictures), batch):
+            part = pictures[start : start + batch]
+            images = part if isinstance(part, torch.Tensor) else torch.stack([self.read(p) for p in part])
+            called = [str(p) if isinstance(p, str | os.PathLike) else "" for p in part]
+            called = called if names is None else list(names[start : start + batch])
+            found += self._named(called, *self.predict(images), top, self.temperature if calibrated else 1.0)
+        return found
+
+    def _named(
+        self,
+        names: Iterable[str],
+        logits_BC: torch.Tensor,
+        weights_BG: torch.Tensor | None,
+        top: int,
+        temperature: float,
+    ) -> list[Prediction]:
+        probability_BC = (logits_BC.float() / temperature).softmax(1)
+        best_BK, class_BK = probability_BC.topk(min(top, probability_BC.shape[1]), dim=1)
+        found = []
+        for b, name in enumerate(names):
+            classes = [(self.classnames[c], p) for c, p in zip(class_BK[b].tolist(), best_BK[b].tolist(), strict=True)]
+            experts = []
+            if weights_BG is not None:
+                weighed = zip(self.experts, weights_BG[b].tolist(), strict=True)
+                experts = sorted(((e, w) for e, w in weighed if w > 0), key=lambda pair: -pair[1])
+            found.append(Prediction(name, classes, experts))
+        return found
+
+
+def checked_names(classnames: Iterable[str]) -> list[str]:
+    """Class names without spaces around them. Raises ValueError for none at all, empty ones and doubles."""
+    names = [name.strip() for name in classnames]
+    if not names or not all(names):
+        raise ValueError("a class name is empty: give names with a comma or a line between them")
+    double = next((n for i, n in enumerate(names) if clean_classname(n) in map(clean_classname, names[:i])), None)
+    if double:
+        raise ValueError(f'class "{double}" is named twice: name each class once')
+    return names
+
+
+def _put_in(model: AdaptedCLIP, trained: Trained, where: Any) -> None:
+    checkpoints.copy_into(model.fitted(), trained.tensors, where)
+    model.weights_changed()
+
+
+def load_run(
+    folder: str | os.PathLike, epoch: int | None = None, backbone: str = "", classnames: Sequence[str] | None = None
+) -> TrainedModel:
+    """The model that the run in `folder` trained, on the CPU.
+
+    epoch: which one's, default the best on validation where that was kept, else the last. backbone: its name or file,
+    where that is no longer what the run was trained with; its hash must be the same. classnames: others than training's.
+    Raises ValueError or OSError, in one line, for a folder that is no finished run, a backbone that is not at hand or is
+    another one, and classes that make no sense.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder}: give that of a run, the one that holds results.json")
+    path = checkpoints.model_file(folder, epoch)
+    if not path.is_file():
+        held = sorted(str(p.parent) for p in folder.glob("**/results.json"))
+        hint = f"; did you mean {held[0]}?" if held and held[0] != str(folder) else ""
+        raise ValueError(f"{folder} holds no trained model{hint or ': give the folder of a run that trained one'}")
+    results = folder / "results.json"
+    if not results.is_file() and epoch is None:
+        raise ValueError(f"{folder} is not finished: the command that began it continues it (it is in run.json)")
+    state = checkpoints.load(path)
+    identity, config = state.get("identity", {}), yaml.safe_load(state.get("config") or "{}")
+    if not identity or "INPUT" not in config:
+        raise ValueError(
+            f"{path} was not written by this project, and can be evaluated with train.py --eval-only alone"
+        )
+    _, key = _model_of(identity["trainer"])
+    trained = Trained(config["TRAINER"].get(key, {}), identity, checkpoints.tensors_of(state), identity["classnames"])
+    said = config["INPUT"]
+    preprocessing = {
+        "size": said["SIZE"], "mean": said["PIXEL_MEAN"], "std": said["PIXEL_STD"],
+        "interpolation": said["INTERPOLATION"], "resize_mode": said.get("RESIZE_MODE") or "shortest",
+    }  # fmt: skip
+    temperature = json.loads(results.read_text()).get("temperature", 1.0) if results.is_file() else 1.0
+    return build(
+        trained, checked_names(identity["classnames"] if classnames is None else classnames), preprocessing,
+        "normalize" in said["TRANSFORMS"], config["DATASET"]["NAME"] == "FolderDataset", state.get("precision", "fp32"),
+        temperature, backbone, path,
+    )  # fmt: skip
+
+
+def build(
+    trained: Trained,
+    classnames: Sequence[str],
+    preprocessing: Mapping[str, Any],
+    normalizes: bool,
+    upright: bool,
+    precision: str,
+    temperature: float,
+    backbone: str,
+    where: str | os.PathLike,
+) -> TrainedModel:
+    """From what a checkpoint or an export says of itself. where: what messages call it."""
+    kind, _ = _model_of(trained.identity["trainer"])
+    opened = _backbone(backbone or trained.identity["backbone"], trained.identity)
+    if precision == "fp16" and torch.cuda.is_available():
+        opened.halve()
+    model = kind.of(opened, trained, classnames)
+    _put_in(model, trained, where)
+    said: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in preprocessing.items()
+    }
+    said["size"] = _pair(said["size"])
+    return TrainedModel(model, trained, classnames, Preprocessing(**said), normalizes, upright, precision, temperature)
+
+
+def open_model(
+    folder: str | os.PathLike, epoch: int | None = None, backbone: str = "", classnames: Sequence[str] | None = None
+) -> TrainedModel:
+    """load_run, for the folder of an export too."""
+    if (Path(folder) / "model.safetensors").is_file():
+        from .export import read_export
+
+        model = read_export(folder, backbone)
+        return model if classnames is None else model.with_classes(classnames)
+    return load_run(folder, epoch, backbone, classnames)
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    """(224, 224), which yaml leaves as text."""
+    height, width = yaml.safe_load(size.replace("(", "[").replace(")", "]")) if isinstance(size, str) else size
+    return height, width
+
+
+def _model_of(trainer: str) -> tuple[type[AdaptedCLIP], str]:
+    if trainer not in MODELS:
+        raise ValueError(f"models of {trainer} cannot be loaded without its trainer; those of {', '.join(MODELS)} can")
+    return MODELS[trainer]
+
+
+def _backbone(name: str, identity: Any) -> Backbone:
+    """By the name that training gave it; a path is also looked for beside this package. Raises ValueError, OSError."""
+    found = name if os.path.exists(name) or not (ROOT / name).is_file() else str(ROOT / name)
+    try:
+        return trained_backbone(found, identity)
+    except (ValueError, OSError) as error:
+        needs = identity.get("backbone_sha256", "")
+        raise ValueError(f"{error} -- this model was trained on {identity.get('backbone')} (SHA-256 {needs}): give it with "
+                         "backbone=NAME_OR_FILE (--backbone)") from error  # fmt: skip

@@ -170,6 +170,16 @@ def test_the_cards_own_example_predicts_the_same(runs, pictures, tmp_path):
     assert named == [p.classes[0][0] for p in model.classify(paths, top=1)]
 
 
+def test_the_example_of_the_document(runs, pictures, tmp_path):
+    text = (ROOT / "docs" / "USING.md").read_text()
+    code = text.split("```python\n")[1].split("```")[0]
+    code = code.replace("output/fewshot/demo/shots_16/MoCoOp/small/seed1", str(runs["MoCoOp"]))
+    code = code.replace("pics/red_star.png", str(pictures[0][0]))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("[Prediction(picture=")
+
+
 def test_push_and_pull_through_a_folder(runs, pictures, tmp_path):
     model = load_run(runs["MoCoOp"])
     hub_model()(model).save_pretrained(tmp_path / "hub")

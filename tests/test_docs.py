@@ -27,7 +27,7 @@ def run(*command, **kwargs):
 
 @pytest.mark.parametrize(
     ("document", "last", "shown"),
-    [("README.md", "print(tuple(logits_BC.shape))", "(4, 2)"), ("docs/BACKBONES.md", "", "[2, 384]) (224, 224) CLIP")],
+    [("README.md", "print(tuple(logits_BC.shape))", "(4, 2)"), ("docs/BACKBONES.md", "", "[2, 256]) (224, 224) CLIP")],
 )
 def test_the_notebook_examples(document, last, shown):
     (code,) = blocks((ROOT / document).read_text(), "python")

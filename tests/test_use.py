@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -286,9 +285,8 @@ def test_the_page_in_a_browser(runs, pictures, tmp_path):
     from selenium.webdriver.chrome.service import Service
     from selenium.webdriver.common.by import By
 
-    environment = os.environ | {"GRADIO_TEMP_DIR": str(tmp_path / "gradio")}
     command = [sys.executable, "scripts/explore.py", str(runs["MoCoOp"]), "--port", "7951"]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=ROOT, env=environment)
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=ROOT)
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium")
     for word in ("headless=new", "no-sandbox", "disable-gpu", "no-first-run", "disable-background-networking",
@@ -324,18 +322,23 @@ def test_the_page_in_a_browser(runs, pictures, tmp_path):
             field = wait_for(lambda: browser.find_elements(By.CSS_SELECTOR, "input[type=file]"))[0]
             field.send_keys(str(pictures[0][0]))
             wait_for(lambda: "%" in text())
+            assert browser.find_element(By.CSS_SELECTOR, "#drop img").get_attribute("naturalWidth") != "0"
             assert expected.classes[0][0] in text()
             assert expected.experts[0][0] in text()
             assert browser.execute_script("return document.documentElement.scrollWidth") == width
-            names = browser.find_element(By.CSS_SELECTOR, "textarea, input[type=text]")
+            names = browser.find_element(By.CSS_SELECTOR, "input[type=text]")
             names.send_keys("okapi, red panda")
             next(b for b in browser.find_elements(By.TAG_NAME, "button") if b.text == "Classify").click()
             wait_for(lambda: "red panda" in text() and expected.classes[0][0] not in text())
+            names.clear()
+            names.send_keys("okapi, okapi")
+            names.submit()
+            wait_for(lambda: 'class "okapi" is named twice' in text())
         browser.get("http://127.0.0.1:7951/")
         (tmp_path / "letter.txt").write_text("no picture")
         field = wait_for(lambda: browser.find_elements(By.CSS_SELECTOR, "input[type=file]"))[0]
         field.send_keys(str(tmp_path / "letter.txt"))
-        wait_for(lambda: "Invalid file type" in text() or "cannot" in text())
+        wait_for(lambda: "This is no picture." in text())
         asked: set[str] = set()
         for entry in browser.get_log("performance"):
             message = json.loads(entry["message"])["message"]

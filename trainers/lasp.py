@@ -63,7 +63,10 @@ class LASP(PromptTrainer):
         return {k: v for k, v in state.items() if k in learned_names} if foreign else state
 
     def identity(self) -> dict:
-        return super().identity() | {"text_classes": self.options.text_classes}
+        own = {"text_classes": self.options.text_classes}
+        if self.cfg.DATASET.INCLUDE_ALL_CLASSES:
+            own["classifies"] = list(self.all_classnames)
+        return super().identity() | own
 
 
 add_config = declaring(LaspOptions)

@@ -1,6 +1,7 @@
 """Reading pictures of all kinds into RGB."""
 
 import os
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -13,7 +14,7 @@ class ImageError(OSError):
     """A picture is missing or cannot be decoded; the message names it and its class."""
 
 
-def read_picture(path: str | os.PathLike, upright: bool = False) -> Image.Image:
+def read_picture(path: str | os.PathLike | IO[bytes], upright: bool = False) -> Image.Image:
     """A picture in RGB, 8 bits a channel: 16-bit grey is scaled, what is transparent becomes white.
 
     upright: turned as its EXIF data say. Raises ImageError for pixels that have no such range (modes I and F), and what

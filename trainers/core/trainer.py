@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import PIL
 import torch
 from dassl.data.datasets import build_dataset
 from dassl.engine import TrainerX
@@ -299,6 +300,7 @@ class PromptTrainer(TrainerX):
             "versions": {
                 "python": platform.python_version(),
                 "torch": str(torch.__version__),
+                "pillow": PIL.__version__,  # 13 resizes by a rounding otherwise than 12
                 "dassl": dassl_support.DASSL_IN_USE,
             },
         }

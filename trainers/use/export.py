@@ -20,7 +20,7 @@ import torch
 
 from ..components.model import Trained
 from ..core.files import write_atomically
-from .model import TrainedModel, build, checked_names
+from .model import TrainedModel, build
 
 TOLERANCE = 1e-4  # of logits and weights, ONNX against torch, relative to the largest logit
 FILES = ("model.safetensors", "model.onnx", "config.json", "README.md")
@@ -137,7 +137,7 @@ def read_export(folder: str | os.PathLike, backbone: str = "") -> TrainedModel:
         learned = {n.removeprefix("learned."): t for n, t in tensors.items() if n.startswith("learned.")}
         identity, precision = config["identity"], config["precision"]
         trained = Trained(config["options"], identity, learned, identity["classnames"])
-        names = checked_names(config["classnames"])
+        names = [str(name) for name in config["classnames"]]
         temperature = float(config["temperature"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{folder} is no export of this project, or damaged: {error!r}") from error

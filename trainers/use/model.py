@@ -229,8 +229,10 @@ def load_run(
         "interpolation": said["INTERPOLATION"], "resize_mode": said.get("RESIZE_MODE") or "shortest",
     }  # fmt: skip
     temperature = json.loads(results.read_text()).get("temperature", 1.0) if results.is_file() else 1.0
+    # what it tells apart: with LASP's INCLUDE_ALL_CLASSES more than it was trained on
+    own = identity.get("classifies", identity["classnames"])
     return build(
-        trained, checked_names(identity["classnames"] if classnames is None else classnames), preprocessing,
+        trained, list(own) if classnames is None else checked_names(classnames), preprocessing,
         "normalize" in said["TRANSFORMS"], config["DATASET"]["NAME"] == "FolderDataset", state.get("precision", "fp32"),
         temperature, backbone, path,
     )  # fmt: skip

@@ -263,18 +263,6 @@ def build(
     return TrainedModel(model, trained, classnames, Preprocessing(**said), normalizes, upright, precision, temperature)
 
 
-def open_model(
-    folder: str | os.PathLike, epoch: int | None = None, backbone: str = "", classnames: Sequence[str] | None = None
-) -> TrainedModel:
-    """load_run, for the folder of an export too."""
-    if (Path(folder) / "model.safetensors").is_file():
-        from .export import read_export
-
-        model = read_export(folder, backbone)
-        return model if classnames is None else model.with_classes(classnames)
-    return load_run(folder, epoch, backbone, classnames)
-
-
 def _pair(size: Any) -> tuple[int, int]:
     """(224, 224), which yaml leaves as text."""
     height, width = yaml.safe_load(size.replace("(", "[").replace(")", "]")) if isinstance(size, str) else size

@@ -11,11 +11,11 @@ demo: $(VENV)/.installed
 	@$(PY) scripts/demo.py
 
 test: $(VENV)/.installed-dev lint
-	$(PY) -m pytest --numprocesses auto
+	$(PY) -m pytest --numprocesses auto --dist loadgroup
 
 # What takes longer than anyone waits for: long fuzzing, many kills.
 test-slow: $(VENV)/.installed-dev
-	$(PY) -m pytest --numprocesses auto -m slow
+	$(PY) -m pytest --numprocesses auto --dist loadgroup -m slow
 
 lint: $(VENV)/.installed-dev
 	$(PY) -m ruff check .

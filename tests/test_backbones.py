@@ -237,7 +237,7 @@ def losses(log: str) -> list[str]:
     return re.findall(r"loss ([\d.e+-]+) \(", log)
 
 
-@pytest.mark.parametrize("kind", ["siglip", "eva"])
+@pytest.mark.parametrize("kind", ["siglip", pytest.param("eva", marks=pytest.mark.slow)])
 def test_a_run_says_what_it_stood_on_and_is_evaluated_with_that_only(kind, mini_root, tmp_path):
     name = build(kind, tmp_path / "model")
     done = run_train(*words(name, mini_root, tmp_path / "out", "MoCoOp", "DATASET.SUBSAMPLE_CLASSES", "base"))

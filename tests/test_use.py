@@ -21,6 +21,8 @@ from trainers.core.calibration import calibration_error, fitted_temperature
 from trainers.use import open_model
 from trainers.use.export import FILES, export, hub_model, read_export
 
+pytestmark = pytest.mark.xdist_group("use")  # the runs are made once
+
 METHODS = ("MoCoOp", "CoOp", "CoCoOp", "LASP", "ZeroshotCLIP", "LinearProbe")
 
 
@@ -266,6 +268,9 @@ def test_calibration():
     temperature = fitted_temperature(5 * sharp, labels)
     assert temperature == pytest.approx(5 * fitted_temperature(sharp, labels), rel=1e-2)
     assert calibration_error(5 * sharp, labels, temperature) < 3 < calibration_error(5 * sharp, labels)
+    faultless = torch.eye(5)[labels]
+    assert 0.05 <= fitted_temperature(10 * faultless, labels) < 1
+    assert fitted_temperature(10 * faultless, (labels + 1) % 5) == pytest.approx(20.0)
     sure = torch.tensor([[100.0, 0.0], [100.0, 0.0]])
     assert calibration_error(sure, torch.tensor([0, 1])) == pytest.approx(50.0)
     assert calibration_error(sure, torch.tensor([0, 0])) == pytest.approx(0.0)

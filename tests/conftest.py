@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(__file__).resolve().parent / "data"
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
+if "MOCOOP_CACHE" not in os.environ:  # the first process's, for all that it starts
+    _cache = tempfile.TemporaryDirectory(prefix="mocoop-cache-")
+    os.environ["MOCOOP_CACHE"] = _cache.name
 
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402

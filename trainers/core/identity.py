@@ -15,9 +15,10 @@ from .settings import SHARED, UNUSED, flat
 # by what is found there, the backbone's hash and the fingerprint of the pictures.
 _IMMATERIAL = {
     "VERSION", "OUTPUT_DIR", "RESUME", "VERBOSE", "DATASET.ROOT", "DATASET.FOLDER", "DATASET.SPLIT_FILE",
-    "DATASET.NAMES_FILE", "MODEL.BACKBONE.NAME", "DATALOADER.NUM_WORKERS", "DATALOADER.CACHE_MB", "TRAIN.PRINT_FREQ",
-    "TRAIN.CHECKPOINT_FREQ", "TRAIN.CHECKPOINT_MINUTES", "MODEL.TEXT_CHUNK", "MODEL.TEXT_MEMORY_MB",
-    "TEST.PER_CLASS_RESULT", "TEST.COMPUTE_CMAT", *(key for key, setting in SHARED.items() if setting.help == UNUSED),
+    "DATASET.NAMES_FILE", "MODEL.BACKBONE.NAME", "DATALOADER.NUM_WORKERS", "DATALOADER.CACHE_MB", "CACHE.FOLDER",
+    "CACHE.LIMIT_MB", "TRAIN.PRINT_FREQ", "TRAIN.CHECKPOINT_FREQ", "TRAIN.CHECKPOINT_MINUTES", "MODEL.TEXT_CHUNK",
+    "MODEL.TEXT_MEMORY_MB", "TEST.PER_CLASS_RESULT", "TEST.COMPUTE_CMAT",
+    *(key for key, setting in SHARED.items() if setting.help == UNUSED),
 }  # fmt: skip
 # Parameters of augmentations matter only where the augmentation is chosen.
 _OF_TRANSFORM = {

@@ -98,7 +98,15 @@ SHARED: dict[str, Setting] = {
     "DATASET.CIFAR_C_LEVEL": Setting(UNUSED, "int"),
     "DATASET.ALL_AS_UNLABELED": Setting(UNUSED, "bool"),
     "DATALOADER.NUM_WORKERS": Setting("processes that load pictures, no more than there are cores", "int", least=0),
-    "DATALOADER.CACHE_MB": Setting("decoded training pictures kept in memory, at most", "int", least=0, default=2048),
+    "DATALOADER.CACHE_MB": Setting(
+        "memory for decoded training pictures that are not kept on disk (CACHE)", "int", least=0, default=2048
+    ),
+    "CACHE.FOLDER": Setting(
+        "where runs keep pictures and features for each other; empty: MOCOOP_CACHE, or mocoop/ in your cache",
+        "str",
+        default="",
+    ),
+    "CACHE.LIMIT_MB": Setting("what all of them may take; 0: nothing is kept", "int", least=0, default=16384),
     "DATALOADER.K_TRANSFORMS": Setting("augmented views of each training picture", "int", least=1),
     "DATALOADER.RETURN_IMG0": Setting("also give the picture without augmentation", "bool"),
     "DATALOADER.TRAIN_X.SAMPLER": Setting("order of training pictures", "str", among=SAMPLERS),

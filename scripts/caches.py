@@ -1,0 +1,97 @@
+"""What runs keep for each other on disk, and how to be rid of it. Clearing is safe at any time: it costs time, no numbers.
+
+    python scripts/caches.py                     every cache: what it holds, of which dataset, how large, when last used
+    python scripts/caches.py --clear             removes all of them
+    python scripts/caches.py --clear features    ... those of features (resized, decoded, texts, features)
+
+The folder is that of --folder, CACHE.FOLDER in a run's settings, MOCOOP_CACHE, or mocoop/ in your cache.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tabulate import tabulate
+
+from trainers.core.cache import INDEX, MB, default_folder
+
+HOLDS = {
+    "resized": "test pictures, resized and cropped",
+    "decoded": "training pictures at full size",
+    "texts": "features of hard templates",
+    "features": "features of pictures by frozen encoders",
+}
+
+
+@dataclass
+class Found:
+    """One cache on disk."""
+
+    folder: Path
+    holds: str
+    about: str
+    arrays: int
+    size: int
+    used: float  # when something was last put in, in seconds since 1970
+
+
+def found_below(root: Path) -> list[Found]:
+    """Every cache below `root`; a folder that is none is left alone."""
+    caches = []
+    for folder in sorted(path for holds in HOLDS for path in (root / holds).glob("*") if path.is_dir()):
+        files = [file for file in folder.iterdir() if file.is_file()]
+        index = folder / "index"
+        arrays = index.stat().st_size // INDEX.itemsize if index.is_file() else 0
+        used = max((file.stat().st_mtime for file in files), default=0.0)
+        caches.append(
+            Found(folder, folder.parent.name, _about(folder), arrays, sum(f.stat().st_size for f in files), used)
+        )
+    return caches
+
+
+def _about(folder: Path) -> str:
+    """The dataset, and what made the arrays of its pictures."""
+    try:
+        about = json.loads((folder / "about.json").read_text())
+        backbone = f", backbone {about['backbone'][:12]}, {about['device']}" if "backbone" in about else ""
+        return f"{about['dataset']} in {about['place']}{backbone}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "nothing is known of it"
+
+
+def show(root: Path, caches: list[Found]) -> None:
+    if not caches:
+        print(f"{root} holds nothing")
+        return
+    rows = [[c.holds, c.about, c.arrays, f"{c.size / MB:.1f}", time.strftime("%Y-%m-%d %H:%M", time.localtime(c.used))]
+            for c in caches]  # fmt: skip
+    print(tabulate(rows, ["holds", "of", "arrays", "MB", "last added to"]))
+    print(f"\n{sum(c.size for c in caches) / MB:.1f} MB in {root}: {'; '.join(f'{k}: {v}' for k, v in HOLDS.items())}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=default_folder(), help="where the caches are")
+    parser.add_argument("--clear", nargs="?", const="all", choices=["all", *HOLDS], help="remove all, or one kind")
+    args = parser.parse_args()
+    caches = found_below(args.folder)
+    if not args.clear:
+        show(args.folder, caches)
+        return 0
+    chosen = [cache for cache in caches if args.clear in ("all", cache.holds)]
+    try:
+        for cache in chosen:
+            shutil.rmtree(cache.folder)
+    except OSError as error:
+        print(f"error: {error}: remove it by hand", file=sys.stderr)
+        return 1
+    print(f"Removed {len(chosen)} caches, {sum(c.size for c in chosen) / MB:.1f} MB, from {args.folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

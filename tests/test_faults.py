@@ -113,7 +113,7 @@ def test_a_picture_that_vanishes_during_training(mini_root, tiny_clip_file, tmp_
     """The run names it; put back, the run goes on and ends as if nothing had been."""
     root = tmp_path / "data"
     shutil.copytree(mini_root / "caltech-101", root / "caltech-101", ignore=lambda d, f: {"split_fewshot"} & {*f})
-    slow = ("DATALOADER.CACHE_MB", 0, "DATALOADER.NUM_WORKERS", 0)
+    slow = ("DATALOADER.CACHE_MB", 0, "CACHE.LIMIT_MB", 0, "DATALOADER.NUM_WORKERS", 0)
     whole = run_train(*words(root, tiny_clip_file, tmp_path / "whole", "CoOp", *slow))
     assert whole.returncode == 0, whole.stderr
     process = start(words(root, tiny_clip_file, tmp_path / "run", "CoOp", *slow))

@@ -12,7 +12,6 @@ from dassl.engine import TRAINER_REGISTRY
 from torch.utils.data import DataLoader
 
 from .components.backbones import Backbone
-from .components.image_encoder import encode_pictures
 from .core.loading import Pictures
 from .core.settings import add_shared
 from .core.trainer import PromptTrainer
@@ -47,16 +46,13 @@ class LinearProbe(PromptTrainer):
         self.model = ProbedCLIP(backbone, *(torch.from_numpy(a).float() for a in full)).to(self.device)
         self.register_model("linear_probe", self.model)
 
-    @torch.no_grad()
     def _features(self, backbone: Backbone, items: list) -> tuple[np.ndarray, np.ndarray]:
-        pictures = Pictures(self.cfg, items, transform=self.test_loader.dataset.transform)
+        tested: Any = self.test_loader.dataset
+        pictures = Pictures(self.cfg, items, transform=tested.transform)
+        pictures.resized = tested.resized
         loader = DataLoader(pictures, self.cfg.DATALOADER.TEST.BATCH_SIZE, num_workers=self.test_loader.num_workers)
-        features, labels = [], []
-        for batch in loader:
-            images, label = self.parse_batch_test(batch)
-            features.append(encode_pictures(backbone, images).float().cpu())
-            labels.append(label.cpu())
-        return torch.cat(features).numpy(), torch.cat(labels).numpy()
+        features_ND = self.frozen_features(backbone, tested.transform).of_set(loader)
+        return features_ND.float().numpy(), np.array([item.label for item in items])
 
 
 def held_out_quarter(labels_N: np.ndarray) -> np.ndarray:

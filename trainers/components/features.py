@@ -22,9 +22,12 @@ def hard_features(
 
     Raises ValueError for a template without `{}` and for a sentence longer than CLIP's context.
     """
-    plan = hard_plan(templates, classnames, vocabulary).to(encoder.device)
-    features_TCD = encoder(plan)
-    return normalized(features_TCD).to(features_TCD.dtype)
+
+    def encoded() -> torch.Tensor:
+        features_TCD = encoder(hard_plan(templates, classnames, vocabulary).to(encoder.device))
+        return normalized(features_TCD).to(features_TCD.dtype)
+
+    return encoder.remember(("hard features", list(templates), list(classnames)), encoded)
 
 
 def group_means(features_TCD: torch.Tensor, groups: Sequence[Sequence[str]]) -> torch.Tensor:

@@ -34,6 +34,7 @@ class AdaptedCLIP(nn.Module):
     time, 0 by memory; text_memory: bytes that a chunk may take, 0 for half of what is free.
     """
 
+    from_features = False  # whether, where the picture encoder is frozen, features do in the place of pictures
     image_encoder: Any
     text_encoder: TextEncoder
     logit_scale: torch.Tensor
@@ -99,9 +100,15 @@ class AdaptedCLIP(nn.Module):
         """
         raise NotImplementedError(f"{cls.__name__} does not say how it is made from a checkpoint")
 
+    def encoded(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        """ImageEncoder(x), not normalised; B x D. Of features that were computed before, B x D, themselves."""
+        if images_BCHW.ndim == 2 and not self.tuned:
+            return images_BCHW
+        return encode_pictures(self.backbone, images_BCHW, learns=bool(self.tuned))
+
     def image_features(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """f = normalise(ImageEncoder(x)); B x D."""
-        return F.normalize(encode_pictures(self.backbone, images_BCHW, learns=bool(self.tuned)), dim=-1)
+        return F.normalize(self.encoded(images_BCHW), dim=-1)
 
     def kept(self, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
         """compute(), a function of text and weights alone; once, where nothing learns (evaluation without gradients)."""

@@ -11,6 +11,7 @@ positions, H heads, E width of a head, W = H x E, L context length, R rows of th
 
 import functools
 import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -107,6 +108,11 @@ class TextEncoder(nn.Module):
     def path(self) -> str:
         """How prompts are encoded: "fast" or "plain"."""
         return "fast" if self.mode == "fast" and self._backbone.causal_tower() else "plain"
+
+    def remember(self, what: tuple[Any, ...], compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """compute(), which this encoder makes of `what` without anything learned; from another run where that is kept."""
+        how = (self.path, self.chunk, self.memory_budget, str(self._backbone.text_dtype))
+        return self._backbone.remember((*what, *how), compute)
 
     def forward(self, plan: PromptPlan, learned_vectors_KW: torch.Tensor | None = None) -> torch.Tensor:
         """Text features, not normalised; G x C x D. learned_vectors_KW: the vectors that `slot(k)` stands for."""

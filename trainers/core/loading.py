@@ -7,6 +7,7 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import torch
 from dassl.data import DataManager
 from dassl.data.data_manager import DatasetWrapper
 from dassl.data.transforms import build_transform
@@ -15,7 +16,10 @@ from yacs.config import CfgNode
 
 from ..components.backbones import Preprocessing, source_of
 from ..components.pictures import UNDECODABLE, ImageError, read_picture
+from .kept_pictures import Photographs, ResizedPictures
 from .settings import FOLLOWING
+
+AT_A_TIME = 256  # pictures decoded before they are put away
 
 
 def available_cores() -> int:
@@ -23,35 +27,56 @@ def available_cores() -> int:
 
 
 class Pictures(DatasetWrapper):
-    """Dassl's DatasetWrapper; what is trained on is kept decoded in memory, up to DATALOADER.CACHE_MB.
+    """Dassl's DatasetWrapper; what is trained on is kept decoded, on disk for all runs, or in memory.
 
     Keeping pictures changes no number: what is kept is what would be decoded again, before any augmentation.
+    resized: test pictures as bytes ("img", B x H x W x 3, of which ResizedPictures makes numbers), where they may be kept.
+    features: N x D, what a frozen encoder makes of the pictures, which then stands in their place.
     """
+
+    resized: ResizedPictures | None = None
+    features: torch.Tensor | None = None
 
     def __init__(self, cfg: CfgNode, data_source: list, transform: Any = None, is_train: bool = False) -> None:
         super().__init__(cfg, data_source, transform=transform, is_train=is_train)
-        self._kept: list[Image.Image] = []
+        self._kept: dict[int, Image.Image] = {}
+        self._photographs: Photographs | None = None
         self._budget = cfg.DATALOADER.CACHE_MB * 2**20
         # benchmarks are read as Dassl reads them, which everybody's numbers stand on; people's own pictures as they hang
-        self._upright = cfg.DATASET.NAME == "FolderDataset"
+        self.upright = cfg.DATASET.NAME == "FolderDataset"
 
     def keep(self) -> None:
-        """Decodes all pictures if they fit; before the workers start, which then share them."""
-        if self._fits(self._budget):
-            with ThreadPoolExecutor(available_cores()) as pool:  # decoding releases Python's lock
-                self._kept = list(pool.map(self._decode, range(len(self.data_source))))
+        """Decodes what no run has decoded before, and keeps it on disk, or all in memory if it fits; before the workers
+        start, which then share it."""
+        self._photographs = photographs = Photographs(self.cfg, [x.impath for x in self.data_source], self.upright)
+        with ThreadPoolExecutor(available_cores()) as pool:  # decoding releases Python's lock
+            left = photographs.missing()
+            while left and not photographs.cache.trouble:
+                some, left = left[:AT_A_TIME], left[AT_A_TIME:]
+                photographs.put(zip(some, pool.map(self._decode, some), strict=True))
+            left = photographs.missing()
+            if self._fits(left):
+                self._kept = dict(zip(left, pool.map(self._decode, left), strict=True))
+        told = photographs.cache.told()
+        if told:
+            print(told)
 
-    def _fits(self, budget: int) -> bool:
-        if budget <= 0:
+    def _fits(self, left: list[int]) -> bool:
+        if self._budget <= 0 or not left:
             return False
-        sample = range(0, len(self.data_source), max(1, len(self.data_source) // 16))
+        sample = left[:: max(1, len(left) // 16)]
         sizes = [3 * p.width * p.height for p in map(self._decode, sample)]
-        return sum(sizes) / len(sizes) * len(self.data_source) <= budget
+        return sum(sizes) / len(sizes) * len(left) <= self._budget
+
+    def _photograph(self, idx: int) -> Image.Image:
+        """The decoded picture, from where it is kept."""
+        kept = self._kept.get(idx) or (self._photographs and self._photographs.get(idx))
+        return kept or self._decode(idx)
 
     def _decode(self, idx: int) -> Image.Image:
         item = self.data_source[idx]
         try:
-            return read_picture(item.impath, self._upright)
+            return read_picture(item.impath, self.upright)
         except UNDECODABLE as error:
             what = "is missing" if isinstance(error, FileNotFoundError) else "cannot be decoded"
             what = str(error) if isinstance(error, ImageError) else what
@@ -61,8 +86,12 @@ class Pictures(DatasetWrapper):
 
     def __getitem__(self, idx: int) -> dict[str, Any]:
         item = self.data_source[idx]
-        picture = self._kept[idx] if self._kept else self._decode(idx)
         output = {"label": item.label, "domain": item.domain, "impath": item.impath, "index": idx}
+        if self.features is not None:
+            return output | {"img": self.features[idx]}
+        if self.resized is not None:
+            return output | self.resized.get(item.impath, lambda: self._decode(idx))
+        picture = self._photograph(idx)
         output["img"] = picture if self.transform is None else self._transform_image(self.transform, picture)
         if self.return_img0:
             output["img0"] = self.to_tensor(picture)
@@ -103,8 +132,8 @@ def _leave_signals_to_the_main_process(worker: int) -> None:
 
 
 @atexit.register
-def _end_workers() -> None:
-    """Python ends what is left of them with the SIGTERM that they ignore, and would wait for ever."""
+def end_workers() -> None:
+    """For the end of a process: Python would use the SIGTERM that they ignore, and wait for ever."""
     left = multiprocessing.active_children()
     if left:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch takes a killed worker for an accident
@@ -132,7 +161,12 @@ def build_data_manager(cfg: CfgNode) -> DataManager:
         custom_tfm_test=test_transform(cfg) if cfg.INPUT.RESIZE_MODE == "squash" else None,
         dataset_wrapper=Pictures,
     )
-    for loader in (manager.train_loader_x, manager.val_loader, manager.test_loader):
+    loaders: dict[str, Any] = {"train": manager.train_loader_x, "val": manager.val_loader, "test": manager.test_loader}
+    tested = loaders["test"].dataset
+    resized = ResizedPictures.of(cfg, tested.transform, tested.upright)
+    for part, loader in loaders.items():
+        if loader is not None and part != "train":
+            loader.dataset.resized = resized
         if loader is not None:
             loader.worker_init_fn = _leave_signals_to_the_main_process
     return manager

@@ -18,11 +18,16 @@ from dassl.data.datasets import build_dataset
 from dassl.engine import TrainerX
 from dassl.optim import build_lr_scheduler, build_optimizer
 from torch import nn
+from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
 from ..components.backbones import Backbone, source_of
+from ..components.image_encoder import encode_pictures
 from . import checkpoints, dassl_support
+from .ahead import opened
+from .cache import ArrayCache
 from .evaluation import evaluate, temperature_of
+from .frozen_features import FrozenFeatures, features_cache, is_fixed, remembering
 from .identity import Identity, fingerprint, material_settings
 from .loading import build_data_manager, follow_backbone
 from .resuming import (
@@ -94,6 +99,10 @@ class PromptTrainer(TrainerX):
         self.val_loader, self.test_loader = dm.val_loader, dm.test_loader
         self.num_classes, self.num_source_domains = dm.num_classes, dm.num_source_domains
         self.lab2cname = dm.lab2cname
+        self.caches: dict[tuple[str, str], ArrayCache] = {}
+        resized = self.test_loader.dataset.resized
+        if resized is not None:
+            self.caches["resized", ""] = resized.cache
         self.classnames: list[str] = list(dm.dataset.classnames)
         self.all_classnames = self._all_classnames()
         wanted = {"TEST.SPLIT": self.cfg.TEST.SPLIT == "val", "TEST.FINAL_MODEL": self.takes_steps and
@@ -119,7 +128,7 @@ class PromptTrainer(TrainerX):
         name = self.cfg.MODEL.BACKBONE.NAME
         print(f"Loading CLIP (backbone: {name})")
         source = source_of(name)
-        backbone = source.load()
+        backbone = opened(source)
         size = backbone.preprocessing.size
         if tuple(self.cfg.INPUT.SIZE) != size:
             raise ValueError(
@@ -133,7 +142,31 @@ class PromptTrainer(TrainerX):
         if self.precision == "fp16":
             backbone.halve()
         backbone.model.to(self.device)
+        texts = self._cache("texts", str(backbone.text_dtype))
+        backbone.remember = remembering(texts, self.device)  # type: ignore[method-assign, assignment]
         return backbone
+
+    def _cache(self, holds: str, precision: str) -> ArrayCache:
+        """Of what this run's backbone makes, shared with other runs."""
+        if (holds, precision) not in self.caches:
+            sha256 = self._backbone["backbone_sha256"]
+            self.caches[holds, precision] = features_cache(self.cfg, holds, sha256, precision, self.device)
+        return self.caches[holds, precision]
+
+    def frozen_features(self, backbone: Backbone, transform: Any) -> FrozenFeatures:
+        """Features of pictures by the picture encoder as it was loaded."""
+
+        def encode(images: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad(), self.autocast():
+                return encode_pictures(backbone, images)
+
+        cache = self._cache("features", f"{self.precision}, {transform!r}")
+        return FrozenFeatures(cache, encode, self.parse_batch_test)
+
+    @property
+    def sees_features(self) -> bool:
+        """Whether this run's model takes features of a frozen encoder in the place of pictures."""
+        return bool(getattr(self.model, "from_features", False)) and not self.model.tuned
 
     @property
     def encoder_options(self) -> dict[str, Any]:
@@ -182,7 +215,12 @@ class PromptTrainer(TrainerX):
         return images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
 
     def parse_batch_test(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-        return batch["img"].to(self.device, non_blocking=True), batch["label"].to(self.device, non_blocking=True)
+        images, labels = (batch[name].to(self.device, non_blocking=True) for name in ("img", "label"))
+        if images.dtype == torch.uint8:
+            resized = self.test_loader.dataset.resized
+            resized.keep(batch)
+            images = resized.as_numbers(images)
+        return images, labels
 
     def largest_gradient(self) -> float:
         """The norm to which gradients are clipped; 0: not at all. Where nothing is said, as in LASP's and MoCoOp's code."""
@@ -215,9 +253,22 @@ class PromptTrainer(TrainerX):
 
     def before_train(self) -> None:
         self._resume_at: dict[str, Any] | None = None
-        self.train_loader_x.dataset.keep()
+        self._prepare_pictures()
         super().before_train()
         self._last_save = time.monotonic()
+
+    def _prepare_pictures(self) -> None:
+        """Does once what does not depend on the epoch: decoding, and encoding where nothing in it is random or learned."""
+        pictures, workers = self.train_loader_x.dataset, self.train_loader_x.num_workers
+        if self.sees_features and pictures.k_tfm == 1 and is_fixed(pictures.transform):
+            frozen = self.frozen_features(self.model.backbone, pictures.transform)
+            in_order = DataLoader(pictures, self.cfg.DATALOADER.TEST.BATCH_SIZE, num_workers=workers)
+            features_ND = frozen.of_set(in_order) if frozen.cache.is_of_use else None
+            if frozen.alone():
+                pictures.features = features_ND
+                self.train_loader_x.num_workers = 0  # nothing is left to do for them
+                return
+        pictures.keep()
 
     def run_epoch(self) -> None:
         self.set_model_mode("train")
@@ -391,15 +442,34 @@ class PromptTrainer(TrainerX):
 
         stop = getattr(self, "stop", None) if split == "test" else None  # after_epoch stops after validation
         self.results = evaluate(
-            loader, self.parse_batch_test, logits_of, self.evaluator, self.model,
+            self._batches(loader), self.parse_batch_test, logits_of, self.evaluator, self.model,
             stop.leave_if_asked if stop else lambda: None,
         )  # fmt: skip
         self.test_seconds = time.monotonic() - begin
         if split == "test" and self.is_trained_here and "val" in self.USES and self.val_loader is not None:
-            self.results["temperature"] = round(temperature_of(self.val_loader, self.parse_batch_test, logits_of), 4)
+            batches = self._batches(self.val_loader)
+            self.results["temperature"] = round(temperature_of(batches, self.parse_batch_test, logits_of), 4)
+        self._tell_of_caches()
         for key, value in self.results.items():
             self.write_scalar(f"{split}/{key}", value, self.epoch)
         return self.results["accuracy"]
+
+    def _batches(self, loader: DataLoader) -> Any:
+        """Of pictures, or of their features where these are all that the model asks for."""
+        if not self.sees_features:
+            return loader
+        return self.frozen_features(self.model.backbone, loader.dataset.transform).batches(loader)  # type: ignore[attr-defined]
+
+    def _tell_of_caches(self) -> None:
+        added: dict[str, int] = {}
+        for (holds, _), cache in self.caches.items():
+            added[holds] = added.get(holds, 0) + cache.added
+            cache.added = 0
+            if told := cache.told():
+                print(told)
+        if any(added.values()):
+            sizes = ", ".join(f"{size / 2**20:.1f} MB of {holds}" for holds, size in added.items() if size)
+            print(f"Kept for other runs: {sizes} (python scripts/caches.py)")
 
 
 def set_deterministic() -> None:

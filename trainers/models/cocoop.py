@@ -57,6 +57,8 @@ class CoCoOpCLIP(AdaptedCLIP):
     Learned: ctx (M x W), meta_net.linear1 (D -> D/16), meta_net.linear2 (D/16 -> W), with a ReLU between.
     """
 
+    from_features = True
+
     def __init__(
         self,
         clip_model: Any,

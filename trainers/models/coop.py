@@ -58,6 +58,8 @@ class CoOpCLIP(AdaptedCLIP):
     Learned: ctx, M x W, or with csc C x M x W. Raises ValueError for options that make no sense.
     """
 
+    from_features = True
+
     def __init__(
         self,
         clip_model: Any,

@@ -88,6 +88,7 @@ class LaspCLIP(AdaptedCLIP):
     Learned: prompt_learner.ctx (M x W, or G x M x W), prompt_learner.w (1 x D), image_encoder...ln_1/ln_2.
     """
 
+    from_features = True
     hard_TAD: torch.Tensor
 
     def __init__(

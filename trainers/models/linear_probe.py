@@ -10,13 +10,13 @@ import torch
 
 from ..components.backbones import Backbone
 from ..components.frozen import FrozenLinear
-from ..components.image_encoder import encode_pictures
 from ..components.model import AdaptedCLIP, Trained
 
 
 class ProbedCLIP(AdaptedCLIP):
     """CLIP's image encoder with a linear classifier (C x D and C) on its features, which are not normalised."""
 
+    from_features = True
     weight_CD: torch.Tensor
     bias_C: torch.Tensor
 
@@ -38,4 +38,4 @@ class ProbedCLIP(AdaptedCLIP):
         return cls(backbone, trained.tensors["weight_CD"].clone(), trained.tensors["bias_C"].clone())
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        return encode_pictures(self.backbone, images_BCHW).float() @ self.weight_CD.T + self.bias_C
+        return self.encoded(images_BCHW).float() @ self.weight_CD.T + self.bias_C

@@ -80,6 +80,7 @@ class MixtureCLIP(AdaptedCLIP):
     TypeError for a model that is no CLIP of these.
     """
 
+    from_features = True
     prototypes_GAD: torch.Tensor
 
     def __init__(

@@ -18,6 +18,7 @@ from ..components.precision import cosine_logits
 class HardPromptCLIP(AdaptedCLIP):
     """CLIP with the mean text feature of the given templates; learns nothing."""
 
+    from_features = True
     text_CD: torch.Tensor
 
     def __init__(

@@ -150,6 +150,17 @@ class OpenAIBackbone(Backbone):
         return features_BW if v.proj is None else features_BW @ v.proj
 
 
+@functools.lru_cache(maxsize=64)
+def _pixels(source: "OpenAISource", sha256: str) -> int:
+    """Height and width of the pictures that a file takes; looked at once per content."""
+    state = source._state()
+    if "visual.proj" in state:  # a ViT: patches, and a position for each and for the class token
+        patch, positions = state["visual.conv1.weight"].shape[-1], len(state["visual.positional_embedding"]) - 1
+    else:  # a ResNet, which reduces by 32
+        patch, positions = 32, len(state["visual.attnpool.positional_embedding"]) - 1
+    return patch * round(positions**0.5)
+
+
 def is_openai(model: Any) -> bool:
     """Whether `model` is of OpenAI's class: others have attributes of the same names and compute something else."""
     return any(kind.__name__ == "CLIP" and kind.__module__.split(".")[0] == "clip" for kind in type(model).__mro__)
@@ -187,12 +198,7 @@ class OpenAISource:
     def preprocessing(self) -> Preprocessing:
         if self.name in published():
             return preprocessing_of(published()[self.name].pixels)
-        state = self._state()
-        if "visual.proj" in state:  # a ViT: patches, and a position for each and for the class token
-            patch, positions = state["visual.conv1.weight"].shape[-1], len(state["visual.positional_embedding"]) - 1
-        else:  # a ResNet, which reduces by 32
-            patch, positions = 32, len(state["visual.attnpool.positional_embedding"]) - 1
-        return preprocessing_of(patch * round(positions**0.5))
+        return preprocessing_of(_pixels(self, self.digest()))
 
     def load(self, weights: bool = True) -> OpenAIBackbone:
         """The weights pass through clip's own build_model, so most of them have been rounded to half precision, as in

@@ -138,6 +138,10 @@ class Backbone(Protocol):
     def halve(self) -> None:
         """Puts weights where the family computes in half precision into float16."""
 
+    def remember(self, what: tuple[Any, ...], compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """compute(), which depends on the model's weights and on `what` alone. Whoever keeps such things sets this."""
+        return compute()
+
     # --- what follows from that, for every family ---------------------------------------------------------------------
 
     @property

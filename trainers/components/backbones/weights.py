@@ -14,8 +14,11 @@ import torch
 from filelock import FileLock
 
 with warnings.catch_warnings():
-    # clip asks setuptools for pkg_resources, which announces its own end; nobody who reads that here could act on it
-    warnings.filterwarnings("ignore", message=".*pkg_resources is deprecated", category=UserWarning)
+    # clip asks setuptools for pkg_resources, which announces its own end, and wonders about packages without __init__.py
+    # that are imported already; nobody who reads that here could act on it
+    warnings.filterwarnings(
+        "ignore", message=".*pkg_resources is deprecated|Module .* was already", category=UserWarning
+    )
     import clip
 
 # clip has two layouts: a package with a module `clip`, or that module's names alone

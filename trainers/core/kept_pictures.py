@@ -1,0 +1,107 @@
+"""Pictures that were decoded before, by another run: as photographs to train on, or resized and cropped to test on.
+
+Shapes: B pictures, H x W pixels.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+import torch
+import torchvision
+from PIL import Image
+from torchvision import transforms as T
+from yacs.config import CfgNode
+
+from .cache import MB, ArrayCache, default_folder, key_of
+
+
+def open_cache(cfg: CfgNode, holds: str, **about: Any) -> ArrayCache:
+    """The cache of one kind of arrays of the dataset that a configuration names."""
+    d = cfg.DATASET
+    place = os.path.abspath(os.path.expanduser(d.FOLDER or d.ROOT or "data"))
+    root = Path(cfg.CACHE.FOLDER).expanduser() if cfg.CACHE.FOLDER else default_folder()
+    versions = {"pillow": PIL.__version__, "torchvision": torchvision.__version__}
+    about = {"holds": holds, "dataset": d.NAME, "place": place, "versions": versions} | about
+    return ArrayCache(root, about, cfg.CACHE.LIMIT_MB * MB)
+
+
+SETTLED = 2.0  # seconds after which file systems give a file that is written again another time
+
+
+def picture_key(path: str, upright: bool) -> bytes:
+    """What a file is while nobody has written to it: path, size, and when content and inode last changed, which cannot be
+    set back. Empty for a file that is not there, and for one that was written just now and might be again, unseen."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return b""  # whoever reads it will say so
+    if abs(time.time() - max(status.st_mtime, status.st_ctime)) < SETTLED:
+        return b""
+    return key_of(os.path.abspath(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns, upright)
+
+
+class ResizedPictures:
+    """Test pictures as they are after the transform's last step on pixels, B x H x W x 3 bytes, the same for all runs; what
+    makes numbers of them is done for a batch at a time.
+
+    pixels: picture -> picture; numbers: the steps behind ToTensor, on B x 3 x H x W.
+    """
+
+    def __init__(self, cfg: CfgNode, pixels: T.Compose, numbers: list[Callable], upright: bool) -> None:
+        self.pixels, self.numbers, self.upright = pixels, numbers, upright
+        self.cache = open_cache(cfg, "resized", transform=repr(pixels), upright=upright)
+
+    @classmethod
+    def of(cls, cfg: CfgNode, transform: Any, upright: bool) -> "ResizedPictures | None":
+        """None where nothing may be kept, or the transform is not one of pixels, ToTensor and Normalize, in this order."""
+        steps = list(getattr(transform, "transforms", []))
+        cut = next((i for i, step in enumerate(steps) if type(step) is T.ToTensor), None)
+        if cut is None or not all(type(s) is T.Normalize for s in steps[cut + 1 :]) or cfg.DATALOADER.RETURN_IMG0:
+            return None
+        if not all(type(s) in (T.Resize, T.CenterCrop, T.Lambda) for s in steps[:cut]):
+            return None
+        kept = cls(cfg, T.Compose(steps[:cut]), steps[cut + 1 :], upright)
+        return kept if kept.cache.is_of_use else None
+
+    def get(self, path: str, decode: Callable[[], Image.Image]) -> dict[str, Any]:
+        """What a batch holds of one picture: "img", H x W x 3, and "fresh", the key of one that is not kept yet, or b""."""
+        key = picture_key(path, self.upright)
+        found = self.cache.get(key)
+        pixels_HW3 = np.asarray(self.pixels(decode())) if found is None else found
+        return {"img": torch.from_numpy(pixels_HW3.copy()), "fresh": key if found is None else b""}
+
+    def keep(self, batch: dict[str, Any]) -> None:
+        """Keeps what of a batch is new."""
+        self.cache.put((key, img.numpy()) for key, img in zip(batch["fresh"], batch["img"], strict=True) if key)
+
+    def as_numbers(self, images_BHW3: torch.Tensor) -> torch.Tensor:
+        """B x 3 x H x W, equal to what the whole transform gives, on the device where the bytes are."""
+        images_B3HW = images_BHW3.permute(0, 3, 1, 2).contiguous().float()
+        # a tensor, since CUDA multiplies by the reciprocal of a plain number, which rounds otherwise
+        images_B3HW = images_B3HW / torch.tensor(255.0, device=images_B3HW.device)
+        for step in self.numbers:
+            images_B3HW = step(images_B3HW)
+        return images_B3HW
+
+
+class Photographs:
+    """Decoded pictures at full size, for one reader or many."""
+
+    def __init__(self, cfg: CfgNode, paths: Iterable[str], upright: bool) -> None:
+        self.cache = open_cache(cfg, "decoded", upright=upright)
+        self.keys = [picture_key(path, upright) for path in paths]
+
+    def missing(self) -> list[int]:
+        return [i for i, key in enumerate(self.keys) if key not in self.cache]
+
+    def put(self, pictures: Iterable[tuple[int, Image.Image]]) -> None:
+        self.cache.put((self.keys[i], np.asarray(picture)) for i, picture in pictures if self.keys[i])
+
+    def get(self, i: int) -> Image.Image | None:
+        found = self.cache.get(self.keys[i])
+        return None if found is None else Image.fromarray(found)

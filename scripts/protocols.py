@@ -46,6 +46,13 @@ class Job:
     status: str = field(default="waiting", compare=False)
 
     @property
+    def kind(self) -> tuple[str, ...]:
+        """What runs that take about as long have in common: all that train.py is told but for seed and folders."""
+        varying = ("--seed", "--output-dir", "--model-dir", "--about", "--same-as")
+        words = zip(["", *self.arguments], self.arguments, strict=False)
+        return tuple(word for before, word in words if before not in varying)
+
+    @property
     def finished(self) -> bool:
         return (self.folder / "results.json").is_file()
 

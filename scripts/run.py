@@ -1,10 +1,11 @@
-"""Runs a whole protocol for one method: checks, skips finished runs, resumes the others, ends with the table.
+"""Runs a whole protocol for one method or several: checks, skips finished runs, resumes the others, ends with the table.
 
     python scripts/run.py mocoop main imagenet 16          few-shot on one dataset (name or folder, shots, optional config)
     python scripts/run.py mocoop base2new [dataset [seed]] train on base classes, test on base and new
     python scripts/run.py mocoop xd [source [targets ...]] train on the source, test on other datasets
     python scripts/run.py mocoop dg [source [targets ...]] train on the source, test on its variants
     python scripts/run.py mocoop ablation demo 16          few-shot, each part of the method changed in turn
+    python scripts/run.py coop,lasp,mocoop base2new        one protocol for several methods, one table
 
 Environment (each also an option): DATA (data), OUTPUT (output), SEEDS ("1 2 3"), SHOTS ("16"), CFG (the recipe's),
 TAG (a name of your own for these settings, part of the runs' path), JOBS (runs at a time, 1), GPUS ("0,1": one process per
@@ -15,7 +16,6 @@ import argparse
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from collections import deque
@@ -28,7 +28,9 @@ from typing import Any
 from tqdm import tqdm
 
 from scripts.checks import FoundFault, check_folders, check_inputs, check_settings
+from scripts.progress import Progress
 from scripts.protocols import PROTOCOLS, Job, Request, numbers
+from scripts.workers import Cold, Started, Warm, starter
 from trainers.core.settings import ROOT, SHARED
 from trainers.core.stopping import RESUME_ME
 
@@ -43,13 +45,13 @@ def from_project(given: str | None, default: str) -> Path:
 class Runner:
     """Does the runs, several at a time, and shows where they stand."""
 
-    def __init__(self, runs: list[Job], jobs: int, gpus: list[str]) -> None:
-        self.runs = runs
+    def __init__(self, runs: list[Job], starter: Cold | Warm, jobs: int, gpus: list[str]) -> None:
+        self.runs, self.starter = runs, starter
         self.devices: Queue[str] = Queue()
         for i in range(jobs):
             self.devices.put(gpus[i % len(gpus)] if gpus else "")
         self.jobs = jobs
-        self.processes: dict[int, subprocess.Popen] = {}
+        self.processes: set[Started] = set()
         self.stopping = False
 
     def go(self) -> None:
@@ -63,21 +65,20 @@ class Runner:
                 print(f"{run.folder} is finished: skipped")
             else:
                 todo.append(run)
-        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // self.jobs))
-        environment = os.environ | {"OMP_NUM_THREADS": threads, "MALLOC_MMAP_THRESHOLD_": "1073741824",
-                                    "MALLOC_TRIM_THRESHOLD_": "8589934592"}  # fmt: skip
-        if sys.stderr.isatty() and self.jobs == 1:
-            environment["MOCOOP_BARS"] = "1"
+        environment = {"MOCOOP_BARS": "1"} if sys.stderr.isatty() and self.jobs == 1 else {}
+        self.progress = Progress({str(run.folder): run.kind for run in todo}, self.jobs)
         with tqdm(total=len(todo), desc="Runs", unit="run", disable=None) as self.bar:
             for wave in _waves(todo):
                 with ThreadPoolExecutor(self.jobs) as pool:
                     for done in as_completed([pool.submit(self._do, run, environment) for run in wave]):
                         done.result()
                         self.bar.update()
+                        if self.progress.done and self.progress.kinds:
+                            tqdm.write(f"{time.strftime('%H:%M:%S')} {self.progress.line()}")
 
     def _stop(self, number: int, frame: Any) -> None:
         self.stopping = True
-        for process in list(self.processes.values()):
+        for process in list(self.processes):
             process.terminate()
 
     def _do(self, run: Job, environment: dict[str, str]) -> None:
@@ -98,18 +99,14 @@ class Runner:
         quiet = self.jobs > 1
         tqdm.write(f"{time.strftime('%H:%M:%S')} {run.folder}")
         begin = told = time.monotonic()
-        process = subprocess.Popen(
-            [sys.executable, str(ROOT / "train.py"), *run.arguments],
-            cwd=ROOT,
-            env=env,
-            stdout=subprocess.PIPE if quiet else None,
-            stderr=subprocess.STDOUT if quiet else subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C reaches this process only, which asks the runs to stop
-        )
-        self.processes[process.pid] = process
+        self.progress.begin(str(run.folder))
+        process = self.starter.start(run.arguments, env, quiet)
+        self.processes.add(process)
+        if self.stopping:  # asked while it was started
+            process.terminate()
         said: list[str] = []
         last: deque[str] = deque(maxlen=30)
-        for line in _lines(process.stdout if quiet else process.stderr):
+        for line in _lines(process.stream):
             last.append(line)
             if line.startswith("error: "):
                 said.append(line.strip())
@@ -123,7 +120,8 @@ class Runner:
                     told = time.monotonic()
                     tqdm.write(f"{time.strftime('%H:%M:%S')} {where}")
         status = process.wait()
-        del self.processes[process.pid]
+        self.processes.discard(process)
+        self.progress.end(str(run.folder), counts=status == 0)
         if status == 0:
             run.status = "finished"
             if quiet:
@@ -135,6 +133,19 @@ class Runner:
             if quiet and not said:
                 tqdm.write("".join(last))
         tqdm.write(f"{run.folder}: {run.status}")
+
+
+def _starter(runs: list[Job], configurations: dict[Path, Any], jobs: int) -> Cold | Warm:
+    """What starts the runs that are left, with the backbones and seeds that they need."""
+    left = [configurations[run.folder] for run in runs if not run.finished]
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // jobs))
+    # large tensors are page-fault bound with the allocator's usual thresholds
+    environment = {"OMP_NUM_THREADS": threads, "MALLOC_MMAP_THRESHOLD_": "1073741824",
+                   "MALLOC_TRIM_THRESHOLD_": "8589934592"}  # fmt: skip
+    if not left:
+        return Cold(environment)
+    backbones = dict.fromkeys(cfg.MODEL.BACKBONE.NAME for cfg in left)
+    return starter(environment, backbones, dict.fromkeys(cfg.SEED for cfg in left))
 
 
 def _lines(stream: Any) -> Iterator[str]:
@@ -162,7 +173,9 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     """Options may stand before, between and after the words and settings, which are told apart in `split`."""
     env = os.environ
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("method", help="mocoop, coop, cocoop, lasp, zsclip, zsclip2, linear_probe")
+    parser.add_argument(
+        "method", help="mocoop, coop, cocoop, lasp, zsclip, zsclip2, linear_probe, or several: coop,lasp"
+    )
     parser.add_argument("protocol", help=", ".join(PROTOCOLS))
     parser.add_argument("words", nargs="*", help="see above, and settings")
     parser.add_argument("--data", default=env.get("DATA"), help="folder of the datasets (DATA; the project's data/)")
@@ -196,25 +209,28 @@ def split(words: list[str]) -> tuple[list[str], list[str]]:
     return plain, settings
 
 
-def requested(args: argparse.Namespace) -> tuple[Request, int, list[str]]:
-    """What is asked for, how many runs at a time, on which devices. Raises ValueError, in one line."""
+def requested(args: argparse.Namespace) -> tuple[list[Request], int, list[str]]:
+    """What is asked of each method, how many runs at a time, on which devices. Raises ValueError, in one line."""
     words, settings = split(args.words)
     gpus = [word for word in args.gpus.replace(" ", ",").split(",") if word]
     jobs = numbers(args.jobs, "JOBS", 1)[0] if args.jobs else len(gpus) or 1
     if args.tag and not re.fullmatch(r"[\w.+-]{1,60}", args.tag):
         raise ValueError(f'TAG is "{args.tag}": use up to 60 letters, digits, ".", "-", "+" or "_"')
-    request = Request(
-        args.method, args.protocol, words, from_project(args.data, "data"), from_project(args.output, "output"),
-        numbers(args.seeds, "SEEDS", 0), numbers(args.shots, "SHOTS", 1), args.cfg, args.tag, settings,
-    )  # fmt: skip
-    return request, jobs, gpus
+    requests = [
+        Request(
+            method, args.protocol, list(words), from_project(args.data, "data"), from_project(args.output, "output"),
+            numbers(args.seeds, "SEEDS", 0), numbers(args.shots, "SHOTS", 1), args.cfg, args.tag, settings,
+        )
+        for method in dict.fromkeys(args.method.split(","))
+    ]  # fmt: skip
+    return requests, jobs, gpus
 
 
 def main() -> int:
     args = parse_arguments()
     try:
-        request, jobs, gpus = requested(args)
-        runs = request.runs()
+        requests, jobs, gpus = requested(args)
+        runs = [run for request in requests for run in request.runs()]
         os.chdir(ROOT)  # where train.py runs, and what relative paths in configs mean
         configurations = check_settings(runs)
         check_folders(runs, configurations)
@@ -223,11 +239,12 @@ def main() -> int:
             for run in runs:
                 print("finished  " if run.finished else "to do     ", run.folder)
             return 0
+        started = _starter(runs, configurations, jobs)  # loads while the inputs are checked
         check_inputs(runs, configurations)
     except (ValueError, FoundFault, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return getattr(error, "status", 2)
-    runner = Runner(runs, jobs, gpus)
+    runner = Runner(runs, started, jobs, gpus)
     runner.go()
     unfinished = [run for run in runs if not run.finished]
     for run in unfinished:
@@ -236,7 +253,7 @@ def main() -> int:
         from scripts.report.collect import collect_runs
         from scripts.report.tables import render, tables
 
-        found = collect_runs([run.folder for run in runs], request.output)
+        found = collect_runs([run.folder for run in runs], requests[0].output)
         print("\n\n\n".join(render(table, "simple") for table in tables(found.runs, "accuracy")))
         for path, reason in found.unreadable.items():
             print(f"left out: {path} ({reason})", file=sys.stderr)

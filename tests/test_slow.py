@@ -156,7 +156,8 @@ def test_forty_kills_while_a_run_is_taken_over(one_run, tmp_path):  # noqa: F811
     (source / "ballast").write_bytes(bytes(2**28))  # makes the copy long enough to be hit
     arguments = next(a for a in json.loads(subprocess.run(
         [sys.executable, "-c", "import json, sys; from scripts.run import *; "
-         "print(json.dumps([r.arguments for r in requested(parse_arguments(sys.argv[1:]))[0].runs()]))", *map(str, words)],
+         "print(json.dumps([r.arguments for r in requested(parse_arguments(sys.argv[1:]))[0][0].runs()]))",
+         *map(str, words)],
         capture_output=True, text=True, cwd=ROOT, check=True).stdout))  # fmt: skip
     target = tmp_path / "target"
     arguments[arguments.index("--output-dir") + 1] = str(target)

@@ -53,9 +53,8 @@ class ArrayCache:
     """
 
     def __init__(self, root: Path, about: dict[str, Any], limit: int) -> None:
-        about = json.loads(json.dumps({"format": FORMAT} | about))
-        self.about = about
-        text = json.dumps(about, indent=1, sort_keys=True)
+        text = json.dumps({"format": FORMAT} | about, indent=1, sort_keys=True)
+        self._files: dict[str, int] = {}
         self._salt = hashlib.sha256(text.encode()).digest()
         self.folder = root / str(about["holds"]) / self._salt.hex()[:24]
         self.trouble = "" if limit > 0 else OFF
@@ -66,8 +65,7 @@ class ArrayCache:
         self._said = ""
         self._rows: dict[bytes, np.void] = {}
         self._seen = 0  # bytes of the index that were read
-        self._files: dict[str, int] = {}
-        self._largest = 0
+        self._largest = 0  # bytes that the arrays may come to
         if self.trouble:
             return
         try:
@@ -78,8 +76,10 @@ class ArrayCache:
                 self._files[name] = os.open(self.folder / name, os.O_RDWR | os.O_CREAT, 0o666)
             self._largest = self._size("arrays") + max(0, min(limit - used(root), shutil.disk_usage(root).free // 2))
         except OSError as error:
-            self._open_for_reading(error)
-        self._refresh()
+            self._stop(error)
+            self._open_for_reading()
+        with contextlib.suppress(OSError):
+            self._refresh()
 
     def _is_described(self, text: str) -> bool:
         try:
@@ -87,23 +87,21 @@ class ArrayCache:
         except (OSError, ValueError):
             return False
 
-    def _open_for_reading(self, error: OSError) -> None:
+    def _open_for_reading(self) -> None:
         """What others kept can be used where nothing can be added."""
-        self._stop(error)
-        for descriptor in self._files.values():
-            os.close(descriptor)
-        self._files = {}
-        try:
+        self._close()
+        with contextlib.suppress(OSError):
             for name in ("index", "arrays"):
                 self._files[name] = os.open(self.folder / name, os.O_RDONLY)
-        except OSError:
-            self._files = {}
+        if len(self._files) < 2:
+            self._close()
 
-    def close(self) -> None:
-        for descriptor in self._files.values():
-            os.close(descriptor)
-        self._files, self._rows = {}, {}
-        self.trouble = self.trouble or "closed"
+    def _close(self) -> None:
+        while self._files:
+            os.close(self._files.popitem()[1])
+
+    def __del__(self) -> None:
+        self._close()
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -207,13 +205,14 @@ class ArrayCache:
         return os.fstat(self._files[name]).st_size
 
     def _read(self, name: str, size: int, offset: int) -> bytes:
-        """As many of these bytes as there are; a multiple of a record for the index."""
-        if size > self._size(name) - offset:
-            return b""
+        """These bytes, or none where not all of them can be read."""
         parts = []
-        while size > 0 and (part := os.pread(self._files[name], size, offset)):
-            parts.append(part)
-            size, offset = size - len(part), offset + len(part)
+        with contextlib.suppress(OSError):
+            if size > self._size(name) - offset:
+                return b""
+            while size > 0 and (part := os.pread(self._files[name], size, offset)):
+                parts.append(part)
+                size, offset = size - len(part), offset + len(part)
         return b"".join(parts) if size == 0 else b""
 
     def _write(self, name: str, content: bytes, offset: int) -> None:

@@ -16,8 +16,9 @@ import sys
 from multiprocessing.connection import Connection
 from typing import Any
 
+from trainers.core.stopping import ASK_TO_STOP
+
 ASKED = "MOCOOP_WARM"  # environment: JSON, {"backbones": [names], "seeds": [numbers]}
-FOR_RUNS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # ask runs to stop; this process ends with its client
 
 _threads = 0
 
@@ -25,7 +26,7 @@ _threads = 0
 def load() -> None:
     """Loads all that runs need, in a session of its own, where no signal to a terminal's or a job's processes ends it."""
     global _threads
-    signal.pthread_sigmask(signal.SIG_BLOCK, FOR_RUNS)
+    signal.pthread_sigmask(signal.SIG_BLOCK, ASK_TO_STOP)  # these are for runs; this process ends with its client
     os.setsid()
     # clip asks torch for a GPU when it is imported; asked in this way, torch answers without touching it
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
@@ -68,15 +69,14 @@ def run(arguments: list[str], environment: dict[str, str], pipe: Connection, qui
     pipe.close()
     sys.stdout = open(1, "w", buffering=1 if os.isatty(1) else -1, closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
-    multiprocessing.set_start_method(
-        multiprocessing.get_all_start_methods()[0], force=True
-    )  # the forkserver's own is ours
+    usual = multiprocessing.get_all_start_methods()[0]  # a forkserver's child would start its workers by it, too
+    multiprocessing.set_start_method(usual, force=True)
     random.seed()
     np.random.seed()
     if torch.get_num_threads() != _threads:
         torch.set_num_threads(_threads)
     sys.argv = [train.__file__, *arguments]
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, FOR_RUNS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ASK_TO_STOP)
     try:
         train.main()
     finally:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Mapping
-from multiprocessing import forkserver
 from typing import IO, Any
 
 from scripts import warm
@@ -66,6 +65,8 @@ class Warm:
 
     def _ensure_running(self) -> None:
         """Starts the process that runs are forked from, also when it was killed."""
+        from multiprocessing import forkserver  # not every system has one
+
         with self._alone:
             before = dict(os.environ)
             os.environ.update(self._environment)  # what it begins with

@@ -352,7 +352,7 @@ def test_kept_features_are_those_of_the_same_batch(pictures, alone, batch, tmp_p
     assert encoded
     batches(batch, paths)
     assert not encoded  # all from the cache
-    batches(batch, paths[3:])  # other batches of pictures that are known
+    batches(batch, paths[:batch][::-1] + paths[batch:])  # other batches of pictures that are known
     if batch > 1:  # of one picture, a batch is the same wherever it stands
         assert bool(encoded) != (alone and batch >= frozen_features.FEWEST)
 

@@ -2,8 +2,8 @@
 
 A feature is the same for the same picture in the same batch. Whether it is also the same in another batch depends on the
 kernels that a device chooses by a batch's size: on CPUs it often is, to the last bit. The first run that computes features
-tries it and notes the answer; where it is yes, a picture's feature serves in any batch, otherwise only in the batch,
-picture for picture, that it was computed in. So no number changes in either case.
+tries it and notes the answer; where it is yes, a picture's feature serves in any batch of as many pictures, otherwise only
+in the batch, picture for picture, that it was computed in. So no number changes in either case.
 
 Shapes: B pictures, N pictures of a set, D features.
 """
@@ -58,9 +58,7 @@ class FrozenFeatures:
     encode: pictures (B x 3 x H x W) -> features (B x D, not normalised), as the run would; parse: batch -> its pictures.
     """
 
-    def __init__(
-        self, cache: ArrayCache, encode: Encode, parse: Callable[[Any], tuple[torch.Tensor, torch.Tensor]]
-    ) -> None:
+    def __init__(self, cache: ArrayCache, encode: Encode, parse: Parse) -> None:
         self.cache, self._encode, self._parse = cache, encode, parse
 
     def batches(self, loader: DataLoader) -> "Batches | DataLoader":
@@ -160,10 +158,11 @@ class Batches:
         )  # fmt: skip
 
     def _keys(self, pictures: list[bytes]) -> list[bytes]:
+        """What the features of a batch are kept under: picture and number of pictures, or picture for picture."""
         if not all(pictures):
             return []
         if self.features.alone():
-            return pictures
+            return [key_of(key.hex(), len(pictures)) for key in pictures]
         batch = key_of([key.hex() for key in pictures]).hex()
         return [key_of(batch, i) for i in range(len(pictures))]
 

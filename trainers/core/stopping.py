@@ -5,6 +5,8 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
+# Windows has no SIGUSR1
+ASK_TO_STOP = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]
 RESUME_ME = 75  # exit status of a run that was asked to stop and can be continued (EX_TEMPFAIL)
 
 
@@ -25,9 +27,7 @@ class StopSignals:
         def note(number: int, frame: Any) -> None:
             self.asked_by = number
 
-        names = ("SIGTERM", "SIGINT", "SIGUSR1")
-        watched = [getattr(signal, name) for name in names if hasattr(signal, name)]  # Windows has no SIGUSR1
-        before = {number: signal.signal(number, note) for number in watched}
+        before = {number: signal.signal(number, note) for number in ASK_TO_STOP}
         try:
             yield
         finally:

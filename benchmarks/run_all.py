@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-ORDER = ["text_encoder", "training_step", "evaluation", "cocoop", "memory", "growth", "backbones"]
+ORDER = ["text_encoder", "training_step", "evaluation", "cocoop", "memory", "growth", "backbones", "options"]
 
 
 def main() -> int:

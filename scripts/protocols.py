@@ -43,6 +43,7 @@ class Job:
     arguments: list[str]
     needs: "Job | None" = None
     dataset: str = ""
+    shots: int = 0
     status: str = field(default="waiting", compare=False)
 
     @property
@@ -251,7 +252,7 @@ class Request:
             arguments += ["--same-as", str(self.output / twin / below)]
         shots_setting = ["DATASET.NUM_SHOTS", str(shots)] if r.draws else []
         arguments += [*dataset.settings, *settings, *shots_setting, *self.settings]
-        return Job(folder, arguments, needs, dataset.name)
+        return Job(folder, arguments, needs, dataset.name, shots)
 
     def command(self, seed: int | None = None, shots: int | None = None) -> str:
         """What a user types for this, or for one seed and number of shots of it."""

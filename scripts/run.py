@@ -20,7 +20,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -68,13 +68,22 @@ class Runner:
         environment = {"MOCOOP_BARS": "1"} if sys.stderr.isatty() and self.jobs == 1 else {}
         self.progress = Progress({str(run.folder): run.kind for run in todo}, self.jobs)
         with tqdm(total=len(todo), desc="Runs", unit="run", disable=None) as self.bar:
-            for wave in _waves(todo):
-                with ThreadPoolExecutor(self.jobs) as pool:
-                    for done in as_completed([pool.submit(self._do, run, environment) for run in wave]):
+            waiting = {run.folder for run in todo}
+            begun = [run for run in todo if run.needs is None or run.needs.folder not in waiting]
+            later = [run for run in todo if run not in begun]
+            if self.jobs > 1:  # the longest first, so that none is left alone at the end
+                begun.sort(key=lambda run: -run.shots)
+            with ThreadPoolExecutor(self.jobs) as pool:
+                doing = {pool.submit(self._do, run, environment): run for run in begun}
+                while doing:
+                    for done in wait(doing, return_when=FIRST_COMPLETED).done:
+                        ended = doing.pop(done)
                         done.result()
                         self.bar.update()
                         if self.progress.done and self.progress.kinds:
                             tqdm.write(f"{time.strftime('%H:%M:%S')} {self.progress.line()}")
+                        next_ones = [run for run in later if run.needs is not None and run.needs.folder == ended.folder]
+                        doing |= {pool.submit(self._do, run, environment): run for run in next_ones}
 
     def _stop(self, number: int, frame: Any) -> None:
         self.stopping = True
@@ -159,16 +168,6 @@ def _lines(stream: Any) -> Iterator[str]:
         yield text
 
 
-def _waves(runs: list[Job]) -> Iterator[list[Job]]:
-    """First what needs nothing that is still to be done, then the rest."""
-    open_folders = {run.folder for run in runs}
-    first = [run for run in runs if run.needs is None or run.needs.folder not in open_folders]
-    rest = [run for run in runs if run not in first]
-    yield first
-    if rest:
-        yield rest
-
-
 def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     """Options may stand before, between and after the words and settings, which are told apart in `split`."""
     env = os.environ
@@ -244,6 +243,8 @@ def main() -> int:
     except (ValueError, FoundFault, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return getattr(error, "status", 2)
+    except KeyboardInterrupt:  # nothing has been started
+        return 130
     runner = Runner(runs, started, jobs, gpus)
     runner.go()
     unfinished = [run for run in runs if not run.finished]

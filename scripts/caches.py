@@ -8,6 +8,7 @@ The folder is that of --folder, CACHE.FOLDER in a run's settings, MOCOOP_CACHE, 
 """
 
 import argparse
+import contextlib
 import json
 import shutil
 import sys
@@ -43,13 +44,12 @@ def found_below(root: Path) -> list[Found]:
     """Every cache below `root`; a folder that is none is left alone."""
     caches = []
     for folder in sorted(path for holds in HOLDS for path in (root / holds).glob("*") if path.is_dir()):
-        files = [file for file in folder.iterdir() if file.is_file()]
-        index = folder / "index"
-        arrays = index.stat().st_size // INDEX.itemsize if index.is_file() else 0
-        used = max((file.stat().st_mtime for file in files), default=0.0)
-        caches.append(
-            Found(folder, folder.parent.name, _about(folder), arrays, sum(f.stat().st_size for f in files), used)
-        )
+        with contextlib.suppress(FileNotFoundError):  # cleared meanwhile
+            files = {file.name: file.stat() for file in folder.iterdir() if file.is_file()}
+            arrays = files["index"].st_size // INDEX.itemsize if "index" in files else 0
+            used = max((status.st_mtime for status in files.values()), default=0.0)
+            size = sum(status.st_size for status in files.values())
+            caches.append(Found(folder, folder.parent.name, _about(folder), arrays, size, used))
     return caches
 
 
@@ -83,11 +83,11 @@ def main() -> int:
         show(args.folder, caches)
         return 0
     chosen = [cache for cache in caches if args.clear in ("all", cache.holds)]
-    try:
-        for cache in chosen:
-            shutil.rmtree(cache.folder)
-    except OSError as error:
-        print(f"error: {error}: remove it by hand", file=sys.stderr)
+    for cache in chosen:
+        shutil.rmtree(cache.folder, ignore_errors=True)  # a run that is using it may put something in meanwhile
+    left = [cache.folder for cache in chosen if (cache.folder / "arrays").exists()]
+    if left:
+        print(f"error: {left[0]} cannot be removed: remove it by hand", file=sys.stderr)
         return 1
     print(f"Removed {len(chosen)} caches, {sum(c.size for c in chosen) / MB:.1f} MB, from {args.folder}")
     return 0

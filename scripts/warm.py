@@ -21,11 +21,12 @@ from trainers.core.stopping import ASK_TO_STOP
 ASKED = "MOCOOP_WARM"  # environment: JSON, {"backbones": [names], "seeds": [numbers]}
 
 _threads = 0
+_begins_anew = False  # runs that would find the GPU touched by this process start in a Python of their own
 
 
 def load() -> None:
     """Loads all that runs need, in a session of its own, where no signal to a terminal's or a job's processes ends it."""
-    global _threads
+    global _threads, _begins_anew
     signal.pthread_sigmask(signal.SIG_BLOCK, ASK_TO_STOP)  # these are for runs; this process ends with its client
     os.setsid()
     # clip asks torch for a GPU when it is imported; asked in this way, torch answers without touching it
@@ -39,6 +40,8 @@ def load() -> None:
 
     with contextlib.suppress(ModuleNotFoundError):  # an extra
         import torch.utils.tensorboard
+    nvml = getattr(torch.cuda, "_device_count_nvml", lambda: -1)  # -1: torch had to ask CUDA itself
+    _begins_anew = torch.cuda.is_available() and (torch.version.hip is not None or nvml() < 0)
     _threads = torch.get_num_threads()
     torch.set_num_threads(1)
     asked: dict[str, Any] = json.loads(os.environ.pop(ASKED))
@@ -47,7 +50,7 @@ def load() -> None:
         datasets.register_all()
         settings.default_cfg()
         for name in asked["backbones"]:
-            with contextlib.suppress(OSError, ValueError, RuntimeError):  # the run that asks for it will say it better
+            with contextlib.suppress(Exception):  # whatever it is, the run that asks for it says it better
                 ahead.open_ahead(name, asked["seeds"])
 
 
@@ -62,7 +65,8 @@ def run(arguments: list[str], environment: dict[str, str], pipe: Connection, qui
     import train
     from trainers.core.loading import end_workers
 
-    os.setsid()
+    if os.getsid(0) != os.getpid():
+        os.setsid()
     os.environ.update(environment)
     for descriptor in (1, 2) if quiet else (2,):
         os.dup2(pipe.fileno(), descriptor)
@@ -77,6 +81,8 @@ def run(arguments: list[str], environment: dict[str, str], pipe: Connection, qui
         torch.set_num_threads(_threads)
     sys.argv = [train.__file__, *arguments]
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ASK_TO_STOP)
+    if _begins_anew:
+        os.execv(sys.executable, [sys.executable, *sys.argv])
     try:
         train.main()
     finally:

@@ -59,7 +59,7 @@ class Warm:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([warm.__name__])
         asked = json.dumps({"backbones": list(backbones), "seeds": list(seeds)})
-        self._environment = {**environment, warm.ASKED: asked}
+        self._cold, self._environment = environment, {**environment, warm.ASKED: asked}
         self._alone = threading.Lock()
         self._ensure_running()
 
@@ -67,22 +67,29 @@ class Warm:
         """Starts the process that runs are forked from, also when it was killed."""
         from multiprocessing import forkserver  # not every system has one
 
-        with self._alone:
-            before = dict(os.environ)
-            os.environ.update(self._environment)  # what it begins with
-            try:
-                forkserver.ensure_running()
-            finally:
-                os.environ.clear()
-                os.environ.update(before)
+        before = dict(os.environ)
+        os.environ.update(self._environment)  # what it begins with
+        try:
+            forkserver.ensure_running()
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
     def start(self, arguments: list[str], environment: Mapping[str, str], quiet: bool) -> Started:
         """As Cold.start."""
-        self._ensure_running()
         ours, theirs = self._context.Pipe(duplex=False)
         process = self._context.Process(target=warm.run, args=(arguments, dict(environment), theirs, quiet))
-        process.start()
-        theirs.close()
+        try:
+            with self._alone:
+                self._ensure_running()
+                process.start()
+                # else the next start() would look after it, too, and two threads would read its one exit status
+                multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
+        except (EOFError, OSError):  # what runs are forked from was killed while it was loading
+            ours.close()
+            return Cold(self._cold).start(arguments, environment, quiet)
+        finally:
+            theirs.close()
         return Started(process, ours)
 
 

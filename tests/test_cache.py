@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import random
 import resource
 import shutil
@@ -22,7 +23,7 @@ from torchvision import transforms as T
 
 from scripts import caches
 from trainers.components.backbones.protocol import Preprocessing
-from trainers.core import frozen_features, kept_pictures
+from trainers.core import kept_pictures
 from trainers.core.cache import INDEX, MB, ArrayCache, key_of
 from trainers.core.frozen_features import FrozenFeatures, as_array, from_array, is_fixed, remembering
 from trainers.core.kept_pictures import Photographs, ResizedPictures
@@ -143,6 +144,24 @@ def test_the_limit(tmp_path):
     assert np.array_equal(cache.get(arrays[0][0]), arrays[0][1])
     assert sum(file.stat().st_size for file in cache.folder.iterdir()) < 2000 + 33 * INDEX.itemsize + 500
     assert opened(tmp_path, limit=2000).put(arrays) == 0
+
+
+def test_the_limit_is_one_for_all(tmp_path):
+    """Each cache sees what the others have added since it was opened."""
+    some = [opened(tmp_path, ABOUT | {"n": i}, limit=100_000) for i in range(4)]
+    arrays = [(key_of(i), np.zeros(10_000, np.uint8)) for i in range(20)]
+    for cache in some:
+        cache._largest = 0  # as after STEP bytes
+        cache.put(arrays)
+    assert sum(cache.added for cache in some) <= 100_000
+
+
+def test_in_a_process_that_is_not_forked(filled):
+    """A pickled cache opens its files anew, for reading."""
+    root, arrays = filled
+    cache = pickle.loads(pickle.dumps(opened(root)))
+    assert all(np.array_equal(cache.get(key), array) for key, array in arrays)
+    assert cache.put(arrays_of(30)) == 0
 
 
 def test_switched_off(tmp_path):
@@ -294,6 +313,28 @@ def test_a_picture_written_just_now_is_not_kept(pictures, monkeypatch):
     assert kept_pictures.picture_key(paths[0], False) == b""
 
 
+def test_what_a_worker_finds_damaged_is_made_again(pictures):
+    cfg, paths = pictures
+    transform = T.Compose([T.Resize((32, 32)), T.ToTensor()])
+
+    def pass_over():
+        kept = Pictures(cfg, [Item(path) for path in paths], transform=transform)
+        kept.resized = ResizedPictures.of(cfg, transform, upright=False)
+        batch = next(iter(DataLoader(kept, len(paths), num_workers=1)))
+        kept.resized.keep(batch)
+        return kept.resized.cache, sum(map(bool, batch["fresh"]))
+
+    cache, fresh = pass_over()
+    assert fresh == len(paths)
+    content = bytearray((cache.folder / "arrays").read_bytes())
+    content[100] ^= 1
+    (cache.folder / "arrays").write_bytes(content)
+    cache, fresh = pass_over()
+    assert fresh == 1
+    assert "1 arrays" in cache.told()
+    assert pass_over()[1] == 0
+
+
 def test_photographs_are_decoded_once(pictures, monkeypatch):
     cfg, paths = pictures
     items = [Item(path) for path in paths]
@@ -348,13 +389,33 @@ def test_kept_features_are_those_of_the_same_batch(pictures, alone, batch, tmp_p
         return frozen
 
     frozen = batches(batch, paths)
-    assert frozen.alone() is (None if batch < frozen_features.FEWEST else alone)
+    assert frozen.alone(batch) is (alone or batch == 1)  # of one picture, a batch is the same wherever it stands
     assert encoded
     batches(batch, paths)
     assert not encoded  # all from the cache
     batches(batch, paths[:batch][::-1] + paths[batch:])  # other batches of pictures that are known
-    if batch > 1:  # of one picture, a batch is the same wherever it stands
-        assert bool(encoded) != (alone and batch >= frozen_features.FEWEST)
+    assert bool(encoded) == (not alone and batch > 1)
+    in_order = DataLoader(Pictures(cfg, [Item(path) for path in paths], transform=transform), 4)
+    features = frozen.of_set(in_order)
+    assert torch.equal(features[:4], encode(torch.stack([in_order.dataset[i]["img"] for i in range(4)])))
+    assert len(features) == len(paths)
+
+
+def test_what_cannot_be_noted_is_not_tried_again(pictures, tmp_path):
+    """Nothing can be kept: each batch is encoded once."""
+    cfg, paths = pictures
+    transform = T.Compose([T.Resize((32, 32)), T.ToTensor()])
+    encoded = []
+
+    def encode(images):
+        encoded.append(len(images))
+        return images.flatten(1)
+
+    frozen = FrozenFeatures(opened(tmp_path / "c", limit=0), encode, lambda b: (b["img"], b["label"]))
+    loader = DataLoader(Pictures(cfg, [Item(path) for path in paths], transform=transform), 5)
+    frozen.of_set(loader)
+    assert encoded == [5, 5, 5]
+    assert frozen.batches(loader) is loader
 
 
 def test_text_is_remembered(tmp_path):

@@ -131,6 +131,7 @@ def test_asked_to_stop_and_called_again(undisturbed, words, tmp_path):
         assert all(torch.equal(t, undisturbed[run][2][0][0][n]) for n, t in kept[0][0].items())
 
 
+@pytest.mark.slow
 def test_a_crash_takes_one_run_with_it(words, tmp_path):
     """Killed: that run fails, the others end; called again, it goes on."""
     call = ("coop", "main", "caltech101", *words, "--output", tmp_path, "--jobs", "2", "--seeds", "1 2 3", *LONG)
@@ -145,6 +146,7 @@ def test_a_crash_takes_one_run_with_it(words, tmp_path):
     assert "Found checkpoint at" in "".join(log.read_text() for log in tmp_path.rglob("log*.txt*"))
 
 
+@pytest.mark.slow
 def test_the_process_that_runs_are_forked_from_dies(words, tmp_path):
     """What was running is lost sight of, what comes after is forked from a new one."""
     call = ("coop", "main", "caltech101", *words, "--output", tmp_path, "--seeds", "1 2", *LONG)

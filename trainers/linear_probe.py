@@ -50,7 +50,10 @@ class LinearProbe(PromptTrainer):
         tested: Any = self.test_loader.dataset
         pictures = Pictures(self.cfg, items, transform=tested.transform)
         pictures.resized = tested.resized
-        loader = DataLoader(pictures, self.cfg.DATALOADER.TEST.BATCH_SIZE, num_workers=self.test_loader.num_workers)
+        loader = DataLoader(
+            pictures, self.cfg.DATALOADER.TEST.BATCH_SIZE, num_workers=self.test_loader.num_workers,
+            worker_init_fn=self.test_loader.worker_init_fn,
+        )  # fmt: skip
         features_ND = self.frozen_features(backbone, tested.transform).of_set(loader)
         return features_ND.float().numpy(), np.array([item.label for item in items])
 

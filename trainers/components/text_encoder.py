@@ -98,7 +98,7 @@ class TextEncoder(nn.Module):
         self.model = self._backbone.model  # held, so that it moves with this module
         self.mode, self.chunk, self.memory_budget = mode, chunk, memory_budget
         self.training_chunk = chunk  # fixed from the first step on: the order of summation depends on it
-        self._testing_chunks: dict[int, int] = {}  # for each number of prompts, fixed too
+        self._testing_chunks: dict[tuple[int, int], int] = {}  # for each number of prompts and tokens, fixed too
 
     @property
     def device(self) -> torch.device:
@@ -141,9 +141,10 @@ class TextEncoder(nn.Module):
         if torch.is_grad_enabled():
             self.training_chunk = self.training_chunk or self._choose_chunk(plan, fast)
             return self.training_chunk
-        if prompts not in self._testing_chunks:
-            self._testing_chunks[prompts] = self.chunk or self._choose_chunk(plan, fast)
-        return self._testing_chunks[prompts]
+        what = prompts, plan.n_tokens
+        if what not in self._testing_chunks:
+            self._testing_chunks[what] = self.chunk or self._choose_chunk(plan, fast)
+        return self._testing_chunks[what]
 
     def _choose_chunk(self, plan: PromptPlan, fast: bool) -> int:
         prompts = plan.G * plan.C

@@ -27,6 +27,7 @@ from .files import write_atomically
 
 FORMAT = 1
 MB = 2**20
+STEP = 32 * MB  # added before it is looked again what others have added meanwhile
 OFF = "CACHE.LIMIT_MB is 0"
 PATIENCE = 10.0  # seconds to wait for another process that is writing
 INDEX = np.dtype([("key", "V32"), ("proof", "V16"), ("offset", "<u8"), ("size", "<u8"), ("shape", "<u4", 4),
@@ -35,8 +36,8 @@ INDEX = np.dtype([("key", "V32"), ("proof", "V16"), ("offset", "<u8"), ("size", 
 
 def default_folder() -> Path:
     """MOCOOP_CACHE, or mocoop/ in the user's cache."""
-    named = os.environ.get("MOCOOP_CACHE")
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mocoop"
+    named, usual = os.environ.get("MOCOOP_CACHE"), os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(named) if named else Path(usual) / "mocoop"
 
 
 def key_of(*parts: Any) -> bytes:
@@ -63,6 +64,7 @@ class ArrayCache:
         self.damaged = 0  # arrays that were not what had been put in
         self.added = 0  # bytes put in by this object
         self._said = ""
+        self._root, self._limit = root, limit
         self._rows: dict[bytes, np.void] = {}
         self._seen = 0  # bytes of the index that were read
         self._largest = 0  # bytes that the arrays may come to
@@ -74,10 +76,26 @@ class ArrayCache:
                 write_atomically(self.folder / "about.json", text.encode())
             for name in ("index", "arrays"):
                 self._files[name] = os.open(self.folder / name, os.O_RDWR | os.O_CREAT, 0o666)
-            self._largest = self._size("arrays") + max(0, min(limit - used(root), shutil.disk_usage(root).free // 2))
+            self._measure()
         except OSError as error:
             self._stop(error)
             self._open_for_reading()
+        with contextlib.suppress(OSError):
+            self._refresh()
+
+    def _measure(self) -> None:
+        """Looks what other caches and the disk leave to this one, for the next arrays."""
+        left = min(self._limit - used(self._root), shutil.disk_usage(self._root).free // 2)
+        self._largest = self._size("arrays") + min(max(0, left), STEP)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a process that is not forked: descriptors mean something else there."""
+        return self.__dict__ | {"_files": {}, "_rows": {}, "_seen": 0}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.trouble = self.trouble or "opened for reading"
+        self._open_for_reading()
         with contextlib.suppress(OSError):
             self._refresh()
 
@@ -161,6 +179,8 @@ class ArrayCache:
             return False
         content = np.ascontiguousarray(array).tobytes()
         end = self._size("arrays")
+        if end + len(content) > self._largest:
+            self._measure()
         if end + len(content) > self._largest:
             self._stop(
                 "the limit is reached (CACHE.LIMIT_MB, or half of what was free): python scripts/caches.py shows all"

@@ -1,13 +1,16 @@
 """Features of an image encoder that nothing trains: computed once for all methods, seeds and shots that ask for them.
 
-A feature is the same for the same picture in the same batch. Whether it is also the same in another batch depends on the
-kernels that a device chooses by a batch's size: on CPUs it often is, to the last bit. The first run that computes features
-tries it and notes the answer; where it is yes, a picture's feature serves in any batch of as many pictures, otherwise only
+A feature is the same for the same picture in the same batch. Whether it is also the same, to the last bit, at another place
+among other pictures depends on a device's kernels, which change with a batch's size. The first run that computes a batch of
+a size tries it and notes the answer; where it is yes, a picture's feature serves in any batch of that size, otherwise only
 in the batch, picture for picture, that it was computed in. So no number changes in either case.
 
 Shapes: B pictures, N pictures of a set, D features.
 """
 
+import contextlib
+import functools
+import importlib.metadata
 import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,22 +23,32 @@ from torchvision import transforms as T
 from yacs.config import CfgNode
 
 from .cache import ArrayCache, key_of
-from .kept_pictures import open_cache, picture_key
+from .kept_pictures import code_of, open_cache, picture_key
 
 Encode = Callable[[torch.Tensor], torch.Tensor]
 Parse = Callable[[Any], tuple[torch.Tensor, torch.Tensor]]
-ALONE = key_of("features do not depend on the batch")
-FEWEST = 8  # pictures in a batch from which that can be told
+ALONE = "a picture's feature does not depend on the others in a batch of this size"
 
 
 def features_cache(cfg: CfgNode, holds: str, backbone_sha256: str, precision: str, device: torch.device) -> ArrayCache:
     """Of what a frozen encoder makes; everything that can change its last bit is part of what it is."""
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-    about = {"backbone": backbone_sha256, "precision": precision, "torch": torch.__version__, "device": where,
+    code = code_of("components/*_encoder.py", "components/p*.py", "components/features.py", "components/backbones/*.py")
+    about = {"backbone": backbone_sha256, "precision": precision, "code": code, "packages": _versions(), "device": where,
              "threads": torch.get_num_threads() if device.type == "cpu" else 0,
              "deterministic": torch.are_deterministic_algorithms_enabled(),
              "tf32": [torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32]}  # fmt: skip
     return open_cache(cfg, holds, **about)
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    """Of the packages whose code encodes."""
+    found = {}
+    for name in ("torch", "clip-anytorch", "clip", "open_clip_torch", "timm", "transformers"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def _processor() -> str:
@@ -68,24 +81,29 @@ class FrozenFeatures:
         return Batches(self, loader) if in_order and self.cache.is_of_use else loader
 
     def of_set(self, loader: DataLoader) -> torch.Tensor:
-        """Features of all pictures of a loader in their order; N x D, on the CPU. Draws no random numbers."""
-        return torch.cat([batch["img"].cpu() for batch in Batches(self, loader).batches()])
+        """Features of all pictures of a loader in their order, all of batches of the same size if there is more than one;
+        N x D, on the CPU. Draws no random numbers."""
+        batches = Batches(self, loader, whole=True)
+        found = [batch["img"].cpu() for batch in batches.batches()]
+        features_ND = torch.empty(len(batches.items), *found[0].shape[1:], dtype=found[0].dtype)
+        for rows, features_BD in zip(batches.rows, found, strict=True):
+            features_ND[rows] = features_BD
+        return features_ND
 
-    def alone(self) -> bool | None:
-        """Whether a picture's feature is the same in every batch; None while nobody has tried."""
-        answer = self.cache.get(ALONE)
+    def alone(self, size: int) -> bool | None:
+        """Whether a picture's feature is the same in every batch of `size`; None while nobody has tried."""
+        answer = self.cache.get(key_of(ALONE, size))
         return None if answer is None else bool(answer[0])
 
     def try_alone(self, images: torch.Tensor, features_BD: torch.Tensor) -> None:
-        """Encodes a batch in another order and in parts, and notes whether the features stay the same."""
-        if len(images) < FEWEST or self.alone() is not None:
+        """Encodes a batch in other orders and with other neighbours, and notes whether the features stay the same."""
+        size = len(images)
+        if self.cache.trouble or self.alone(size) is not None:
             return
-        half = len(images) // 2 + 1
-        others = [self._encode(images.flip(0)).flip(0),
-                  torch.cat([self._encode(images[:half]), self._encode(images[half:])]),
-                  torch.cat([self._encode(images[:1]), self._encode(images[1:])])]  # fmt: skip
-        answer = all(torch.equal(features_BD, other) for other in others)
-        self.cache.put([(ALONE, np.array([answer], np.uint8))])
+        places = torch.arange(size, device=images.device)
+        others = [places.flip(0), places.roll(1), places // 2]
+        answer = all(torch.equal(self._encode(images[order]), features_BD[order]) for order in others)
+        self.cache.put([(key_of(ALONE, size), np.array([answer], np.uint8))])
 
     def encoded(self, batch: Any) -> torch.Tensor:
         images, _ = self._parse(batch)
@@ -123,10 +141,14 @@ def remembering(cache: ArrayCache, device: torch.device) -> Callable[[tuple, Cal
 class Batches:
     """Batches of {"img": B x D features, "label", "impath"}, those that are kept without touching their pictures."""
 
-    def __init__(self, features: FrozenFeatures, loader: DataLoader) -> None:
+    def __init__(self, features: FrozenFeatures, loader: DataLoader, whole: bool = False) -> None:
+        """whole: the last batch is filled up with pictures of the one before."""
         self.features, self.loader = features, loader
         self.items = loader.dataset.data_source  # type: ignore[attr-defined]
-        self.rows = list(torch.arange(len(self.items)).split(loader.batch_size or 1))
+        count, size = len(self.items), loader.batch_size or 1
+        self.rows = list(torch.arange(count).split(size))
+        if whole and count > size:
+            self.rows[-1] = torch.arange(count - size, count)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -161,7 +183,7 @@ class Batches:
         """What the features of a batch are kept under: picture and number of pictures, or picture for picture."""
         if not all(pictures):
             return []
-        if self.features.alone():
+        if self.features.alone(len(pictures)):
             return [key_of(key.hex(), len(pictures)) for key in pictures]
         batch = key_of([key.hex() for key in pictures]).hex()
         return [key_of(batch, i) for i in range(len(pictures))]

@@ -3,6 +3,8 @@
 Shapes: B pictures, H x W pixels.
 """
 
+import functools
+import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -13,21 +15,33 @@ import numpy as np
 import PIL
 import torch
 import torchvision
-from PIL import Image
+from PIL import Image, features
 from torchvision import transforms as T
 from yacs.config import CfgNode
 
 from .cache import MB, ArrayCache, default_folder, key_of
+from .settings import ROOT
 
 
 def open_cache(cfg: CfgNode, holds: str, **about: Any) -> ArrayCache:
     """The cache of one kind of arrays of the dataset that a configuration names."""
     d = cfg.DATASET
     place = os.path.abspath(os.path.expanduser(d.FOLDER or d.ROOT or "data"))
-    root = Path(cfg.CACHE.FOLDER).expanduser() if cfg.CACHE.FOLDER else default_folder()
-    versions = {"pillow": PIL.__version__, "torchvision": torchvision.__version__}
+    root = Path(os.path.expanduser(cfg.CACHE.FOLDER)) if cfg.CACHE.FOLDER else default_folder()
+    versions = {"pillow": PIL.__version__, "jpeg": features.version("jpg"), "torchvision": torchvision.__version__,
+                "reading": code_of("components/pictures.py")}  # fmt: skip
     about = {"holds": holds, "dataset": d.NAME, "place": place, "versions": versions} | about
     return ArrayCache(root, about, cfg.CACHE.LIMIT_MB * MB)
+
+
+@functools.cache
+def code_of(*places: str) -> str:
+    """What of this project makes the arrays: a digest of its files below trainers/."""
+    digest = hashlib.sha256()
+    for place in places:
+        for file in sorted((ROOT / "trainers").glob(place)):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 SETTLED = 2.0  # seconds after which file systems give a file that is written again another time
@@ -76,8 +90,9 @@ class ResizedPictures:
         return {"img": torch.from_numpy(pixels_HW3.copy()), "fresh": key if found is None else b""}
 
     def keep(self, batch: dict[str, Any]) -> None:
-        """Keeps what of a batch is new."""
-        self.cache.put((key, img.numpy()) for key, img in zip(batch["fresh"], batch["img"], strict=True) if key)
+        """Keeps what of a batch is new, or was found damaged by a worker, which this process then finds, too."""
+        new = [(key, img.numpy()) for key, img in zip(batch["fresh"], batch["img"], strict=True) if key]
+        self.cache.put((key, array) for key, array in new if self.cache.get(key) is None)
 
     def as_numbers(self, images_BHW3: torch.Tensor) -> torch.Tensor:
         """B x 3 x H x W, equal to what the whole transform gives, on the device where the bytes are."""
@@ -97,7 +112,8 @@ class Photographs:
         self.keys = [picture_key(path, upright) for path in paths]
 
     def missing(self) -> list[int]:
-        return [i for i, key in enumerate(self.keys) if key not in self.cache]
+        """Numbers of those that are not kept, or damaged."""
+        return [i for i, key in enumerate(self.keys) if self.cache.get(key) is None]
 
     def put(self, pictures: Iterable[tuple[int, Image.Image]]) -> None:
         self.cache.put((self.keys[i], np.asarray(picture)) for i, picture in pictures if self.keys[i])

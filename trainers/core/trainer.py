@@ -259,15 +259,19 @@ class PromptTrainer(TrainerX):
 
     def _prepare_pictures(self) -> None:
         """Does once what does not depend on the epoch: decoding, and encoding where nothing in it is random or learned."""
-        pictures, workers = self.train_loader_x.dataset, self.train_loader_x.num_workers
+        pictures, loader = self.train_loader_x.dataset, self.train_loader_x
         if self.sees_features and pictures.k_tfm == 1 and is_fixed(pictures.transform):
             frozen = self.frozen_features(self.model.backbone, pictures.transform)
-            in_order = DataLoader(pictures, self.cfg.DATALOADER.TEST.BATCH_SIZE, num_workers=workers)
-            features_ND = frozen.of_set(in_order) if frozen.cache.is_of_use else None
-            if frozen.alone():
-                pictures.features = features_ND
-                self.train_loader_x.num_workers = 0  # nothing is left to do for them
-                return
+            size = min(loader.batch_size, len(pictures))
+            if frozen.cache.is_of_use and frozen.alone(size) is not False:
+                in_order = DataLoader(
+                    pictures, size, num_workers=loader.num_workers, worker_init_fn=loader.worker_init_fn
+                )
+                features_ND = frozen.of_set(in_order)
+                if frozen.alone(size):
+                    pictures.features = features_ND
+                    loader.num_workers = 0  # nothing is left to do for them
+                    return
         pictures.keep()
 
     def run_epoch(self) -> None:

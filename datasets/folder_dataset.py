@@ -16,6 +16,8 @@ from dassl.data.datasets import DATASET_REGISTRY, Datum
 from PIL import Image
 from yacs.config import CfgNode
 
+from trainers.core.files import user_cache
+
 from .few_shot import FewShotDataset, Items, random_split, read_split
 from .imagenet import read_pairs
 
@@ -32,8 +34,7 @@ class FolderDataset(FewShotDataset):
 
     def draws(self, cfg: CfgNode) -> Path:
         """In the user's cache, since the pictures are not ours to write beside."""
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-        return cache / "mocoop" / "few_shot" / hashlib.sha256(self.dataset_dir.encode()).hexdigest()[:16]
+        return user_cache() / "few_shot" / hashlib.sha256(self.dataset_dir.encode()).hexdigest()[:16]
 
     def read(self, cfg: CfgNode) -> tuple[Items, Items, Items]:
         folder = Path(self.dataset_dir)

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from .files import write_atomically
+from .files import user_cache, write_atomically
 
 FORMAT = 1
 MB = 2**20
@@ -36,8 +36,8 @@ INDEX = np.dtype([("key", "V32"), ("proof", "V16"), ("offset", "<u8"), ("size", 
 
 def default_folder() -> Path:
     """MOCOOP_CACHE, or mocoop/ in the user's cache."""
-    named, usual = os.environ.get("MOCOOP_CACHE"), os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(named) if named else Path(usual) / "mocoop"
+    named = os.environ.get("MOCOOP_CACHE")
+    return Path(named) if named else user_cache()
 
 
 def key_of(*parts: Any) -> bytes:

@@ -14,6 +14,11 @@ HOLDER = ".holder"  # who works in a folder, in words; the lock itself is the ke
 CHECKPOINTS = "prompt_learner"  # Dassl's folder for them in a run's
 
 
+def user_cache() -> Path:
+    """This project's folder in the user's cache."""
+    return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "mocoop"
+
+
 class InUseError(ValueError):
     """Another process works in the folder; the message says which, and what to do."""
 

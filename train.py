@@ -19,12 +19,15 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from trainers.core.errors import is_explained, one_line
+from trainers.core.joining import fail, joined, let_one_speak
 from trainers.core.settings import configure, in_pairs
 
 if TYPE_CHECKING:
     from yacs.config import CfgNode
 
+    from trainers.components.ranks import Ranks
     from trainers.core.identity import Identity
+    from trainers.core.run_folder import RunFolder
 
 
 def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
@@ -105,12 +108,15 @@ def what_this_is(args: argparse.Namespace, cfg: "CfgNode") -> "Identity":
     from dassl.engine import TRAINER_REGISTRY
     from dassl.utils import check_availability, set_random_seed
 
+    from trainers.components.ranks import here
     from trainers.core.identity import Identity, material_settings
     from trainers.core.trainer import PromptTrainer
 
     check_availability(cfg.TRAINER.NAME, TRAINER_REGISTRY.registered_names())
     kind: Any = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
     if not issubclass(kind, PromptTrainer):
+        if here().several:
+            raise ValueError(f"{cfg.TRAINER.NAME} knows nothing of ranks: start it with one process")
         as_dassl_would(cfg)
         return Identity(material_settings(cfg, cfg.TRAINER.NAME.upper()))
     model = model_digest(args) if args.eval_only and kind.takes_steps else ""
@@ -143,27 +149,24 @@ def run(args: argparse.Namespace, cfg: "CfgNode") -> None:
     from dassl.utils import set_random_seed, setup_logger
 
     import datasets
+    from trainers.components.ranks import here
     from trainers.core import methods
     from trainers.core.run_folder import RunFolder
     from trainers.core.trainer import set_deterministic
 
     methods.register_all()
     datasets.register_all()
-    about = {"command": shlex.join(["python", *sys.argv])} | json.loads(args.about)
-    identity = what_this_is(args, cfg)
+    ranks = here()
     folder = RunFolder(cfg.OUTPUT_DIR)
-    folder.refuse_other(identity)
-    with folder.held():
-        for other in args.same_as:
-            if folder.take_over(other, identity, about):
-                print(f"{cfg.OUTPUT_DIR}: the run in {other} is this one and was copied")
-        folder.claim(identity, about)
-        finished = folder.results()
-        if finished is not None:
-            print(f"{cfg.OUTPUT_DIR} is finished already (accuracy {finished['accuracy']:.2f} %)")
+    with contextlib.ExitStack() as inside:
+        identity = begun(args, cfg, folder, inside) if ranks.first else None
+        if not ranks.hear(identity is not None):
             return
+        if ranks.several:  # each reads data and backbone for itself
+            ranks.insist("run", (identity or what_this_is(args, cfg)).digest())
         set_random_seed(cfg.SEED)
-        setup_logger(cfg.OUTPUT_DIR)
+        if ranks.first:
+            setup_logger(cfg.OUTPUT_DIR)
         print(f"Setting fixed seed: {cfg.SEED}")
         if cfg.DETERMINISTIC:
             set_deterministic()
@@ -182,12 +185,34 @@ def run(args: argparse.Namespace, cfg: "CfgNode") -> None:
             return
         else:
             trainer.train()
-        if getattr(trainer, "results", None) is not None:  # not with TEST.NO_TEST, nor by a trainer that is not ours
+        # not with TEST.NO_TEST, nor by a trainer that is not ours
+        if identity is not None and getattr(trainer, "results", None) is not None:
             folder.finish(results_of(trainer, cfg, time.time() - begin) | {"identity": identity.record()})
+
+
+def begun(
+    args: argparse.Namespace, cfg: "CfgNode", folder: "RunFolder", inside: contextlib.ExitStack
+) -> "Identity | None":
+    """What run this is, its folder held until `inside` ends; None if it is finished already."""
+    about = {"command": shlex.join(["python", *sys.argv])} | json.loads(args.about)
+    identity = what_this_is(args, cfg)
+    folder.refuse_other(identity)
+    inside.enter_context(folder.held())
+    for other in args.same_as:
+        if folder.take_over(other, identity, about):
+            print(f"{cfg.OUTPUT_DIR}: the run in {other} is this one and was copied")
+    folder.claim(identity, about)
+    finished = folder.results()
+    if finished is None:
+        return identity
+    print(f"{cfg.OUTPUT_DIR} is finished already (accuracy {finished['accuracy']:.2f} %)")
+    return None
 
 
 def results_of(trainer: Any, cfg: "CfgNode", seconds: float) -> dict[str, Any]:
     """Metrics, what the model was trained with, and what it was asked."""
+    from trainers.components.ranks import here
+
     asked = {
         "dataset": cfg.DATASET.NAME,
         "seed": cfg.SEED,
@@ -211,6 +236,7 @@ def results_of(trainer: Any, cfg: "CfgNode", seconds: float) -> dict[str, Any]:
         **shown,
         "n_classes": len(trainer.classnames),
         "subsample_classes": cfg.DATASET.SUBSAMPLE_CLASSES,
+        "ranks": here().size,
         "trained": trained,
         "asked": asked,
         "seconds": round(seconds, 1),
@@ -221,18 +247,31 @@ def results_of(trainer: Any, cfg: "CfgNode", seconds: float) -> dict[str, Any]:
 
 def main() -> None:
     args = parse_arguments()
+    let_one_speak()
     try:
         cfg = setup_cfg(args)
-        run(args, cfg)
+        with joined(cfg.USE_CUDA) as ranks:
+            say_the_same(ranks, args, cfg)
+            run(args, cfg)
     except KeyboardInterrupt:
+        fail("", 130)
         sys.exit(130)
     except (ValueError, KeyError, OSError, EOFError, FloatingPointError, MemoryError, RuntimeError, TypeError) as error:
         if hasattr(signal, "SIGCHLD"):  # torch would raise again while Python puts away a worker that was killed
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if args.traceback or not is_explained(error):
             traceback.print_exc()
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        fail(f"error: {one_line(error)}")
         sys.exit(1)
+
+
+def say_the_same(ranks: "Ranks", args: argparse.Namespace, cfg: "CfgNode") -> None:
+    """All ranks take rank 0's seed, which it may have drawn. Raises ValueError where they were told different things."""
+    cfg.defrost()
+    cfg.SEED = ranks.hear(cfg.SEED)
+    cfg.freeze()
+    ranks.insist("configuration", cfg.dump())
+    ranks.insist("task", f"{args.eval_only} {args.no_train} {args.load_epoch}")
 
 
 if __name__ == "__main__":

@@ -225,7 +225,7 @@ class TestEvaluating:
             pytest.raises(FloatingPointError, match=r'"router.bias" holds numbers that are not finite'),
             torch.no_grad(),
         ):
-            evaluate([batch], lambda b: (b["img"], b["label"]), model, _Counter(), model, lambda: None)
+            evaluate([batch], 1, lambda b: (b["img"], b["label"]), model, _Counter(), model, lambda: None)
 
     def test_best_val_without_validation_pictures(self, mini_root, tiny_clip_file, tmp_path):
         shutil.copytree(mini_root, tmp_path / "data")

@@ -12,6 +12,7 @@ from dassl.engine import TRAINER_REGISTRY
 from torch.utils.data import DataLoader
 
 from .components.backbones import Backbone
+from .components.ranks import here
 from .core.loading import Pictures
 from .core.settings import add_shared
 from .core.trainer import PromptTrainer
@@ -43,6 +44,7 @@ class LinearProbe(PromptTrainer):
         full = np.zeros((self.num_classes, weight.shape[1])), np.full(self.num_classes, NEVER)
         classes = np.unique(train[1])
         full[0][classes], full[1][classes] = weight, bias
+        full = here().hear(full)  # another machine may round, and so choose, otherwise
         self.model = ProbedCLIP(backbone, *(torch.from_numpy(a).float() for a in full)).to(self.device)
         self.register_model("linear_probe", self.model)
 

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from .backbones import Vocabulary
+from .ranks import balanced
 
 
 def clean_classname(name: str) -> str:
@@ -162,6 +163,7 @@ class PromptPlan(nn.Module):
 
     def _forget(self) -> None:
         self._parts: tuple[int, list] = (0, [])
+        self._shares: dict[tuple[int, int], PromptPlan] = {}
         self._whole: torch.Tensor | None = None
 
     def _apply(self, fn: Callable, recurse: bool = True) -> "PromptPlan":
@@ -188,6 +190,26 @@ class PromptPlan(nn.Module):
                 cuts = [(slice(g, g + 1), slice(c, min(c + prompts, self.C))) for g in range(self.G) for c in starts]
             self._parts = prompts, [(of_c, self._part(of_g, of_c)) for of_g, of_c in cuts]
         return self._parts[1]
+
+    def cuts(self, parts: int) -> tuple[str, list[int]]:
+        """Cuts the plan into `parts` with about as many tokens each: along "classes", or "groups" where these are more; and
+        the parts + 1 places between them. A part may be empty."""
+        if self.C >= self.G:
+            return "classes", balanced([sum(len(group[c]) for group in self.tails) for c in range(self.C)], parts)
+        whole = zip(self.prefixes, self.tails, strict=True)
+        return "groups", balanced([len(p) + sum(map(len, group)) for p, group in whole], parts)
+
+    def share(self, number: int, parts: int) -> "PromptPlan":
+        """Part `number` of cuts(parts); where that is empty, the plan's first prompt."""
+        if (number, parts) not in self._shares:
+            along, places = self.cuts(parts)
+            own = slice(*places[number : number + 2])
+            if own.start == own.stop:
+                of_g, of_c = slice(0, 1), slice(0, 1)
+            else:
+                of_g, of_c = (slice(0, self.G), own) if along == "classes" else (own, slice(0, self.C))
+            self._shares[number, parts] = self._part(of_g, of_c)
+        return self._shares[number, parts]
 
     def _part(self, of_g: slice, of_c: slice) -> "PromptPlan":
         part = PromptPlan(self.prefixes[of_g], [g[of_c] for g in self.tails[of_g]], self.context_length, self.pad)

@@ -10,6 +10,7 @@ positions, H heads, E width of a head, W = H x E, L context length, R rows of th
 """
 
 import functools
+import itertools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from .backbones import as_backbone
 from .backbones.protocol import Block, CausalTower
 from .prompts import PromptPlan
+from .ranks import here
 
 # Numbers that training keeps per token, layer and unit of width, with room for gradients: benchmarks/bench_memory.py
 # measured 17 at the peak of 5 x 100 prompts.
@@ -135,6 +137,23 @@ class TextEncoder(nn.Module):
                 features.append(torch.cat(row, dim=1))
                 row = []
         return torch.cat(features)
+
+    def of_all(self, plan: PromptPlan, learned_vectors_KW: torch.Tensor) -> torch.Tensor:
+        """The same, of prompts that all ranks of a training ask for at once: where gradients are kept, each encodes a share
+        of about as many tokens as the others'; G x C x D."""
+        ranks = here()
+        if not ranks.several or not torch.is_grad_enabled():
+            return self(plan, learned_vectors_KW)
+        along, places = plan.cuts(ranks.size)
+        widths = [end - start for start, end in itertools.pairwise(places)]
+        across = plan.G if along == "classes" else plan.C
+        own_GCD = self(plan.share(ranks.rank, ranks.size), learned_vectors_KW)
+        own_RD = own_GCD.flatten(0, 1)[: across * widths[ranks.rank]]  # none, where its share is empty
+        all_ND = ranks.gather(own_RD, [across * width for width in widths])
+        if along == "groups":
+            return all_ND.view(plan.G, plan.C, -1)
+        parts = all_ND.split([plan.G * width for width in widths])
+        return torch.cat([p.view(plan.G, n, -1) for p, n in zip(parts, widths, strict=True) if n], dim=1)
 
     def _chunk(self, plan: PromptPlan, fast: bool) -> int:
         prompts = plan.G * plan.C

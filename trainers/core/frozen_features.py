@@ -22,8 +22,10 @@ from torch.utils.data import DataLoader, SequentialSampler
 from torchvision import transforms as T
 from yacs.config import CfgNode
 
+from ..components.ranks import here
 from .cache import ArrayCache, key_of
 from .kept_pictures import code_of, open_cache, picture_key
+from .loading import in_turns
 
 Encode = Callable[[torch.Tensor], torch.Tensor]
 Parse = Callable[[Any], tuple[torch.Tensor, torch.Tensor]]
@@ -75,10 +77,11 @@ class FrozenFeatures:
         self.cache, self._encode, self._parse = cache, encode, parse
 
     def batches(self, loader: DataLoader) -> "Batches | DataLoader":
-        """The batches of `loader` with features in the place of pictures; the loader itself where its order is random, or
-        nothing may be kept."""
-        in_order = isinstance(loader.sampler, SequentialSampler)
-        return Batches(self, loader) if in_order and self.cache.is_of_use else loader
+        """This rank's batches of `loader` with features in the place of pictures; of the loader itself where its order is
+        random, or nothing may be kept."""
+        if isinstance(loader.sampler, SequentialSampler) and self.cache.is_of_use:
+            return Batches(self, loader)
+        return in_turns(loader) if here().several else loader
 
     def of_set(self, loader: DataLoader) -> torch.Tensor:
         """Features of all pictures of a loader in their order, all of batches of the same size if there is more than one;
@@ -147,7 +150,9 @@ class Batches:
         self.items = loader.dataset.data_source  # type: ignore[attr-defined]
         count, size = len(self.items), loader.batch_size or 1
         self.rows = list(torch.arange(count).split(size))
-        if whole and count > size:
+        if not whole:
+            self.rows = list(here().turns(self.rows))
+        elif count > size:
             self.rows[-1] = torch.arange(count - size, count)
 
     def __len__(self) -> int:

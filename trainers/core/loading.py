@@ -1,29 +1,32 @@
 """Pictures for training and testing: decoded once where memory allows, and named when they cannot be read."""
 
 import atexit
+import contextlib
 import multiprocessing
-import os
+import random
 import signal
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import torch
 from dassl.data import DataManager
 from dassl.data.data_manager import DatasetWrapper
 from dassl.data.transforms import build_transform
 from PIL import Image
+from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
 from ..components.backbones import Preprocessing, source_of
 from ..components.pictures import UNDECODABLE, ImageError, read_picture
+from ..components.ranks import RanksParted, here
+from .joining import cores
 from .kept_pictures import Photographs, ResizedPictures
 from .settings import FOLLOWING
 
 AT_A_TIME = 256  # pictures decoded before they are put away
-
-
-def available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Pictures(DatasetWrapper):
@@ -32,10 +35,12 @@ class Pictures(DatasetWrapper):
     Keeping pictures changes no number: what is kept is what would be decoded again, before any augmentation.
     resized: test pictures as bytes ("img", B x H x W x 3, of which ResizedPictures makes numbers), where they may be kept.
     features: N x D, what a frozen encoder makes of the pictures, which then stands in their place.
+    draws_alone: each picture's augmentation is drawn from (seed, epoch, index) and nothing else.
     """
 
     resized: ResizedPictures | None = None
     features: torch.Tensor | None = None
+    epoch = 0
 
     def __init__(self, cfg: CfgNode, data_source: list, transform: Any = None, is_train: bool = False) -> None:
         super().__init__(cfg, data_source, transform=transform, is_train=is_train)
@@ -44,12 +49,14 @@ class Pictures(DatasetWrapper):
         self._budget = cfg.DATALOADER.CACHE_MB * 2**20
         # benchmarks are read as Dassl reads them, which everybody's numbers stand on; people's own pictures as they hang
         self.upright = cfg.DATASET.NAME == "FolderDataset"
+        # what several ranks draw has to be told apart from what they draw in common
+        self.draws_alone = is_train and (cfg.INPUT.SEED_PER_PICTURE or here().several)
 
     def keep(self) -> None:
         """Decodes what no run has decoded before, and keeps it on disk, or all in memory if it fits; before the workers
         start, which then share it."""
         self._photographs = photographs = Photographs(self.cfg, [x.impath for x in self.data_source], self.upright)
-        with ThreadPoolExecutor(available_cores()) as pool:  # decoding releases Python's lock
+        with ThreadPoolExecutor(cores()) as pool:  # decoding releases Python's lock
             left = photographs.missing()
             while left and not photographs.cache.trouble:
                 some, left = left[:AT_A_TIME], left[AT_A_TIME:]
@@ -92,10 +99,68 @@ class Pictures(DatasetWrapper):
         if self.resized is not None:
             return output | self.resized.get(item.impath, lambda: self._decode(idx))
         picture = self._photograph(idx)
-        output["img"] = picture if self.transform is None else self._transform_image(self.transform, picture)
+        with drawn_from(self.cfg.SEED, self.epoch, idx) if self.draws_alone else contextlib.nullcontext():
+            output["img"] = picture if self.transform is None else self._transform_image(self.transform, picture)
         if self.return_img0:
             output["img0"] = self.to_tensor(picture)
         return output
+
+
+@contextlib.contextmanager
+def drawn_from(*numbers: int) -> Iterator[None]:
+    """Python's, numpy's and torch's random numbers are those of `numbers` while inside, and afterwards what they were."""
+    seed: list[int] = np.random.SeedSequence(numbers).generate_state(6).tolist()
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(seed[0] << 32 | seed[1])
+    np.random.seed(seed[2:4])
+    torch.default_generator.manual_seed(seed[4] << 32 | seed[5])
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])
+
+
+class Slices:
+    """This rank's slice of every batch; where a batch has fewer pictures than there are ranks, perhaps its first picture,
+    which then counts nothing (`share` is 0)."""
+
+    def __init__(self, batches: Any, count: int) -> None:
+        """batches: the sampler of all ranks' batches, `count` pictures each."""
+        self.batches, self.count = batches, count
+        self.own = here().slice_of(count)
+        self.share = (self.own.stop - self.own.start) / count
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self.batches:
+            if len(batch) != self.count:
+                raise RanksParted(
+                    f"a batch has {len(batch)} pictures in the place of {self.count}: start with one process"
+                )
+            yield batch[self.own] or batch[:1]
+
+
+def in_slices(loader: Any) -> DataLoader:
+    """The training pictures of this rank: the same batches on all ranks, and a slice of each."""
+    sampler: Any = loader.sampler
+    count = (loader.batch_size or 1) if loader.drop_last else len(sampler)
+    return DataLoader(
+        loader.dataset, batch_sampler=Slices(loader.batch_sampler, count), num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn, pin_memory=loader.pin_memory,
+    )  # fmt: skip
+
+
+def in_turns(loader: DataLoader) -> DataLoader:
+    """Every W-th batch of pictures for testing, so that each is what it is for one process."""
+    batches: Any = loader.batch_sampler
+    return DataLoader(
+        loader.dataset, batch_sampler=here().turns(list(batches)), num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn, pin_memory=loader.pin_memory, worker_init_fn=loader.worker_init_fn,
+    )  # type: ignore[arg-type]  # fmt: skip
 
 
 def follow_backbone(cfg: CfgNode) -> None:
@@ -135,7 +200,7 @@ def _leave_signals_to_the_main_process(worker: int) -> None:
 def end_workers() -> None:
     """For the end of a process: Python would use the SIGTERM that they ignore, and wait for ever."""
     left = multiprocessing.active_children()
-    if left:
+    if left and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch takes a killed worker for an accident
     for worker in left:
         worker.kill()
@@ -147,20 +212,22 @@ def build_data_manager(cfg: CfgNode) -> DataManager:
     A SIGTERM that reaches the whole process group, as clusters send it, must not take the workers from a run that is
     about to save itself; they end with the main process.
     """
-    cores = available_cores()
-    if cores < cfg.DATALOADER.NUM_WORKERS:
+    if cores() < cfg.DATALOADER.NUM_WORKERS:
+        alone = cfg.INPUT.SEED_PER_PICTURE or here().several
         print(
-            f"Note: {cores} data-loading workers for {cfg.DATALOADER.NUM_WORKERS}, one per core; each draws augmentations "
-            "of its own, so another number of workers draws others"
+            f"Note: {cores()} data-loading workers for {cfg.DATALOADER.NUM_WORKERS}, one per core"
+            + ("" if alone else "; each draws augmentations of its own, so another number of workers draws others")
         )
         cfg = cfg.clone()
         cfg.defrost()
-        cfg.DATALOADER.NUM_WORKERS = cores
+        cfg.DATALOADER.NUM_WORKERS = cores()
     manager = DataManager(
         cfg,
         custom_tfm_test=test_transform(cfg) if cfg.INPUT.RESIZE_MODE == "squash" else None,
         dataset_wrapper=Pictures,
     )
+    if here().several:
+        manager.train_loader_x = in_slices(manager.train_loader_x)
     loaders: dict[str, Any] = {"train": manager.train_loader_x, "val": manager.val_loader, "test": manager.test_loader}
     tested = loaders["test"].dataset
     resized = ResizedPictures.of(cfg, tested.transform, tested.upright)

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from torch import nn
 
+from ..components.ranks import here
 from . import checkpoints
 from .identity import Identity
 
@@ -37,10 +38,13 @@ class Training:
             "best_result": float(best_result),
             "random": checkpoints.random_state(),
             "text_chunk": self.model.text_encoder.training_chunk,
+            "ranks": here().size,  # whose shares text_chunk was chosen for
             **self.about,
         }
 
     def save(self, name: str, state: dict[str, Any]) -> None:
+        if not here().first:
+            return
         checkpoints.save(self.folder / name, state)
         print(f"Checkpoint saved to {self.folder / name}")
         if name != INTERRUPTED:
@@ -69,8 +73,12 @@ class Training:
         precision = self.about["precision"]
         if state.get("precision", precision) != precision:
             print(f"Note: until here this run was computed in {state['precision']}, from here on in {precision}")
+        ranks = state.get("ranks", 1)
+        if ranks != here().size:
+            print(f"Note: until here {ranks} rank(s) computed this run, from here on {here().size}")
         then, now = (yaml.safe_load(config)["MODEL"] for config in (state["config"], self.about["config"]))
-        if all(then[key] == now[key] for key in ("TEXT_CHUNK", "TEXT_MEMORY_MB")):
+        same = all(then[key] == now[key] for key in ("TEXT_CHUNK", "TEXT_MEMORY_MB"))
+        if same and ranks == here().size:
             self.model.text_encoder.training_chunk = state["text_chunk"]
         checkpoints.set_random_state(state["random"])
         return state

@@ -64,6 +64,10 @@ SHARED: dict[str, Setting] = {
         "per channel, of values from 0 to 1; None: the backbone's", "tuple[float, float, float] | None"
     ),
     "INPUT.PIXEL_STD": Setting("per channel; None: the backbone's", "tuple[float, float, float] | None", above=0),
+    "INPUT.SEED_PER_PICTURE": Setting(
+        "draw each picture's augmentation from seed, epoch and picture alone, so that the number of workers and of ranks "
+        "changes nothing; several ranks always do, one process otherwise draws in Dassl's order", "bool", default=False,
+    ),
     "INPUT.CROP_PADDING": Setting("of random_crop, in pixels", "int", least=0),
     "INPUT.RRCROP_SCALE": Setting("share of the area that is kept", "tuple[float, float]", above=0, most=1),
     "INPUT.CUTOUT_N": Setting("holes of cutout", "int", least=0),

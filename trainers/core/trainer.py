@@ -5,6 +5,7 @@ its loss is (compute_loss). It runs on Dassl itself and on compat/dassl, prints 
 """
 
 import contextlib
+import math
 import os
 import platform
 import time
@@ -23,13 +24,14 @@ from yacs.config import CfgNode
 
 from ..components.backbones import Backbone, source_of
 from ..components.image_encoder import encode_pictures
+from ..components.ranks import here
 from . import checkpoints, dassl_support
 from .ahead import opened
 from .cache import ArrayCache
 from .evaluation import evaluate, temperature_of
 from .frozen_features import FrozenFeatures, features_cache, is_fixed, remembering
 from .identity import Identity, fingerprint, material_settings
-from .loading import build_data_manager, follow_backbone
+from .loading import Slices, build_data_manager, follow_backbone, in_turns
 from .resuming import (
     INTERRUPTED,
     Training,
@@ -160,7 +162,8 @@ class PromptTrainer(TrainerX):
             with torch.no_grad(), self.autocast():
                 return encode_pictures(backbone, images)
 
-        cache = self._cache("features", f"{self.precision}, {transform!r}")
+        dtype = next(backbone.visual.parameters()).dtype
+        cache = self._cache("features", f"{self.precision}, {dtype}, {transform!r}")
         return FrozenFeatures(cache, encode, self.parse_batch_test)
 
     @property
@@ -234,7 +237,13 @@ class PromptTrainer(TrainerX):
         with self.autocast():
             loss, shown = self.compute_loss(images, labels)
         self.optim.zero_grad()
-        self.scaler.scale(loss).backward()
+        shown = {"loss": loss, **shown}
+        slices = self.train_loader_x.batch_sampler
+        if isinstance(slices, Slices):
+            shown = {name: value * slices.share for name, value in shown.items()}
+        self.scaler.scale(shown["loss"]).backward()
+        grads = [p.grad for p in self.model.learned().values() if p.grad is not None]
+        summed = here().add_up(grads, shown)  # before unscaling, so that all ranks see the same infinities
         if self.largest_gradient() > 0:
             self.scaler.unscale_(self.optim)
             nn.utils.clip_grad_norm_(self.model.learned().values(), self.largest_gradient())
@@ -242,7 +251,7 @@ class PromptTrainer(TrainerX):
         self.scaler.update()
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
-        return {"loss": loss.detach(), **{name: value.detach() for name, value in shown.items()}}
+        return summed
 
     # --- the loop ------------------------------------------------------------------------------------------------------
 
@@ -250,6 +259,10 @@ class PromptTrainer(TrainerX):
         self.stop = StopSignals()
         with self.stop.listening():
             super().train()
+
+    def init_writer(self, log_dir: str) -> None:
+        if here().first:
+            super().init_writer(log_dir)
 
     def before_train(self) -> None:
         self._resume_at: dict[str, Any] | None = None
@@ -262,7 +275,7 @@ class PromptTrainer(TrainerX):
         pictures, loader = self.train_loader_x.dataset, self.train_loader_x
         if self.sees_features and pictures.k_tfm == 1 and is_fixed(pictures.transform):
             frozen = self.frozen_features(self.model.backbone, pictures.transform)
-            size = min(loader.batch_size, len(pictures))
+            size = min(self.cfg.DATALOADER.TRAIN_X.BATCH_SIZE, len(pictures))
             if frozen.cache.is_of_use and frozen.alone(size) is not False:
                 in_order = DataLoader(
                     pictures, size, num_workers=loader.num_workers, worker_init_fn=loader.worker_init_fn
@@ -277,6 +290,10 @@ class PromptTrainer(TrainerX):
     def run_epoch(self) -> None:
         self.set_model_mode("train")
         resume, self._resume_at = self._resume_at, None
+        self.train_loader_x.dataset.epoch = self.epoch
+        if here().several:  # what rank 0 alone does, as evaluating, may have drawn from some generator
+            checkpoints.set_random_state(here().hear(checkpoints.random_state()))
+        here().level(self.model.learned())
         on_cpu = self.device.type == "cpu"
         steps = Steps(self.train_loader_x, self.forward_backward, self.cfg.TRAIN.PRINT_FREQ, resume)
         self.num_batches, self.batch_idx = steps.count, steps.first
@@ -296,7 +313,7 @@ class PromptTrainer(TrainerX):
 
     def _save_is_due(self) -> bool:
         minutes = self.cfg.TRAIN.CHECKPOINT_MINUTES
-        return bool(self.stop.asked_by) or (minutes > 0 and time.monotonic() - self._last_save > 60 * minutes)
+        return self.stop.agree(minutes > 0 and time.monotonic() - self._last_save > 60 * minutes)
 
     def _read_losses(self, steps: Steps) -> None:
         for number, values in steps.read():
@@ -310,9 +327,11 @@ class PromptTrainer(TrainerX):
 
     def _report_bad_loss(self, batch_idx: int, values: dict[str, float]) -> None:
         path = Path(self.output_dir) / "bad_step" / "state.pth.tar"
-        checkpoints.save(
-            path, self.training().state(self.epoch, self.best_result) | {"losses": values, "batch": batch_idx}
-        )
+        if here().first:
+            checkpoints.save(
+                path, self.training().state(self.epoch, self.best_result) | {"losses": values, "batch": batch_idx}
+            )
+        here().agree()  # the first that raises ends the others
         shown = ", ".join(f"{name} {value}" for name, value in values.items())
         raise FloatingPointError(
             f"loss is not finite at epoch {self.epoch + 1}, batch {batch_idx + 1} ({shown}); the weights are in {path}: "
@@ -387,6 +406,7 @@ class PromptTrainer(TrainerX):
 
     def resume_model_if_exist(self, directory: str) -> int:
         path = checkpoints.latest(Path(directory)) if self.takes_steps else None
+        here().insist("checkpoint", path and path.name)
         if path is None:
             print("No checkpoint found, train from scratch")
             return 0
@@ -401,7 +421,7 @@ class PromptTrainer(TrainerX):
 
     def save_fitted(self) -> None:
         """For methods that take no steps: what they made, so that it can be used, see using.py. Not resumed from."""
-        if not self.takes_steps:
+        if not self.takes_steps and here().first:
             tensors = {name: tensor.detach().cpu().clone() for name, tensor in self.model.fitted().items()}
             state = {"state_dict": tensors, "epoch": 0, "random": checkpoints.random_state(), **self._about()}
             checkpoints.save(Path(self.output_dir) / checkpoints.FOLDER / "model.pth.tar", state)
@@ -413,8 +433,10 @@ class PromptTrainer(TrainerX):
         """
         if not self.takes_steps:
             return
+        here().agree()  # rank 0 may still be writing it
         path = checkpoints.model_file(directory, epoch)
         state = checkpoints.load(path)
+        here().insist("model", checkpoints.digest_of(state))
         refuse_other(self.identity(), state, path, ("trainer", "backbone_sha256"))
         tensors = checkpoints.tensors_of(state)
         self.adopt(state.get("identity", {}), tensors)
@@ -445,9 +467,14 @@ class PromptTrainer(TrainerX):
                 return self.model_inference(images)
 
         stop = getattr(self, "stop", None) if split == "test" else None  # after_epoch stops after validation
+
+        def leave_if_asked() -> None:
+            if stop and stop.agree():
+                stop.leave_if_asked()
+
         self.results = evaluate(
-            self._batches(loader), self.parse_batch_test, logits_of, self.evaluator, self.model,
-            stop.leave_if_asked if stop else lambda: None,
+            self._batches(loader), math.ceil(len(loader) / here().size), self.parse_batch_test, logits_of, self.evaluator,
+            self.model, leave_if_asked,
         )  # fmt: skip
         self.test_seconds = time.monotonic() - begin
         if split == "test" and self.is_trained_here and "val" in self.USES and self.val_loader is not None:
@@ -459,9 +486,9 @@ class PromptTrainer(TrainerX):
         return self.results["accuracy"]
 
     def _batches(self, loader: DataLoader) -> Any:
-        """Of pictures, or of their features where these are all that the model asks for."""
+        """This rank's, of pictures, or of their features where these are all that the model asks for."""
         if not self.sees_features:
-            return loader
+            return in_turns(loader) if here().several else loader
         return self.frozen_features(self.model.backbone, loader.dataset.transform).batches(loader)  # type: ignore[attr-defined]
 
     def _tell_of_caches(self) -> None:

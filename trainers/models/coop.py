@@ -86,7 +86,7 @@ class CoOpCLIP(AdaptedCLIP):
 
     def text_features(self) -> torch.Tensor:
         """Normalised; C x D."""
-        features_GCD = self.text_encoder(self.plan, self.ctx.reshape(-1, self.ctx.shape[-1]))
+        features_GCD = self.text_encoder.of_all(self.plan, self.ctx.reshape(-1, self.ctx.shape[-1]))
         return F.normalize(features_GCD.flatten(0, 1), dim=-1)
 
     @torch.no_grad()

@@ -127,7 +127,7 @@ class LaspCLIP(AdaptedCLIP):
     def text_features(self) -> torch.Tensor:
         """normalise(TextEncoder(prompt) + w); G x A x D."""
         ctx, w = self.prompt_learner.ctx, self.prompt_learner.w
-        features_GAD = self.text_encoder(self.plan, ctx.reshape(-1, ctx.shape[-1]))
+        features_GAD = self.text_encoder.of_all(self.plan, ctx.reshape(-1, ctx.shape[-1]))
         return F.normalize(features_GAD if w is None else features_GAD + w.to(features_GAD.dtype), dim=-1)
 
     def logits(self, image_BD: torch.Tensor, text_GAD: torch.Tensor) -> torch.Tensor:

@@ -119,7 +119,7 @@ class MixtureCLIP(AdaptedCLIP):
 
     def text_features(self) -> torch.Tensor:
         """w_gc = normalise(TextEncoder([SOS] before_g name_c after_g [EOT]) + delta); G x A x D."""
-        features_GAD = self.text_encoder(self.prompts.plan, self.prompts.vectors())
+        features_GAD = self.text_encoder.of_all(self.prompts.plan, self.prompts.vectors())
         if self.correction is not None:
             features_GAD = features_GAD + self.correction.to(features_GAD.dtype)
         return F.normalize(features_GAD, dim=-1)

@@ -45,6 +45,7 @@ class Job:
     dataset: str = ""
     shots: int = 0
     status: str = field(default="waiting", compare=False)
+    exit_status: int | None = field(default=None, compare=False)
 
     @property
     def kind(self) -> tuple[str, ...]:

@@ -8,31 +8,37 @@
     python scripts/run.py coop,lasp,mocoop base2new        one protocol for several methods, one table
 
 Environment (each also an option): DATA (data), OUTPUT (output), SEEDS ("1 2 3"), SHOTS ("16"), CFG (the recipe's),
-TAG (a name of your own for these settings, part of the runs' path), JOBS (runs at a time, 1), GPUS ("0,1": one process per
-device). Further settings go to every run, as in OPTIM.MAX_EPOCH 10; paths among them are relative to the project.
+TAG (a name of your own for these settings, part of the runs' path), JOBS (runs at a time, 1), GPUS ("0,1": a run on each),
+GPUS_PER_RUN (1: devices that share each run), CLUSTER (slurm: hand the runs to it, docs/SCALE.md). Further settings go to
+every run, as in OPTIM.MAX_EPOCH 10; paths among them are relative to the project.
 """
 
 import argparse
 import os
 import re
+import shlex
 import signal
 import sys
 import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
 from typing import Any
 
+from tabulate import tabulate
 from tqdm import tqdm
 
+from scripts import cluster
 from scripts.checks import FoundFault, check_folders, check_inputs, check_settings
 from scripts.progress import Progress
 from scripts.protocols import PROTOCOLS, Job, Request, numbers
 from scripts.workers import Cold, Started, Warm, starter
+from trainers.core.joining import cores
 from trainers.core.settings import ROOT, SHARED
-from trainers.core.stopping import RESUME_ME
+from trainers.core.stopping import ASK_TO_STOP, RESUME_ME
 
 
 def from_project(given: str | None, default: str) -> Path:
@@ -45,18 +51,20 @@ def from_project(given: str | None, default: str) -> Path:
 class Runner:
     """Does the runs, several at a time, and shows where they stand."""
 
-    def __init__(self, runs: list[Job], starter: Cold | Warm, jobs: int, gpus: list[str]) -> None:
+    def __init__(self, runs: list[Job], starter: Cold | Warm, jobs: int, gpus: list[str], ranks: int = 1) -> None:
+        """jobs: runs at a time. gpus: devices, of which each run has `ranks`, a process on each."""
         self.runs, self.starter = runs, starter
         self.devices: Queue[str] = Queue()
+        sets = [",".join(gpus[i : i + ranks]) for i in range(0, len(gpus), ranks)]
         for i in range(jobs):
-            self.devices.put(gpus[i % len(gpus)] if gpus else "")
-        self.jobs = jobs
+            self.devices.put(sets[i % len(sets)] if sets else "")
+        self.jobs, self.ranks = jobs, ranks
         self.processes: set[Started] = set()
         self.stopping = False
 
     def go(self) -> None:
-        """Does what is not finished yet. SIGINT and SIGTERM are passed on; the runs save themselves and end."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        """Does what is not finished yet. What asks to stop is passed on; the runs save themselves and end."""
+        for number in ASK_TO_STOP:
             signal.signal(number, self._stop)
         todo = []
         for run in self.runs:
@@ -109,7 +117,7 @@ class Runner:
         tqdm.write(f"{time.strftime('%H:%M:%S')} {run.folder}")
         begin = told = time.monotonic()
         self.progress.begin(str(run.folder))
-        process = self.starter.start(run.arguments, env, quiet)
+        process = self.starter.start(run.arguments, env, quiet, self.ranks)
         self.processes.add(process)
         if self.stopping:  # asked while it was started
             process.terminate()
@@ -128,7 +136,7 @@ class Runner:
                 if self.bar.disable and time.monotonic() - told > 30:  # no terminal, no bar: a line now and then
                     told = time.monotonic()
                     tqdm.write(f"{time.strftime('%H:%M:%S')} {where}")
-        status = process.wait()
+        run.exit_status = status = process.wait()
         self.processes.discard(process)
         self.progress.end(str(run.folder), counts=status == 0)
         if status == 0:
@@ -137,17 +145,17 @@ class Runner:
                 tqdm.write(f"{time.strftime('%H:%M:%S')} {run.folder}: finished in {time.monotonic() - begin:.0f} s")
             return
         run.status = "stopped; the same command continues it"
-        if status != RESUME_ME:
+        if status != RESUME_ME and not self.stopping:  # when asked to stop, some have not begun what they could save
             run.status = said[-1] if said else f"failed with status {status}"
             if quiet and not said:
                 tqdm.write("".join(last))
         tqdm.write(f"{run.folder}: {run.status}")
 
 
-def _starter(runs: list[Job], configurations: dict[Path, Any], jobs: int) -> Cold | Warm:
-    """What starts the runs that are left, with the backbones and seeds that they need."""
+def starter_for(runs: list[Job], configurations: dict[Path, Any], processes: int) -> Cold | Warm:
+    """What starts the runs that are left, with the backbones and seeds that they need; `processes` compute at a time."""
     left = [configurations[run.folder] for run in runs if not run.finished]
-    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // jobs))
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores() // processes))
     # large tensors are page-fault bound with the allocator's usual thresholds
     environment = {"OMP_NUM_THREADS": threads, "MALLOC_MMAP_THRESHOLD_": "1073741824",
                    "MALLOC_TRIM_THRESHOLD_": "8589934592"}  # fmt: skip
@@ -189,8 +197,27 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tag", default=env.get("TAG", ""), help="a name for these settings, part of the path (TAG)")
     parser.add_argument("--jobs", default=env.get("JOBS", ""), help="runs at a time (JOBS)")
     parser.add_argument("--gpus", default=env.get("GPUS", ""), help='"0,1,2" (GPUS)')
+    parser.add_argument(
+        "--gpus-per-run", default=env.get("GPUS_PER_RUN", "1"), help="devices that share each training (GPUS_PER_RUN)"
+    )
+    cluster = parser.add_argument_group(
+        "on a cluster", "what configs/cluster.yaml says, for this time; see docs/SCALE.md"
+    )
+    cluster.add_argument(
+        "--cluster",
+        default="slurm" if env.get("CLUSTER") == "slurm" else "",
+        help="slurm: hand the runs to it (CLUSTER)",
+    )
+    cluster.add_argument("--wait", action="store_true", help="until the cluster has done them, then print the table")
+    cluster.add_argument("--pack", default=env.get("PACK", "1"), help="runs that share a job's devices (PACK)")
+    for name, what in (("partition", ""), ("account", ""), ("time", ' of a job, "4:00:00"'), ("memory", ' of a job, "16G"'),
+                       ("cpus", " of a job"), ("gres", ' that a device is, "gpu"; "" for none'),
+                       ("warning", " before the limit, in seconds")):  # fmt: skip
+        cluster.add_argument(f"--{name}", help=f"{name}{what}")
+    cluster.add_argument("--sbatch", type=shlex.split, help='further words for sbatch, as in --sbatch="--qos=low"')
     parser.add_argument("--no-table", action="store_true", help="do not print the table at the end")
-    parser.add_argument("--dry-run", action="store_true", help="list the runs, do nothing")
+    parser.add_argument("--dry-run", action="store_true", help="list the runs, or a cluster's scripts, and do nothing")
+    parser.add_argument("--status", action="store_true", help="say where each run is, and do nothing")
     return parser.parse_intermixed_args(given)
 
 
@@ -208,11 +235,23 @@ def split(words: list[str]) -> tuple[list[str], list[str]]:
     return plain, settings
 
 
-def requested(args: argparse.Namespace) -> tuple[list[Request], int, list[str]]:
-    """What is asked of each method, how many runs at a time, on which devices. Raises ValueError, in one line."""
+@dataclass(frozen=True)
+class Means:
+    """What runs are done with: how many at a time, on which devices, how many of them each."""
+
+    jobs: int
+    gpus: list[str]
+    ranks: int
+
+
+def requested(args: argparse.Namespace) -> tuple[list[Request], Means]:
+    """What is asked of each method, and with what means. Raises ValueError, in one line."""
     words, settings = split(args.words)
     gpus = [word for word in args.gpus.replace(" ", ",").split(",") if word]
-    jobs = numbers(args.jobs, "JOBS", 1)[0] if args.jobs else len(gpus) or 1
+    ranks = numbers(args.gpus_per_run, "GPUS_PER_RUN", 1)[0]
+    if len(gpus) % ranks:
+        raise ValueError(f'GPUS_PER_RUN is {ranks}, but GPUS is "{args.gpus}": name {ranks} for each run')
+    jobs = numbers(args.jobs, "JOBS", 1)[0] if args.jobs else len(gpus) // ranks or 1
     if args.tag and not re.fullmatch(r"[\w.+-]{1,60}", args.tag):
         raise ValueError(f'TAG is "{args.tag}": use up to 60 letters, digits, ".", "-", "+" or "_"')
     requests = [
@@ -222,31 +261,86 @@ def requested(args: argparse.Namespace) -> tuple[list[Request], int, list[str]]:
         )
         for method in dict.fromkeys(args.method.split(","))
     ]  # fmt: skip
-    return requests, jobs, gpus
+    return requests, Means(jobs, gpus, ranks)
+
+
+def on_cluster(args: argparse.Namespace, runs: list[Job], means: Means, output: Path) -> bool:
+    """Hands over what is neither finished nor queued, and waits if asked; whether there is a table to show."""
+    if args.cluster != "slurm":
+        raise ValueError(f'CLUSTER is "{args.cluster}": use "slurm"')
+    given = {key: getattr(args, key) for key in cluster.KINDS}
+    wishes = cluster.Wishes.of(given, numbers(args.pack, "PACK", 1)[0], means.ranks)
+    name = f"mocoop-{args.protocol}"
+    logs = output.absolute() / "cluster"
+    if args.dry_run:
+        left = [run for run in runs if not run.finished]
+        for array in cluster.arrays(left, wishes.pack, {}):
+            print(f"# sbatch {shlex.join(array.words(name, logs, wishes))}\n{array.script(wishes)}")
+        return False
+    queued = cluster.queued_jobs(runs, cluster.queue())
+    left = [run for run in runs if not run.finished and run.folder not in queued]
+    submitted = cluster.submit(left, queued, name, logs, wishes) if left else []
+    print(f"{len(runs)} runs: {sum(run.finished for run in runs)} finished, {len(queued)} queued before, {len(left)} "
+          f"handed to Slurm{' as ' + ', '.join(submitted) if submitted else ''}")  # fmt: skip
+    if args.wait:
+        cluster.until_done(runs)
+        for run in runs:
+            run.status = ": ".join(cluster.standing(run, {}))
+    elif queued or left:
+        print("The same command with --status says where they are, with --wait it ends with the table")
+    return args.wait
+
+
+def show_status(runs: list[Job]) -> None:
+    """A line for each run."""
+    try:
+        jobs = cluster.queue()
+    except ValueError as error:
+        jobs = {}
+        if any(cluster.note_of(run.folder) for run in runs):
+            print(f"Note: {error}; what follows is read off the folders alone")
+    rows = [(*cluster.standing(run, jobs), run.folder) for run in runs]
+    print(tabulate([(state, folder, more) for state, more, folder in rows], tablefmt="plain"))
 
 
 def main() -> int:
     args = parse_arguments()
     try:
-        requests, jobs, gpus = requested(args)
+        requests, means = requested(args)
         runs = [run for request in requests for run in request.runs()]
         os.chdir(ROOT)  # where train.py runs, and what relative paths in configs mean
         configurations = check_settings(runs)
         check_folders(runs, configurations)
-        if args.dry_run:
+        if args.dry_run or args.status:
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error
+        if args.status:
+            show_status(runs)
+            return 0
+        if args.dry_run and not args.cluster:
             for run in runs:
                 print("finished  " if run.finished else "to do     ", run.folder)
             return 0
-        started = _starter(runs, configurations, jobs)  # loads while the inputs are checked
+        if args.cluster:
+            check_inputs(runs, configurations)
+            shows = on_cluster(args, runs, means, requests[0].output)
+            if not shows:
+                return 0
+            return ending(args, runs, requests[0].output)
+        started = starter_for(runs, configurations, means.jobs * means.ranks)  # loads while the inputs are checked
         check_inputs(runs, configurations)
     except (ValueError, FoundFault, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return getattr(error, "status", 2)
-    except KeyboardInterrupt:  # nothing has been started
+    except KeyboardInterrupt:  # nothing has been started here
         return 130
-    runner = Runner(runs, started, jobs, gpus)
+    runner = Runner(runs, started, means.jobs, means.gpus, means.ranks)
     runner.go()
+    status = ending(args, runs, requests[0].output)
+    return RESUME_ME if runner.stopping else status
+
+
+def ending(args: argparse.Namespace, runs: list[Job], output: Path) -> int:
+    """Says what is not finished, and prints the table of the rest; the exit status."""
     unfinished = [run for run in runs if not run.finished]
     for run in unfinished:
         print(f"not finished: {run.folder} ({run.status})", file=sys.stderr)
@@ -254,12 +348,10 @@ def main() -> int:
         from scripts.report.collect import collect_runs
         from scripts.report.tables import render, tables
 
-        found = collect_runs([run.folder for run in runs], requests[0].output)
+        found = collect_runs([run.folder for run in runs], output)
         print("\n\n\n".join(render(table, "simple") for table in tables(found.runs, "accuracy")))
         for path, reason in found.unreadable.items():
             print(f"left out: {path} ({reason})", file=sys.stderr)
-    if runner.stopping:
-        return RESUME_ME
     return 1 if unfinished else 0
 
 

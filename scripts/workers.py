@@ -3,33 +3,56 @@
 import json
 import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from multiprocessing.connection import Connection
 from typing import IO, Any
 
 from scripts import warm
 from trainers.core.settings import ROOT
+from trainers.core.stopping import RESUME_ME
 
 
 class Started:
-    """A run in a process of its own: where its words can be read, and how to end it and wait for it."""
+    """A run in a process of its own, or in one for each rank: where its words can be read, and how to end and await it."""
 
-    def __init__(self, process: Any, stream: IO[bytes] | Any) -> None:
-        self._process, self.stream = process, stream
+    def __init__(self, processes: Sequence[Any], stream: IO[bytes] | Connection) -> None:
+        self._processes, self.stream = processes, stream
 
     def terminate(self) -> None:
-        self._process.terminate()
+        for process in self._processes:
+            process.terminate()
 
     def wait(self) -> int:
-        """Its exit status; negative: the signal that ended it."""
-        if isinstance(self._process, subprocess.Popen):
-            return self._process.wait()
-        self._process.join()
+        """Its exit status; negative: the signal that ended it. Of several ranks, of one that was killed or failed."""
+        statuses = []
+        for process in self._processes:
+            if isinstance(process, subprocess.Popen):
+                statuses.append(process.wait())
+            else:
+                process.join()
+                statuses.append(process.exitcode)
         self.stream.close()
-        status: int = self._process.exitcode
-        return status
+        return min(statuses, key=lambda status: (status >= 0, status in (0, RESUME_ME), status == 0))
+
+
+def environments(ranks: int) -> list[dict[str, str]]:
+    """What tells each of the processes of a run which rank it is, as torchrun does."""
+    if ranks == 1:
+        return [{}]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    common = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(ranks),
+        "LOCAL_WORLD_SIZE": str(ranks),
+    }
+    return [common | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(ranks)]
 
 
 class Cold:
@@ -38,17 +61,22 @@ class Cold:
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = {**os.environ, **environment}
 
-    def start(self, arguments: list[str], environment: Mapping[str, str], quiet: bool) -> Started:
+    def start(self, arguments: list[str], environment: Mapping[str, str], quiet: bool, ranks: int = 1) -> Started:
         """Starts `train.py ARGUMENTS`, which this process's Ctrl-C does not reach. quiet: its output is read, not shown."""
-        process = subprocess.Popen(
-            [sys.executable, str(ROOT / "train.py"), *arguments],
-            cwd=ROOT,
-            env={**self._environment, **environment},
-            stdout=subprocess.PIPE if quiet else None,
-            stderr=subprocess.STDOUT if quiet else subprocess.PIPE,
-            start_new_session=True,
-        )
-        return Started(process, process.stdout if quiet else process.stderr)
+        ours, theirs = multiprocessing.Pipe(duplex=False)
+        processes = [
+            subprocess.Popen(
+                [sys.executable, str(ROOT / "train.py"), *arguments],
+                cwd=ROOT,
+                env={**self._environment, **environment, **own},
+                stdout=theirs.fileno() if quiet else None,
+                stderr=theirs.fileno(),
+                start_new_session=True,
+            )
+            for own in environments(ranks)
+        ]
+        theirs.close()
+        return Started(processes, ours)
 
 
 class Warm:
@@ -75,22 +103,29 @@ class Warm:
             os.environ.clear()
             os.environ.update(before)
 
-    def start(self, arguments: list[str], environment: Mapping[str, str], quiet: bool) -> Started:
+    def start(self, arguments: list[str], environment: Mapping[str, str], quiet: bool, ranks: int = 1) -> Started:
         """As Cold.start."""
         ours, theirs = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=warm.run, args=(arguments, dict(environment), theirs, quiet))
+        processes: list[Any] = []
         try:
             with self._alone:
                 self._ensure_running()
-                process.start()
-                # else the next start() would look after it, too, and two threads would read its one exit status
-                multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
+                for own in environments(ranks):
+                    process = self._context.Process(
+                        target=warm.run, args=(arguments, {**environment, **own}, theirs, quiet)
+                    )
+                    process.start()
+                    processes.append(process)
+                    # else the next start() would look after it, too, and two threads would read its one exit status
+                    multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
         except (EOFError, OSError):  # what runs are forked from was killed while it was loading
             ours.close()
-            return Cold(self._cold).start(arguments, environment, quiet)
+            for process in processes:
+                process.kill()
+            return Cold(self._cold).start(arguments, environment, quiet, ranks)
         finally:
             theirs.close()
-        return Started(process, ours)
+        return Started(processes, ours)
 
 
 def starter(environment: Mapping[str, str], backbones: Iterable[str], seeds: Iterable[int]) -> Cold | Warm:

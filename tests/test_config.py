@@ -139,7 +139,7 @@ def test_settings_are_checked_without_importing_torch():
     ],
 )
 def test_options_stand_anywhere(words):
-    (request,), *_ = requested(parse_words(["mocoop", *words.split()]))
+    (request,), _ = requested(parse_words(["mocoop", *words.split()]))
     assert (request.dataset, request.shots, request.settings) == ("demo", [16], ["OPTIM.LR", "0.01"])
 
 

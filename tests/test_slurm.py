@@ -1,0 +1,220 @@
+"""Protocols on a real Slurm, started here: whatever befalls the jobs, table and weights are those of an undisturbed run."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT
+from slurm import Slurm, missing
+
+from trainers.core import checkpoints
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("slurm"),
+    pytest.mark.skipif(bool(missing()), reason=f"no Slurm to test with: {', '.join(missing())} not here"),
+]
+EPOCHS = "90"  # of one step: half a minute
+SMALL = ["--cpus", "1", "--memory", "200M", "--gres", ""]
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory):
+    started = Slurm(tmp_path_factory.mktemp("slurm"))
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def handed(slurm, tmp_path):
+    """Calls the protocol with the cluster's options; another test's jobs are gone."""
+    yield lambda *options, seeds="1": protocol(slurm, tmp_path, "--cluster", "slurm", *SMALL, *options, seeds=seeds)
+    slurm.call("scancel", "--user=root")
+    slurm.until(lambda: not slurm.jobs(), 120)
+
+
+def protocol(slurm, output, *options, seeds):
+    env = (slurm.env if slurm else os.environ) | {"OUTPUT": str(output), "SEEDS": seeds, "PYTHON": sys.executable}
+    words = ["bash", "scripts/mocoop/base2new.sh", "demo", *options, "--shots", "1", "OPTIM.MAX_EPOCH", EPOCHS]
+    done = subprocess.run(words, cwd=ROOT, env=env | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    output = tmp_path_factory.mktemp("undisturbed")
+    status, said, error = protocol(None, output, "--jobs", "2", seeds="1 2 3")
+    assert status == 0, error
+    return output, table(said)
+
+
+def table(said):
+    """The table's lines."""
+    return said[said.index("Base-to-new") :].strip()
+
+
+def folder_of(output, part, seed):
+    return output / "base2new" / part / "demo" / "shots_1" / "MoCoOp" / "small" / f"seed{seed}"
+
+
+def assert_same_as(undisturbed, output, seeds):
+    for seed in seeds:
+        for part in ("train_base", "test_new"):
+            ours, theirs = (folder_of(place, part, seed) for place in (output, undisturbed[0]))
+            found, expected = (json.loads((f / "results.json").read_text()) for f in (ours, theirs))
+            for name in ("accuracy", "macro_f1", "correct", "total", "ece"):
+                assert found[name] == expected[name], (part, seed, name)
+            if part == "train_base":
+                mine, wanted = (checkpoints.load(checkpoints.latest(f))["state_dict"] for f in (ours, theirs))
+                for name, tensor in wanted.items():
+                    assert torch.equal(mine[name], tensor), (seed, name)
+
+
+def training(output, seed=1, epochs=20):
+    """Whether that many epochs of a training are done."""
+    log = folder_of(output, "train_base", seed) / "log.txt"
+    return log.is_file() and log.read_text().count("\nepoch [") >= epochs
+
+
+def test_a_whole_protocol_as_arrays(slurm, handed, undisturbed, tmp_path):
+    status, said, error = handed("--wait", seeds="1 2 3")
+    assert status == 0, error
+    assert "6 runs: 0 finished, 0 queued before, 6 handed to Slurm as " in said
+    assert table(said) == undisturbed[1]
+    assert_same_as(undisturbed, tmp_path, (1, 2, 3))
+    status, said, error = handed(seeds="1 2 3")
+    assert "6 runs: 6 finished, 0 queued before, 0 handed to Slurm" in said
+
+
+def test_packed_and_asked_twice(slurm, handed, undisturbed, tmp_path):
+    """Two runs share a job; the same command meanwhile hands nothing over again, and the status says where they are."""
+    assert handed("--pack", "2", seeds="1 2")[0] == 0
+    assert len(slurm.jobs()) == 2  # a job of two trainings, and one of their evaluations
+    status, said, error = handed("--pack", "2", seeds="1 2 3")
+    assert "6 runs: 0 finished, 4 queued before, 2 handed to Slurm" in said
+    slurm.until(lambda: training(tmp_path, 1) and training(tmp_path, 2), 120)
+    status, said, error = handed("--status", seeds="1 2 3")
+    running = rf"^running .*train_base\S+seed[12] +job \d+_0, epoch \d+/{EPOCHS}, batch 1/1, \S+ left$"
+    assert len(re.findall(running, said, re.MULTILINE)) == 2, said
+    assert len(re.findall(r"^queued .*test_new\S+ +job \d+_0 \(Dependency\)$", said, re.MULTILINE)) == 3, said
+    status, said, error = handed("--wait", seeds="1 2 3")
+    assert status == 0, error
+    assert_same_as(undisturbed, tmp_path, (1, 2, 3))
+
+
+def test_a_time_limit_in_mid_training(slurm, handed, undisturbed, tmp_path):
+    """Slurm warns, the run saves itself, the job is queued again and ends what it began."""
+    assert handed("--time", "1", "--warning", "45")[0] == 0
+    log = folder_of(tmp_path, "train_base", 1) / "log.txt"
+    slurm.until(lambda: log.is_file() and "Stopped by SIG" in log.read_text(), 120)
+    assert not (log.parent / "results.json").exists()
+    slurm.until(lambda: not slurm.jobs(), 240, hurry=True)
+    assert_same_as(undisturbed, tmp_path, (1,))
+
+
+def test_requeued_by_hand(slurm, handed, undisturbed, tmp_path):
+    assert handed()[0] == 0
+    slurm.until(lambda: training(tmp_path), 120)
+    slurm.call("scontrol", "requeue", next(number for number, state in slurm.jobs().items() if state == "RUNNING"))
+    slurm.until(lambda: not slurm.jobs(), 240, hurry=True)
+    assert_same_as(undisturbed, tmp_path, (1,))
+
+
+def test_requeued_by_itself_where_the_cluster_does_not(slurm, handed, undisturbed, tmp_path):
+    """A configuration without RequeueExit: the job asks for it."""
+    text = slurm.conf.read_text()
+    slurm.conf.write_text(text.replace("RequeueExit=75", "RequeueExit=99"))
+    slurm.call("scontrol", "reconfigure")
+    try:
+        assert handed()[0] == 0
+        slurm.until(lambda: training(tmp_path), 120)
+        running = next(number for number, state in slurm.jobs().items() if state == "RUNNING")
+        slurm.call("scancel", "--signal=USR1", running)
+        log = folder_of(tmp_path, "train_base", 1) / "log.txt"
+        slurm.until(lambda: "Stopped by SIG" in log.read_text(), 30)
+        slurm.until(lambda: not slurm.jobs(), 240, hurry=True)
+    finally:
+        slurm.conf.write_text(text)
+        slurm.call("scontrol", "reconfigure")
+    assert_same_as(undisturbed, tmp_path, (1,))
+
+
+def test_cancelled_and_asked_again(slurm, handed, undisturbed, tmp_path):
+    assert handed()[0] == 0
+    slurm.until(lambda: training(tmp_path), 120)
+    slurm.call("scancel", "--user=root")
+    slurm.until(lambda: not slurm.jobs(), 120)
+    assert not folder_of(tmp_path, "train_base", 1).joinpath("results.json").exists()
+    status, said, error = handed("--wait")
+    assert "2 runs: 0 finished, 0 queued before, 2 handed to Slurm" in said
+    assert status == 0, error
+    assert_same_as(undisturbed, tmp_path, (1,))
+
+
+def test_killed_and_asked_again(slurm, handed, undisturbed, tmp_path):
+    """The job fails, what waits for it goes with it, the status says why, the same command goes on."""
+    assert handed()[0] == 0
+    slurm.until(lambda: training(tmp_path), 120)
+    holder = (folder_of(tmp_path, "train_base", 1) / ".holder").read_text()
+    os.kill(int(re.search(r"process (\d+)", holder)[1]), 9)
+    slurm.until(lambda: not slurm.jobs(), 120)
+    said = handed("--status")[1]
+    assert re.search(r"^failed +\S+train_base\S+ +failed with status -9$", said, re.MULTILINE), said
+    status, said, error = handed("--wait")
+    assert status == 0, error
+    assert_same_as(undisturbed, tmp_path, (1,))
+
+
+def test_the_controller_is_started_anew_in_between(slurm, handed, undisturbed, tmp_path):
+    assert handed()[0] == 0
+    slurm.until(lambda: training(tmp_path), 120)
+    slurm.stop_controller()
+    status, said, error = handed()
+    assert status == 2
+    assert error.startswith("error: Slurm refused: ")
+    slurm.start_controller()
+    slurm.until(lambda: "main" in slurm.call("sinfo", check=False), 120)
+    status, said, error = handed("--wait")
+    assert "2 queued before, 0 handed to Slurm" in said
+    assert status == 0, error
+    assert_same_as(undisturbed, tmp_path, (1,))
+
+
+def test_ranks_that_srun_starts(slurm, tmp_path):
+    """A task for each rank: status 75 and signals need no torchrun between."""
+    words = ["--root", "data", "--seed", "1", "--trainer", "CoOp", "--dataset-config-file", "configs/datasets/demo.yaml",
+             "--config-file", "configs/trainers/CoOp/small.yaml", "DATASET.NUM_SHOTS", "1", "OPTIM.MAX_EPOCH", "4",
+             "TRAIN.PRINT_FREQ", "1", "INPUT.SEED_PER_PICTURE", "True", "DATALOADER.NUM_WORKERS", "0"]  # fmt: skip
+    lines = {}
+    for ranks in (1, 2):
+        step = ["srun", f"--ntasks={ranks}", "--cpus-per-task=1"] if ranks > 1 else []
+        command = [*step, sys.executable, "train.py", *words, "--output-dir", str(tmp_path / str(ranks))]
+        done = subprocess.run(command, cwd=ROOT, env=slurm.env, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        lines[ranks] = re.findall(r"^(epoch .*?\]) .*?(loss \S+ \S+ acc \S+)", done.stdout, re.MULTILINE)
+    assert f"Rank 0 of {2}" in done.stdout
+    assert len(lines[1]) == 8
+    assert lines[2] == lines[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--partition", "nowhere"], "Slurm refused: sbatch: error: invalid partition specified: nowhere"),
+        (["--time", "soon"], "Slurm refused: sbatch: error: Invalid --time specification"),
+        (["--cpus", "many"], "cpus of a cluster's jobs is 'many'"),
+        (["--pack", "0"], 'PACK is "0"'),
+        (["--time", "2"], "a warning 120 seconds before the limit of 2 leaves no time"),
+    ],
+)
+def test_what_slurm_does_not_take(slurm, handed, options, reason):
+    status, _, error = handed(*options)
+    assert status == 2
+    assert error.startswith("error: ")
+    assert reason in error
+    assert len(error.splitlines()) == 1
+    assert not slurm.jobs()

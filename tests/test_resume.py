@@ -82,8 +82,14 @@ def assert_same(got, expected):
     assert got[2] == expected[2]
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("trainer", ["MoCoOp", "CoOp", "CoCoOp", "LASP"])
+LATER = pytest.mark.slow  # what differs least from the others
+
+
+@pytest.mark.parametrize(
+    ("trainer", "workers"),
+    [("MoCoOp", 0), ("MoCoOp", 1), ("CoOp", 0), ("CoCoOp", 1), ("LASP", 0),
+     *(pytest.param(name, workers, marks=LATER) for name, workers in (("CoOp", 1), ("CoCoOp", 0), ("LASP", 1)))],
+)  # fmt: skip
 def test_killed_and_started_again(trainer, workers, uninterrupted, mini_root, tiny_clip_file, tmp_path):
     """SIGKILL again and again, at random moments of training, checkpointing and evaluation."""
     extra = ("DATALOADER.NUM_WORKERS", str(workers))
@@ -101,8 +107,12 @@ def test_killed_and_started_again(trainer, workers, uninterrupted, mini_root, ti
     assert_same(outcome(tmp_path), expected)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("number", "workers"),
+    [(signal.SIGTERM, 1), (signal.SIGUSR1, 0),
+     *(pytest.param(number, workers, marks=LATER)
+       for number, workers in ((signal.SIGTERM, 0), (signal.SIGUSR1, 1), (signal.SIGINT, 0), (signal.SIGINT, 1)))],
+)  # fmt: skip
 def test_asked_to_stop(number, workers, uninterrupted, mini_root, tiny_clip_file, tmp_path):
     """The step ends, the place inside the epoch is saved, the status says "resume me"; resuming is exact."""
     extra = ("DATALOADER.NUM_WORKERS", str(workers))

@@ -116,7 +116,8 @@ class Array:
                 "RUNS",
                 "status=$?",
                 f"if [ $status = {RESUME_ME} ] && ! {requeued}; then",
-                '    scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"',
+                # and waits to be ended by it: a job that ends first has failed, and what waits for it goes with it
+                '    scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" && sleep 300',
                 "fi",
                 "exit $status",
                 "",

@@ -267,6 +267,8 @@ def main() -> None:
 
 def say_the_same(ranks: "Ranks", args: argparse.Namespace, cfg: "CfgNode") -> None:
     """All ranks take rank 0's seed, which it may have drawn. Raises ValueError where they were told different things."""
+    if not ranks.several:
+        return
     cfg.defrost()
     cfg.SEED = ranks.hear(cfg.SEED)
     cfg.freeze()

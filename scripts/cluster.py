@@ -20,8 +20,10 @@ from typing import Any
 import yaml
 
 from scripts.protocols import Job
+from scripts.report.collect import progress_of_log, read_log
+from scripts.report.watch import running
 from trainers.core.errors import did_you_mean
-from trainers.core.files import is_held, write_atomically
+from trainers.core.files import write_atomically
 from trainers.core.settings import ROOT
 from trainers.core.stopping import RESUME_ME
 
@@ -87,9 +89,10 @@ class Wishes:
 class Array:
     """A job array: of each task its runs; task -> runs. after: what Slurm waits for."""
 
-    tasks: dict[int, list[Job]]
+    tasks: Mapping[int, Sequence[Job]]
     after: str = ""
     of: "Array | None" = None  # each task waits for the same task of that one
+    number: str = ""  # Slurm's, once it has it
 
     def words(self, name: str, logs: Path, wishes: Wishes) -> list[str]:
         """For sbatch's command line, which comes before the environment's SBATCH_ variables; a script's own come after."""
@@ -165,33 +168,38 @@ def arrays(runs: Sequence[Job], pack: int, queued: Mapping[Path, str]) -> list[A
     most = max(1, min(MOST_TASKS, MOST_RUNS // pack)) * pack
     for first in range(0, len(alone), most):
         some = alone[first : first + most]
-        array = Array({i: some[i * pack : (i + 1) * pack] for i in range(-(-len(some) // pack))})
+        array = Array(_packed(some, pack))
         found.append(array)
         for layer in range(max(len(later[run.folder]) for run in some)):
             tasks = {i: [later[run.folder][layer] for run in own if layer < len(later[run.folder])]
                      for i, own in array.tasks.items()}  # fmt: skip
             found.append(Array({i: own for i, own in tasks.items() if own}, of=array))
-    for job, own in waiting.items():
-        found.append(Array({i: own[i * pack : (i + 1) * pack] for i in range(-(-len(own) // pack))}, f"afterok:{job}"))
-    return found
+    return found + [Array(_packed(own, pack), f"afterok:{job}") for job, own in waiting.items()]
+
+
+def _packed(runs: Sequence[Job], pack: int) -> dict[int, Sequence[Job]]:
+    return {i: runs[first : first + pack] for i, first in enumerate(range(0, len(runs), pack))}
 
 
 def submit(runs: Sequence[Job], queued: Mapping[Path, str], name: str, logs: Path, wishes: Wishes) -> list[str]:
     """Hands runs over and notes their jobs in their folders; the arrays' numbers. Raises ValueError with Slurm's reason."""
     logs.mkdir(parents=True, exist_ok=True)
-    numbers: dict[int, str] = {}
-    for array in arrays(runs, wishes.pack, queued):
-        after = f"aftercorr:{numbers[id(array.of)]}" if array.of is not None else array.after
+    handed = arrays(runs, wishes.pack, queued)
+    for array in handed:  # each after what it waits for, whose number is then known
+        after = f"aftercorr:{array.of.number}" if array.of is not None else array.after
         words = array.words(name, logs, wishes)
         words += [f"--dependency={after}", "--kill-on-invalid-dep=yes"] if after else []
-        said = call("sbatch", "--parsable", *words, text=array.script(wishes))
-        numbers[id(array)] = job = said.strip().split(";")[0]
-        for number, own in array.tasks.items():
+        array.number = call("sbatch", "--parsable", *words, text=array.script(wishes)).strip().split(";")[0]
+        for task, own in array.tasks.items():
             for run in own:
                 run.folder.mkdir(parents=True, exist_ok=True)
-                note = {"job": f"{job}_{number}", "name": name, "log": str(logs / f"{name}-{job}_{number}.log")}
-                write_atomically(run.folder / NOTE, json.dumps(note).encode())
-    return list(numbers.values())
+                job = f"{array.number}_{task}"
+                write_note(run.folder, {"job": job, "name": name, "log": str(logs / f"{name}-{job}.log")})
+    return [array.number for array in handed]
+
+
+def write_note(folder: Path, note: Mapping[str, str]) -> None:
+    write_atomically(folder / NOTE, json.dumps(note).encode())
 
 
 def note_of(folder: Path) -> dict[str, Any]:
@@ -246,40 +254,38 @@ def standing(run: Job, jobs: Mapping[str, InQueue]) -> tuple[str, str]:
     """Where a run is, in a word, and more of it: finished, running, queued, failed, stopped, to do."""
     if run.finished:
         return "finished", ""
-    note = note_of(run.folder)
-    number = queued_jobs([run], jobs).get(run.folder)
+    number, so_far = queued_jobs([run], jobs).get(run.folder), progress(run.folder)
     if number is not None and jobs[number].state != "PENDING":
-        return "running", f"job {number}, {progress(run.folder) or jobs[number].state.lower()}"
+        return "running", f"job {number}, {so_far or jobs[number].state.lower()}"
     if number is not None:
-        begun = progress(run.folder)
-        return "queued", f"job {number} ({jobs[number].reason})" + (f", stopped at {begun}" if begun else "")
-    if is_held(run.folder):
-        return "running", progress(run.folder)
-    log = run.folder / "log.txt"
-    has_begun = log.is_file()
-    if has_begun and note and log.stat().st_mtime > (run.folder / NOTE).stat().st_mtime + 1:
-        note = {} if note.get("ended") else note  # it went on elsewhere since
+        return "queued", f"job {number} ({jobs[number].reason})" + (f", stopped at {so_far}" if so_far else "")
+    if running(run.folder):
+        return "running", so_far
+    note, log = note_of(run.folder), run.folder / "log.txt"
+    if note.get("ended") and log.is_file() and log.stat().st_mtime > (run.folder / NOTE).stat().st_mtime + 1:
+        note = {}  # it went on elsewhere since
     if note.get("ended"):
         return "failed", note["ended"]
-    if note and not Path(str(note.get("log"))).is_file():
-        return "failed", f"job {note.get('job')} is gone before it began: cancelled, or what it waited for failed"
-    if note:
+    if note and _ended_silently(run):
         return "failed", f"job {note.get('job')} ended without a word: see {note.get('log')}"
-    return ("stopped", progress(run.folder)) if has_begun else ("to do", "")
+    if note:
+        return "failed", f"job {note.get('job')} is gone before it began: cancelled, or what it waited for failed"
+    return ("stopped", so_far) if log.is_file() else ("to do", "")
+
+
+def _ended_silently(run: Job) -> bool:
+    """Whether all that tells of a run's job, once that is out of the queue, is the log that it began."""
+    note = note_of(run.folder)
+    return not run.finished and "ended" not in note and Path(str(note.get("log"))).is_file()
 
 
 def progress(folder: Path) -> str:
     """Where a run's log says that it is: epoch, and time left."""
     try:
-        with open(folder / "log.txt", "rb") as file:
-            file.seek(max(0, file.seek(0, 2) - 2**16))
-            lines = file.read().decode(errors="replace").splitlines()
+        found = progress_of_log(read_log(folder / "log.txt"))
     except OSError:
         return ""
-    for line in reversed(lines):
-        if found := re.match(r"epoch \[(\S+)\] batch \[(\S+)\].* eta (\S+)", line):
-            return "epoch {}, batch {}, {} left".format(*found.groups())
-    return ""
+    return "epoch {epoch}/{max_epoch}, batch {batch}, {eta} left".format(**found) if "epoch" in found else ""
 
 
 def until_done(runs: Sequence[Job], every: float = 5.0) -> None:
@@ -289,13 +295,13 @@ def until_done(runs: Sequence[Job], every: float = 5.0) -> None:
         try:
             jobs = queue()
         except ValueError as error:  # a controller that is started anew answers again
-            words, left = f"{error}; asking again", 1
+            words, left = f"{error}; asking again", True
         else:
             counts: dict[str, int] = defaultdict(int)
             for run in runs:
                 counts[standing(run, jobs)[0]] += 1
             words = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-            left = len([run for run in runs if run.folder in queued_jobs([run], jobs)])
+            left = bool(queued_jobs(runs, jobs))
         if words != told:
             print(f"{time.strftime('%H:%M:%S')} {words}", flush=True)
             told = words
@@ -303,7 +309,5 @@ def until_done(runs: Sequence[Job], every: float = 5.0) -> None:
             break
         time.sleep(every)
     end = time.monotonic() + 60  # network file systems show new files late
-    while time.monotonic() < end and not all(run.finished or note_of(run.folder).get("ended") for run in runs):
-        if not any(standing(run, jobs)[1].endswith(".log") for run in runs if not run.finished):
-            break
+    while time.monotonic() < end and any(map(_ended_silently, runs)):
         time.sleep(every)

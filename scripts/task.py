@@ -10,10 +10,9 @@ import sys
 from pathlib import Path
 
 from scripts.checks import check_settings
-from scripts.cluster import NOTE, note_of
+from scripts.cluster import note_of, write_note
 from scripts.protocols import Job
 from scripts.run import Runner, starter_for
-from trainers.core.files import write_atomically
 from trainers.core.stopping import RESUME_ME
 
 
@@ -41,7 +40,7 @@ def main() -> int:
 def ended(runs: list[Job], why: str = "") -> int:
     """Notes how runs ended that are not finished; the exit status."""
     for run in runs:
-        write_atomically(run.folder / NOTE, json.dumps(note_of(run.folder) | {"ended": why or run.status}).encode())
+        write_note(run.folder, note_of(run.folder) | {"ended": why or run.status})
     return 1 if runs else 0
 
 

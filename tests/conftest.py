@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,30 @@ def in_double(model: torch.nn.Module) -> torch.nn.Module:
         if isinstance(module, torch.nn.LayerNorm):
             module.__class__ = torch.nn.LayerNorm
     return model.double()
+
+
+def noting_steps(steps: list[dict[str, float]], in_float64: bool) -> dict[str, Callable]:
+    """Methods to put in the place of PromptTrainer's: they note in `steps` what each step shows, and compute in float64."""
+    from trainers.core.trainer import PromptTrainer
+
+    step, load, finish = PromptTrainer.forward_backward, PromptTrainer.load_clip, PromptTrainer.finish_model
+
+    def noted(self, batch):
+        shown = step(self, batch)
+        steps.append({name: float(value) for name, value in shown.items()})
+        return shown
+
+    def doubled(self):
+        backbone = load(self)
+        in_double(backbone.model)
+        return backbone
+
+    def finished(self, *args, **options):
+        self.model.double()
+        finish(self, *args, **options)
+
+    found: dict[str, Callable] = {"forward_backward": noted}
+    return found | ({"load_clip": doubled, "finish_model": finished} if in_float64 else {})
 
 
 CLASSES = ["accordion", "air_plane", "anchor", "ant", "barrel", "bass"]

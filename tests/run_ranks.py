@@ -8,63 +8,39 @@ CASES: a list of {"ranks": 3, "words": [...], "double": true, "losses": "FILE"};
 
 import json
 import os
-import socket
 import sys
 from pathlib import Path
 
-from conftest import in_double
+from conftest import noting_steps
 
 import train
+from scripts.workers import environments
 from trainers.core import methods
 from trainers.core.trainer import PromptTrainer
 
 
 def run(case: dict) -> None:
     """This process as one rank of a case."""
-    step, load, finish = PromptTrainer.forward_backward, PromptTrainer.load_clip, PromptTrainer.finish_model
-    losses = []
-
-    def noted(self, batch):
-        shown = step(self, batch)
-        losses.append({name: float(value) for name, value in shown.items()})
-        return shown
-
-    def doubled(self):
-        backbone = load(self)
-        in_double(backbone.model)
-        return backbone
-
-    def finished(self, *args, **options):
-        self.model.double()
-        finish(self, *args, **options)
-
-    PromptTrainer.forward_backward = noted
-    if case.get("double"):
-        PromptTrainer.load_clip, PromptTrainer.finish_model = doubled, finished
+    losses: list[dict[str, float]] = []
+    for name, function in noting_steps(losses, in_float64=case.get("double", False)).items():
+        setattr(PromptTrainer, name, function)
     sys.argv = ["train.py", *case["words"]]
     try:
         train.main()
     finally:
-        if os.environ["RANK"] == "0":
+        if os.environ.get("RANK", "0") == "0":
             Path(case["losses"]).write_text(json.dumps(losses))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def main() -> None:
     methods.register_all()
     statuses = []
     for case in json.loads(Path(sys.argv[1]).read_text()):
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(case["ranks"])}
         children = []
-        for rank in range(case["ranks"]):
+        for own in environments(case["ranks"]):
             child = os.fork()
             if child == 0:
-                os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+                os.environ |= own
                 status = 0
                 try:
                     run(case)

@@ -8,6 +8,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from scripts.workers import free_port
+
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel")
 SBIN = os.pathsep.join(["/usr/sbin", "/sbin"])
 
@@ -17,12 +19,6 @@ def missing() -> list[str]:
     path = os.environ["PATH"] + os.pathsep + SBIN
     absent = [name for name in PROGRAMS if shutil.which(name, path=path) is None]
     return absent or ([] if os.geteuid() == 0 else ["root's rights"])
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Slurm:

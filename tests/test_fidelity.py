@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import DATA, fidelity_root, in_double, run_train
+from conftest import DATA, fidelity_root, noting_steps, run_train
 from dassl.engine import build_trainer
 from dassl.utils import set_random_seed
 
@@ -38,27 +38,9 @@ def words(root, clip_file, out, trainer, settings):
 @pytest.mark.parametrize("name", RUNS)
 def test_same_losses_and_accuracy(name, root, tiny_clip_file, tmp_path, monkeypatch):
     expected = RUNS[name]
-    losses = []
-    step, load, finish = PromptTrainer.forward_backward, PromptTrainer.load_clip, PromptTrainer.finish_model
-
-    def noted(self, batch):
-        shown = step(self, batch)
-        losses.append(float(shown["loss"]))
-        return shown
-
-    def doubled(self):
-        backbone = load(self)
-        in_double(backbone.model)
-        return backbone
-
-    def finished(self, *args, **options):
-        self.model.double()
-        finish(self, *args, **options)
-
-    monkeypatch.setattr(PromptTrainer, "forward_backward", noted)
-    if expected["float64"]:
-        monkeypatch.setattr(PromptTrainer, "load_clip", doubled)
-        monkeypatch.setattr(PromptTrainer, "finish_model", finished)
+    steps = []
+    for name, function in noting_steps(steps, in_float64=expected["float64"]).items():
+        monkeypatch.setattr(PromptTrainer, name, function)
     methods.register_all()
     datasets.register_all()
     cfg = train.setup_cfg(
@@ -67,6 +49,7 @@ def test_same_losses_and_accuracy(name, root, tiny_clip_file, tmp_path, monkeypa
     set_random_seed(1)
     trainer = build_trainer(cfg)
     trainer.train()
+    losses = [shown["loss"] for shown in steps]
     if "printed" in expected:  # with four decimals
         assert losses == pytest.approx(expected["losses"], rel=1e-4, abs=1.01e-4)
     else:

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, run_train
-from run_ranks import free_port
 from test_resume import EPOCHS, outcome, words
 from test_runs import arguments
 
+from scripts.workers import environments
 from trainers.components.backbones.openai import ClipVocabulary
 from trainers.components.prompts import hard_plan
 from trainers.components.ranks import Ranks, balanced
@@ -108,13 +108,12 @@ class Group:
     """Ranks of one run, each a process of its own, as torchrun starts them."""
 
     def __init__(self, command, size):
-        env = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(size)}
         self.ranks = [
             subprocess.Popen(
                 [sys.executable, "train.py", *command], cwd=ROOT, text=True, stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE, env=env | {"RANK": str(r), "LOCAL_RANK": str(r)},
+                stderr=subprocess.PIPE, env=os.environ | own,
             )
-            for r in range(size)
+            for own in environments(size)
         ]  # fmt: skip
 
     def after_lines(self, count):

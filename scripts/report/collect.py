@@ -384,18 +384,18 @@ def _check_block(block: dict[str, float]) -> None:
 
 
 def epochs_of_log(text: str) -> Iterable[dict[str, str]]:
-    """The figures of every line that tells of a step: epoch, epochs, loss, mean loss, lr, eta, as they are printed."""
+    """The figures of every line that tells of a step: epoch, epochs, batch, loss, mean, lr, eta, as they are printed."""
     for line in text.split("\n"):
         if not line.startswith("epoch [") or len(line) > _LONGEST_LINE:
             continue
-        m = re.match(r"epoch \[(\d{1,9})/(\d{1,9})\] batch", line)
+        m = re.match(r"epoch \[(\d{1,9})/(\d{1,9})\] batch(?: \[(\d{1,9}/\d{1,9})\])?", line)
         words = line.split()
         if m is None or "loss" not in words or "eta" not in words[:-1]:
             continue
         at = words.index("loss")
         mean = words[at + 2].strip("()") if len(words) > at + 2 else ""
         rate = words[words.index("lr") + 1] if "lr" in words[:-1] else ""
-        yield {"epoch": m[1], "epochs": m[2], "loss": words[at + 1], "mean": mean, "lr": rate,
+        yield {"epoch": m[1], "epochs": m[2], "batch": m[3] or "", "loss": words[at + 1], "mean": mean, "lr": rate,
                "eta": words[words.index("eta") + 1]}  # fmt: skip
 
 
@@ -407,6 +407,7 @@ def progress_of_log(text: str) -> dict[str, Any]:
         found = {
             "epoch": int(last["epoch"]),
             "max_epoch": int(last["epochs"]),
+            "batch": last["batch"],
             "loss": last["loss"],
             "eta": last["eta"],
         }

@@ -115,8 +115,10 @@ class Ranks:
 
         Raises RanksParted where it is more than that.
         """
+        if not self.several:
+            return
         for name, tensor in tensors.items():
-            if not self.several or not tensor.numel():
+            if not tensor.numel():
                 continue
             theirs = tensor.detach().clone(memory_format=torch.contiguous_format)
             together(functools.partial(dist.broadcast, theirs, src=0))

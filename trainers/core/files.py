@@ -19,6 +19,11 @@ def user_cache() -> Path:
     return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "mocoop"
 
 
+def this_process() -> str:
+    """In words."""
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
 class InUseError(ValueError):
     """Another process works in the folder; the message says which, and what to do."""
 
@@ -56,22 +61,9 @@ def held(folder: Path, advice: str = "wait for it") -> Iterator[None]:
     try:
         write_atomically(
             holder,
-            f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode(),
+            f"{this_process()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode(),
         )
         yield
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
-
-
-def is_held(folder: Path) -> bool:
-    """Whether a process works in `folder` now."""
-    if not (folder / HOLDER).is_file():
-        return False
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    lock.release()
-    return False

@@ -81,7 +81,7 @@ class FrozenFeatures:
         random, or nothing may be kept."""
         if isinstance(loader.sampler, SequentialSampler) and self.cache.is_of_use:
             return Batches(self, loader)
-        return in_turns(loader) if here().several else loader
+        return in_turns(loader)
 
     def of_set(self, loader: DataLoader) -> torch.Tensor:
         """Features of all pictures of a loader in their order, all of batches of the same size if there is more than one;

@@ -20,6 +20,8 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from .files import this_process
+
 if TYPE_CHECKING:
     from ..components.ranks import Ranks
 
@@ -170,21 +172,18 @@ class Watch:
         self._over = threading.Event()
         server = socket.create_server(("", 0)) if ranks.first else None
         port, token = ranks.hear((server.getsockname()[1] if server else 0, secrets.token_hex(16)))
-        self._who = {0: ranks.hear(f"process {os.getpid()} on {socket.gethostname()}")}
+        self._who = {0: ranks.hear(this_process())}
         if server is not None:
             with server:
                 self._receive(server, token)
         else:
             self._sockets[0] = socket.create_connection((address, port), timeout=60)
             self._sockets[0].settimeout(None)
-            self._send(0, token=token, rank=ranks.rank, who=f"process {os.getpid()} on {socket.gethostname()}")
+            self._send(0, token=token, rank=ranks.rank, who=this_process())
         for connection in self._sockets.values():
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for name, value in (
-                ("TCP_KEEPIDLE", 10),
-                ("TCP_KEEPINTVL", 5),
-                ("TCP_KEEPCNT", 3),
-            ):  # a machine that is lost
+            # so that a machine that is lost, and closes nothing, is missed within half a minute
+            for name, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
                 if hasattr(socket, name):
                     connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         # a data-loading worker that outlives its rank must not seem to be it

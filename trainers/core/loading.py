@@ -155,7 +155,9 @@ def in_slices(loader: Any) -> DataLoader:
 
 
 def in_turns(loader: DataLoader) -> DataLoader:
-    """Every W-th batch of pictures for testing, so that each is what it is for one process."""
+    """Of several ranks, every W-th batch of pictures for testing, so that each is what it is for one process."""
+    if not here().several:
+        return loader
     batches: Any = loader.batch_sampler
     return DataLoader(
         loader.dataset, batch_sampler=here().turns(list(batches)), num_workers=loader.num_workers,

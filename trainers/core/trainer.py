@@ -436,7 +436,8 @@ class PromptTrainer(TrainerX):
         here().agree()  # rank 0 may still be writing it
         path = checkpoints.model_file(directory, epoch)
         state = checkpoints.load(path)
-        here().insist("model", checkpoints.digest_of(state))
+        if here().several:
+            here().insist("model", checkpoints.digest_of(state))
         refuse_other(self.identity(), state, path, ("trainer", "backbone_sha256"))
         tensors = checkpoints.tensors_of(state)
         self.adopt(state.get("identity", {}), tensors)
@@ -488,7 +489,7 @@ class PromptTrainer(TrainerX):
     def _batches(self, loader: DataLoader) -> Any:
         """This rank's, of pictures, or of their features where these are all that the model asks for."""
         if not self.sees_features:
-            return in_turns(loader) if here().several else loader
+            return in_turns(loader)
         return self.frozen_features(self.model.backbone, loader.dataset.transform).batches(loader)  # type: ignore[attr-defined]
 
     def _tell_of_caches(self) -> None:

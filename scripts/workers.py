@@ -1,8 +1,10 @@
 """Starting train.py for a run: in a new Python, or forked from a process that has everything loaded (scripts/warm.py)."""
 
+import contextlib
 import json
 import multiprocessing
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -40,10 +42,12 @@ class Started:
 
 
 def free_port() -> int:
-    """One that nobody on this machine listens at, just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """One that nobody on this machine listens at, below those (from 32768 on) that systems give to any connection."""
+    while True:
+        port = random.SystemRandom().randrange(10000, 32768)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def environments(ranks: int) -> list[dict[str, str]]:

@@ -65,7 +65,7 @@ def _where_rank_0_is(env: Mapping[str, str]) -> dict[str, str]:
     first = re.match(r"([^,\[]*)(?:\[([^\],-]*)[^\]]*\]([^,\[]*))?", hosts)
     step = int(env.get("SLURM_JOB_ID") or 0) * 37 + int(env.get("SLURM_STEP_ID") or 0)
     address = "".join(part or "" for part in first.groups()) if first else hosts
-    return {"MASTER_ADDR": address, "MASTER_PORT": str(20000 + step % 20000)}
+    return {"MASTER_ADDR": address, "MASTER_PORT": str(20000 + step % 12000)}
 
 
 @contextlib.contextmanager
@@ -119,8 +119,8 @@ def joined(use_cuda: bool) -> Iterator["Ranks"]:
         yield ranks
     except SystemExit as asked:  # all were
         leaving = asked
+    dist.destroy_process_group()  # while rank 0, where they meet, is still there
     _watch.leave()
-    dist.destroy_process_group()
     if leaving is not None:
         raise leaving
 

@@ -13,7 +13,7 @@ from trainers.components.losses import text_to_text_loss
 from trainers.coop import CoOpCLIP
 from trainers.lasp import LaspCLIP
 from trainers.linear_probe import CLIPS_STRENGTH, best_strength, held_out_quarter
-from trainers.zsclip import HardPromptCLIP
+from trainers.zsclip import HardMixtureCLIP, HardPromptCLIP
 
 NAMES = ["cat", "air_plane", "golden retriever"]
 
@@ -57,6 +57,24 @@ def test_coop_from_words_is_zero_shot_clip(tiny_clip, images):
     torch.testing.assert_close(coop(images), zero_shot(images), rtol=1e-4, atol=1e-3)
     with pytest.raises(ValueError, match="use end, middle or front"):
         CoOpCLIP(tiny_clip, NAMES, class_token_position="back")
+
+
+@pytest.mark.parametrize("read", ["joint", "mean"])
+def test_hard_mixture_reads_its_groups(tiny_clip, images, read):
+    groups = [["a photo of a {}.", "a good photo of a {}."], ["a sketch of a {}."]]
+    model = HardMixtureCLIP(tiny_clip, NAMES, groups, read).eval()
+    single = [HardPromptCLIP(tiny_clip, NAMES, group).eval()(images) for group in groups]
+    probabilities_BN = torch.cat(single, dim=-1).softmax(-1)  # one softmax over both groups' classes
+    logits, weights = model.predict(images)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(len(images)))
+    if read == "joint":
+        own, other = probabilities_BN.split(len(NAMES), dim=-1)
+        torch.testing.assert_close(logits.softmax(-1), own + other, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(weights[:, 0], own.sum(-1), rtol=1e-4, atol=1e-6)
+    else:
+        torch.testing.assert_close(logits, sum(single) / 2, rtol=1e-4, atol=1e-3)
+    with pytest.raises(ValueError, match="non-empty lists of templates"):
+        HardMixtureCLIP(tiny_clip, NAMES, [[]])
 
 
 @pytest.mark.parametrize("chunk", [0, 1, 2, 4])

@@ -15,7 +15,7 @@ TRAINED = ["MoCoOp", "CoOp", "CoCoOp", "LASP"]
 
 
 def arguments(root, clip_file, out, trainer="MoCoOp", *extra):
-    config = {"ZeroshotCLIP2": "ZeroshotCLIP", "LinearProbe": "ZeroshotCLIP"}.get(trainer, trainer)
+    config = "ZeroshotCLIP" if trainer in ("ZeroshotCLIP2", "HardMixture", "LinearProbe") else trainer
     return [
         "--root", root, "--seed", 1, "--trainer", trainer, "--dataset-config-file", "configs/datasets/caltech101.yaml",
         "--config-file", f"configs/trainers/{config}/small.yaml", "--backbone", clip_file, "--output-dir", out,
@@ -119,7 +119,7 @@ def test_another_configuration_is_refused_in_the_same_folder(finished, mini_root
     assert "OPTIM.LR was 0.1, now 0.5" in process.stderr
 
 
-@pytest.mark.parametrize("trainer", ["ZeroshotCLIP", "ZeroshotCLIP2", "LinearProbe"])
+@pytest.mark.parametrize("trainer", ["ZeroshotCLIP", "ZeroshotCLIP2", "HardMixture", "LinearProbe"])
 def test_methods_without_training(mini_root, tiny_clip_file, tmp_path, trainer):
     process = run_train(*arguments(mini_root, tiny_clip_file, tmp_path, trainer))
     assert process.returncode == 0, process.stderr

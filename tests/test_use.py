@@ -23,7 +23,7 @@ from trainers.use.export import FILES, export, hub_model, read_export
 
 pytestmark = pytest.mark.xdist_group("use")  # the runs are made once
 
-METHODS = ("MoCoOp", "CoOp", "CoCoOp", "LASP", "ZeroshotCLIP", "LinearProbe")
+METHODS = ("MoCoOp", "CoOp", "CoCoOp", "LASP", "ZeroshotCLIP", "HardMixture", "LinearProbe")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def runs(mini_root, tiny_clip_file, tmp_path_factory):
     found = {}
     for trainer in METHODS:
         out = found[trainer] = tmp_path_factory.mktemp("runs") / trainer
-        config = "ZeroshotCLIP" if trainer == "LinearProbe" else trainer
+        config = "ZeroshotCLIP" if trainer in ("LinearProbe", "HardMixture") else trainer
         done = run_train(
             "--trainer", trainer, "--root", mini_root, "--seed", "1", "--backbone", tiny_clip_file, "--output-dir", out,
             "--dataset-config-file", "configs/datasets/caltech101.yaml", "--config-file",

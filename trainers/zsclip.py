@@ -1,4 +1,5 @@
-"""Zero-shot CLIP (Radford et al., 2021): one hand-crafted template per dataset, or the mean of several.
+"""Zero-shot CLIP (Radford et al., 2021): one hand-crafted template per dataset, or the mean of several, or a mixture of
+groups of them.
 
 Shapes: B pictures, C classes, T templates, D features, H x W pixels.
 """
@@ -6,10 +7,10 @@ Shapes: B pictures, C classes, T templates, D features, H x W pixels.
 from dassl.engine import TRAINER_REGISTRY
 from yacs.config import CfgNode
 
-from .core.settings import add_shared
-from .core.templates import from_template_file
+from .core.settings import declaring
+from .core.templates import from_template_file, template_groups
 from .core.trainer import PromptTrainer
-from .models.zsclip import HardPromptCLIP
+from .models.zsclip import HardMixtureCLIP, HardMixtureOptions, HardPromptCLIP
 
 
 @TRAINER_REGISTRY.register()
@@ -44,4 +45,28 @@ class ZeroshotCLIP2(ZeroshotCLIP):
         return from_template_file("zeroshot.yaml", "selected") + ([] if cfg.DATASET.NAME == "ImageNet" else own)
 
 
-add_config = add_shared
+@TRAINER_REGISTRY.register()
+class HardMixture(PromptTrainer):
+    """The dataset's template groups (configs/templates/template_groups.yaml), which MoCoOp starts from, and nothing
+    learned: how much of a result is the choice of templates."""
+
+    OPTIONS = HardMixtureOptions
+    takes_steps = False
+    USES = ("test",)
+
+    @classmethod
+    def templates_of(cls, cfg: CfgNode) -> list[list[str]]:
+        return template_groups(cfg.DATASET.NAME)
+
+    def identity(self) -> dict:
+        return super().identity() | {"template_groups": self.templates_of(self.cfg)}
+
+    def build_model(self) -> None:
+        groups = self.templates_of(self.cfg)
+        print(f"Prompts: {groups}")
+        model = HardMixtureCLIP(self.load_clip(), self.classnames, groups, self.options.read, **self.encoder_options)
+        self.model = model.to(self.device)
+        self.register_model("hard_mixture", self.model)
+
+
+add_config = declaring(HardMixtureOptions)

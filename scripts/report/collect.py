@@ -281,7 +281,7 @@ def _guessed(parts: tuple[str, ...], text: str, details: dict[str, Any]) -> Run 
 
 
 def _method_in(parts: tuple[str, ...]) -> str | None:
-    known = ("MoCoOp", "CoCoOp", "CoOp", "LASP", "MaPLe", "ZeroshotCLIP2", "ZeroshotCLIP", "LinearProbe", "IVLP", "VPT")
+    known = {*(r.trainer for r in recipes().values()), "MaPLe", "IVLP", "VPT"}
     return next((p for p in parts if p in known), None)
 
 

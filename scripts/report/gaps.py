@@ -4,6 +4,7 @@ import re
 from collections import defaultdict
 
 from scripts.catalog import recipes, registry_names
+from trainers.core.settings import ROOT
 
 from .collect import Run
 
@@ -54,5 +55,6 @@ def _command(run: Run, seed: int | None = None) -> str:
     protocol = {"fewshot": "main"}.get(run.protocol, run.protocol)
     words = {"fewshot": f"{run.dataset} {run.shots}", "ablation": f"{run.dataset} {run.shots}", "base2new": run.dataset}
     shots = f" SHOTS={run.shots}" if run.shots not in (16, None) and run.protocol not in ("fewshot", "ablation") else ""
-    script = f"python scripts/run.py {name} {protocol}" if name == "zsclip2" else f"bash scripts/{name}/{protocol}.sh"
+    own = f"scripts/{name}/{protocol}.sh"
+    script = f"bash {own}" if (ROOT / own).is_file() else f"python scripts/run.py {name} {protocol}"
     return f"SEEDS={seed}{shots} {script} {words.get(run.protocol, run.source)}"

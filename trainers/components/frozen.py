@@ -64,6 +64,20 @@ class FrozenMixture(_Frozen):
         return (weights_BG.T[:, :, None] * logits_GBC).sum(0), weights_BG
 
 
+class FrozenJoint(_Frozen):
+    """One softmax over all groups and classes, summed over the groups. class_GCD: class features times the logit scale."""
+
+    class_GCD: torch.Tensor
+
+    def __init__(self, backbone: Backbone, class_GCD: torch.Tensor) -> None:
+        super().__init__(backbone, class_GCD=class_GCD)
+
+    def forward(self, images_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        image_BD = F.normalize(self._backbone.encode_image(images_BCHW).float(), dim=-1)
+        logits_GBC = image_BD @ self.class_GCD.transpose(-1, -2)
+        return logits_GBC.logsumexp(0), logits_GBC.logsumexp(-1).softmax(0).T
+
+
 class FrozenConditional(_Frozen):
     """CoCoOp: the context of each picture's prompts is shifted by a function of the picture, so their text is encoded for
     each picture, here with the text tower's own modules.

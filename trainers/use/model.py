@@ -32,7 +32,7 @@ from ..models.coop import CoOpCLIP
 from ..models.lasp import LaspCLIP
 from ..models.linear_probe import ProbedCLIP
 from ..models.mocoop import MixtureCLIP
-from ..models.zsclip import HardPromptCLIP
+from ..models.zsclip import HardMixtureCLIP, HardPromptCLIP
 
 ROOT = Path(__file__).resolve().parents[2]
 # trainer -> its model, and where its options stand in a configuration, TRAINER.<KEY>
@@ -43,6 +43,7 @@ MODELS: dict[str, tuple[type[AdaptedCLIP], str]] = {
     "CoCoOp": (CoCoOpCLIP, "COCOOP"),
     "ZeroshotCLIP": (HardPromptCLIP, ""),
     "ZeroshotCLIP2": (HardPromptCLIP, ""),
+    "HardMixture": (HardMixtureCLIP, "HARDMIXTURE"),
     "LinearProbe": (ProbedCLIP, ""),
 }
 

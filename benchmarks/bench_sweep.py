@@ -144,7 +144,7 @@ def decoding(data: Path) -> float:
 
     transform = load_backbone(str(ROOT / "assets" / "small_clip.pt")).transform
     pixels = transform.transforms[: [type(t).__name__ for t in transform.transforms].index("ToTensor")]  # type: ignore
-    paths = sorted((data / "styled_shapes" / "images").rglob("test_*.png"))[:200]
+    paths = sorted((data / "drawn" / "styled" / "images").rglob("test_*.png"))[:200]
 
     def read() -> None:
         for path in paths:
@@ -295,10 +295,10 @@ def part_coop(args: argparse.Namespace) -> None:
 
 def as_caltech(data: Path, root: Path) -> Path:
     """The demo's pictures where CoOp's code looks for Caltech101."""
-    source, folder = data.resolve() / "styled_shapes", root / "caltech-101"
+    source, folder = data.resolve() / "drawn" / "styled", root / "caltech-101"
     folder.mkdir(parents=True)
     shutil.copytree(source / "images", folder / "101_ObjectCategories")
-    split = json.loads((source / "split.json").read_text())
+    split = json.loads((source / "split.json").read_text())["parts"]
     (folder / "split_zhou_Caltech101.json").write_text(
         json.dumps({part: [row[:3] for row in rows] for part, rows in split.items()})
     )

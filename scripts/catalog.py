@@ -24,9 +24,10 @@ class Recipe:
     configs: dict[str, Any]
 
     def config_for(self, dataset: str, protocol: str, shots: int) -> str:
-        """The published config for this dataset, protocol or number of shots."""
+        """The published config for this dataset, its group, protocol or number of shots."""
         own = self.configs
-        choice: Any = own.get(f"{dataset}/{protocol}") or own.get(dataset) or own.get(protocol) or own["default"]
+        choice: Any = next(own[key] for key in (f"{dataset}/{protocol}", dataset, *_groups_of(dataset), protocol, "default")
+                           if key in own)  # fmt: skip
         return str(choice.get(shots, choice["default"]) if isinstance(choice, dict) else choice)
 
 
@@ -49,8 +50,13 @@ def _groups() -> dict[str, dict[str, str]]:
     return yaml.safe_load((ROOT / "configs" / "benchmarks.yaml").read_text())
 
 
+def _groups_of(dataset: str) -> list[str]:
+    """The words that stand for a dataset among others, in configs/recipes.yaml; its variants' go with it."""
+    return [name.removesuffix("_variants") for name, members in _groups().items() if dataset in members]
+
+
 def group(name: str) -> list[str]:
-    """The datasets of a group: benchmarks, variants or small."""
+    """The datasets of a group: benchmarks, variants, small or small_variants."""
     return list(_groups()[name])
 
 

@@ -134,13 +134,15 @@ class Request:
                 self.seeds = [_number(words.pop(0), "the seed", 0)]
         else:
             self.dataset = words.pop(0) if words else "imagenet"
+            self.dataset = "drawn" if self.dataset == "small" else self.dataset
             self.targets, words = words, []
         if words:
             usage = {"main": "dataset, shots, config", "ablation": "dataset, shots", "base2new": "dataset, seed"}
             raise ValueError(f'"{words[0]}" is one word too many: {self.protocol} takes {usage[self.protocol]}')
 
     def datasets(self) -> list[Dataset]:
-        names = group("benchmarks") if self.dataset == "all" else [self.dataset]
+        groups = {"all": "benchmarks", "small": "small"}
+        names = group(groups[self.dataset]) if self.dataset in groups else [self.dataset]
         return [dataset_named(name) for name in names]
 
     # --- runs ----------------------------------------------------------------------------------------------------------
@@ -197,9 +199,10 @@ class Request:
         return listed
 
     def _usual_targets(self, where: str, source: str) -> list[str]:
-        if source in group("small"):
-            return STYLES_UNSEEN if where == "dg" and source == "demo" else [d for d in group("small") if d != source]
-        return [b for b in group("benchmarks") if b != source] if where == "xd" else group("variants")
+        if where == "dg" and source == "demo":
+            return STYLES_UNSEEN
+        kind, variants = ("small", "small_variants") if source in group("small") else ("benchmarks", "variants")
+        return [d for d in group(kind) if d != source] if where == "xd" else group(variants)
 
     def _ablation(self, dataset: Dataset, shots: int, seed: int) -> list[Job]:
         return [

@@ -2,14 +2,18 @@
 
 import json
 import os
+import random
 
+import clip
 import pytest
 from conftest import write_pictures
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from PIL import Image
 from test_dassl_interface import config
 
-from datasets.drawing import CLASSNAMES, STYLES
+from datasets.drawing import world
+from datasets.drawing.styles import STYLES
+from datasets.drawn import DrawnBenchmark
 from datasets.few_shot import random_split, subsample_classes
 from scripts.catalog import registry_names
 
@@ -26,6 +30,7 @@ SPLIT_FILES = {
     "QuickDraw": ("quickdraw", "images", "split_quickdraw.json", "{c}/{i:03d}.png"),
     "CIFAR10Photos": ("cifar10", "images", "split_cifar10.json", "{c}/test_{i:05d}.png"),
 }
+DRAWN = [n for n in registry_names() if issubclass(DATASET_REGISTRY.get(n), DrawnBenchmark)]
 PARTS = ("train", "val", "test")
 NAMES = ["bengal", "abyssinian", "2012 Tesla Model S", "zebra"]
 
@@ -125,7 +130,7 @@ def test_aircraft_reads_text_lists(tmp_path):
         build("FGVCAircraft", tmp_path)
 
 
-@pytest.mark.parametrize("name", [n for n in registry_names() if n not in ("StyledShapes", "FolderDataset")])
+@pytest.mark.parametrize("name", [n for n in registry_names() if n not in (*DRAWN, "FolderDataset")])
 def test_missing_data_name_the_command(name, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"is missing: python scripts/prepare_data.py \w+ --root"):
         build(name, tmp_path)
@@ -190,21 +195,50 @@ class TestFolderDataset:
             build("FolderDataset", tmp_path, FOLDER=str(tmp_path))
 
 
-def test_the_demo_is_drawn_once_and_always_the_same(tmp_path):
-    first = build("StyledShapes", tmp_path / "a")
-    assert first.classnames == CLASSNAMES
-    assert len(CLASSNAMES) == 80
-    assert (len(first.train_x), len(first.val), len(first.test)) == (1600, 800, 1600)
+def pixels(items):
+    return [Image.open(x.impath).tobytes() for x in items]
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_drawn_benchmarks_are_always_the_same_and_no_picture_stands_twice(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(DATASET_REGISTRY.get(name), "per_class", {"train": 2, "val": 1, "test": 2})
+    first, second = build(name, tmp_path / "a"), build(name, tmp_path / "b")
+    things = DATASET_REGISTRY.get(name).things
+    assert first.classnames == things
+    assert len(set(things)) == len(things) >= 10
+    parts = [first.test] if first.test_only else [first.train_x, first.val, first.test]
+    assert [len(part) for part in parts] == [len(things) * n for n in ((2,) if first.test_only else (2, 1, 2))]
+    drawn = [picture for part in parts for picture in pixels(part)]
+    assert len(set(drawn)) == len(drawn)
+    assert pixels(second.test) == pixels(first.test)
+
+
+def test_the_demo_is_drawn_once_and_has_styles(tmp_path):
+    first = build("StyledThings", tmp_path)
+    assert (len(first.train_x), len(first.val), len(first.test)) == (600, 300, 1200)
     assert {x.domain for x in first.test} == set(range(len(STYLES)))
-    second = build("StyledShapes", tmp_path / "b")
-    for a, b in zip(first.test[::97], second.test[::97], strict=True):
-        assert Image.open(a.impath).tobytes() == Image.open(b.impath).tobytes()
     written = os.stat(first.test[0].impath).st_mtime_ns
-    some = build("StyledShapes", tmp_path / "a", SOURCE_DOMAINS=("clean",), TARGET_DOMAINS=("dark", "sketch"))
+    some = build("StyledThings", tmp_path, SOURCE_DOMAINS=("clean",), TARGET_DOMAINS=("dark", "sketch"))
     assert os.stat(first.test[0].impath).st_mtime_ns == written
     assert ({x.domain for x in some.train_x}, {x.domain for x in some.test}) == ({0}, {4, 9})
     with pytest.raises(ValueError, match='style "Dark" is unknown'):
-        build("StyledShapes", tmp_path / "a", TARGET_DOMAINS=("Dark",))
+        build("StyledThings", tmp_path, TARGET_DOMAINS=("Dark",))
+    split = tmp_path / "drawn" / "styled" / "split.json"
+    split.write_text(split.read_text().replace('"version": 1', '"version": 0'))
+    with pytest.raises(ValueError, match="styled was drawn by another version of this project: remove it"):
+        build("StyledThings", tmp_path)
+
+
+def test_every_word_of_a_caption_is_among_those_that_the_small_clip_keeps():
+    """A token that is not has a zero embedding in the file, as if it were nobody's."""
+    kept = {token for text in world.all_words() for token in clip.tokenize(text)[0].tolist()}
+    rng = random.Random(0)
+    for _ in range(3000):
+        view = world.view(rng)
+        style = rng.choice(list(STYLES))
+        text = world.caption(rng, world.words(rng, view), style, rng.random() < 0.2)
+        missing = [token for token in clip.tokenize(text)[0].tolist() if token not in kept]
+        assert not missing, (text, missing)
 
 
 def test_base_and_new_halves():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.drawing import STYLES
+from datasets.drawing.styles import STYLES
 from scripts.catalog import group
 from scripts.protocols import STYLES_SEEN, STYLES_UNSEEN, Request
 from train import parse_arguments

@@ -1,6 +1,6 @@
-"""Pictures drawn by code: coloured shapes, and the renderings ("styles") that CLIP's templates speak of.
+"""The renderings ("styles") that CLIP's templates speak of.
 
-The demo benchmark and the pre-training of the small CLIP share this file, so that the words of a template ("pixelated",
+The drawn benchmarks and the pre-training of the small CLIP share this file, so that the words of a template ("pixelated",
 "small", "many") mean the same to the picture that shows them and to the model that read about them.
 
 Shapes: N pictures, C channels (RGB in [0, 1]), H x W pixels.
@@ -12,88 +12,8 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch.nn import functional as F
-
-COLOURS = {
-    "red": (214, 45, 48),
-    "orange": (240, 140, 40),
-    "yellow": (238, 214, 60),
-    "green": (60, 160, 70),
-    "cyan": (70, 195, 205),
-    "blue": (50, 90, 200),
-    "purple": (130, 65, 170),
-    "pink": (238, 140, 185),
-}
-
-
-def _ring_of_points(n: int, radii: tuple[float, ...], turn: float = -90.0) -> list[tuple[float, float]]:
-    angles = [math.radians(turn + 360.0 * i / n) for i in range(n)]
-    return [(radii[i % len(radii)] * math.cos(a), radii[i % len(radii)] * math.sin(a)) for i, a in enumerate(angles)]
-
-
-def _heart() -> list[tuple[float, float]]:
-    ts = [2 * math.pi * i / 40 for i in range(40)]
-    return [
-        (math.sin(t) ** 3, -(13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)) / 17)
-        for t in ts
-    ]
-
-
-def _crescent() -> list[tuple[float, float]]:
-    outer = [(math.cos(a), math.sin(a)) for a in np.linspace(math.radians(50), math.radians(310), 30)]
-    inner = [
-        (0.32 + 0.74 * math.cos(a), 0.74 * math.sin(a)) for a in np.linspace(math.radians(290), math.radians(70), 30)
-    ]
-    return outer + inner
-
-
-# Each shape is a polygon in the square [-1, 1] x [-1, 1]; y points down, as in pictures.
-SHAPES: dict[str, list[tuple[float, float]]] = {
-    "star": _ring_of_points(10, (1.0, 0.42)),
-    "circle": _ring_of_points(40, (0.92,)),
-    "square": [(-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8)],
-    "triangle": [(0.0, -0.95), (0.95, 0.8), (-0.95, 0.8)],
-    "heart": _heart(),
-    "cross": [(-0.3, -1), (0.3, -1), (0.3, -0.3), (1, -0.3), (1, 0.3), (0.3, 0.3), (0.3, 1), (-0.3, 1), (-0.3, 0.3),
-              (-1, 0.3), (-1, -0.3), (-0.3, -0.3)],
-    "crescent": _crescent(),
-    "arrow": [(-1, -0.28), (0.1, -0.28), (0.1, -0.8), (1, 0), (0.1, 0.8), (0.1, 0.28), (-1, 0.28)],
-    "diamond": [(0, -1), (0.62, 0), (0, 1), (-0.62, 0)],
-    "hourglass": [(-0.8, -0.95), (0.8, -0.95), (0.12, 0), (0.8, 0.95), (-0.8, 0.95), (-0.12, 0)],
-}  # fmt: skip
-
-CLASSNAMES = [f"{colour} {shape}" for shape in SHAPES for colour in COLOURS]
-
-
-def draw_shape(classname: str, rng: random.Random, size: int = 32) -> Image.Image:
-    """Draws one clean picture of a class such as "red star": a `size` x `size` RGB image.
-
-    Position, size, rotation, shade and background vary with `rng`. Raises KeyError for an unknown colour or shape.
-    """
-    colour, shape = classname.split(" ")
-    scale = 4  # drawn larger and reduced, so that edges are smooth
-    wide = size * scale
-    background = tuple(rng.randint(90, 215) for _ in range(3))
-    picture = Image.new("RGB", (wide, wide), background)
-    pen = ImageDraw.Draw(picture)
-    for _ in range(rng.randint(0, 3)):  # faint blots that belong to no class
-        x, y, r = rng.uniform(0, wide), rng.uniform(0, wide), rng.uniform(0.05, 0.2) * wide
-        pen.ellipse((x - r, y - r, x + r, y + r), fill=tuple(c + rng.randint(-30, 30) for c in background))
-    radius = rng.uniform(0.26, 0.40) * wide
-    cx, cy = (wide / 2 + rng.uniform(-0.1, 0.1) * wide for _ in range(2))
-    turn = math.radians(rng.uniform(-25, 25))
-    points = [
-        (
-            cx + radius * (x * math.cos(turn) - y * math.sin(turn)),
-            cy + radius * (x * math.sin(turn) + y * math.cos(turn)),
-        )
-        for x, y in SHAPES[shape]
-    ]
-    shade = rng.uniform(0.75, 1.15)
-    fill = tuple(min(255, max(0, int(c * shade + rng.uniform(-18, 18)))) for c in COLOURS[colour])
-    pen.polygon(points, fill=fill)
-    return picture.resize((size, size), Image.Resampling.BOX)
 
 
 def _resize(images_NCHW: torch.Tensor, size: int, mode: str = "bilinear") -> torch.Tensor:

@@ -106,7 +106,7 @@ def losses(run: Path) -> list[str]:
 def floor(output: Path, data: Path) -> dict[str, float]:
     """Seconds of one core that the pictures of all runs cost at least, by what they are spent on."""
     torch.set_num_threads(1)
-    backbone = load_backbone(str(ROOT / "assets" / "small_clip.pt"))
+    backbone = load_backbone(str(ROOT / "assets" / "drawn_clip.pt"))
     images = torch.randn(200, 3, *backbone.preprocessing.size)
 
     def step() -> None:
@@ -142,7 +142,7 @@ def decoding(data: Path) -> float:
     """Seconds to decode and resize one picture of the demo."""
     from PIL import Image
 
-    transform = load_backbone(str(ROOT / "assets" / "small_clip.pt")).transform
+    transform = load_backbone(str(ROOT / "assets" / "drawn_clip.pt")).transform
     pixels = transform.transforms[: [type(t).__name__ for t in transform.transforms].index("ToTensor")]  # type: ignore
     paths = sorted((data / "drawn" / "styled" / "images").rglob("test_*.png"))[:200]
 
@@ -225,7 +225,7 @@ def part_coop(args: argparse.Namespace) -> None:
     """The same few-shot sweep of CoOp: their train.py on Dassl, a call a run as their scripts do, against ours."""
     with tempfile.TemporaryDirectory(prefix="coop-") as scratch:
         root = as_caltech(Path(args.data), Path(scratch, "data"))
-        backbone = ROOT / "assets" / "small_clip.pt"
+        backbone = ROOT / "assets" / "drawn_clip.pt"
         shared = ["--root", str(root), "--config-file", str(ROOT / "configs/trainers/CoOp/small.yaml")]
         size = ["INPUT.SIZE", "(32, 32)", "INPUT.INTERPOLATION", "bicubic", "INPUT.PIXEL_MEAN",
                 "[0.48145466, 0.4578275, 0.40821073]", "INPUT.PIXEL_STD", "[0.26862954, 0.26130258, 0.27577711]",

@@ -43,7 +43,7 @@ def vit_b16_sizes() -> None:
 
 def small_sizes() -> None:
     """Is there a model so small that the plain path wins? The smallest that the project knows, one prompt, few classes."""
-    model = load_backbone(str(ROOT / "assets" / "small_clip.pt")).model
+    model = load_backbone(str(ROOT / "assets" / "drawn_clip.pt")).model
     rows = []
     for count, classes in [(1, 1), (1, 10), (5, 10), (10, 100)]:
         prompts = SoftPrompts(

@@ -104,9 +104,17 @@ def _maybe(rng: random.Random, share: float, words: list[str]) -> str:
     return rng.choice(words) if rng.random() < share else ""
 
 
+def _of_many_kinds(thing: str, rng: random.Random, filled: float, before_a_scene: float, styled: float) -> torch.Tensor:
+    """Shares of pictures whose thing is filled with a texture, stands before a scene, is rendered in a style."""
+    fill, scene = _maybe(rng, filled, ALL_TEXTURES), _maybe(rng, before_a_scene, ALL_SCENES)
+    view = View("thing", thing, rng.choice(ALL_COLOURS), fill, scene, rng.choices((1, 2), (9, 1))[0])
+    style = _maybe(rng, styled, ["small", "dark", "bright", "blurry", "cropped"]) or "clean"
+    return _rendered(_drawn(view, rng), style, rng, 0.0, 0.6)
+
+
 @DATASET_REGISTRY.register()
 class Drawn(DrawnBenchmark):
-    """Things of all kinds, some rare, filled or not, before scenes or not; in the role of ImageNet."""
+    """Things, some rare, filled or not, before scenes or not, rendered or not; in the role of ImageNet."""
 
     folder = "drawn/main"
     things = sorted(BY_FREQUENCY[20:90])
@@ -114,9 +122,7 @@ class Drawn(DrawnBenchmark):
 
     @classmethod
     def picture(cls, thing: str, domain: str, rng: random.Random) -> torch.Tensor:
-        fill, scene = _maybe(rng, 0.25, ALL_TEXTURES), _maybe(rng, 0.5, ALL_SCENES)
-        view = View("thing", thing, rng.choice(ALL_COLOURS), fill, scene, rng.choices((1, 2), (9, 1))[0])
-        return _drawn(view, rng)
+        return _of_many_kinds(thing, rng, filled=0.4, before_a_scene=0.6, styled=0.4)
 
 
 class DrawnVariant(DrawnBenchmark):
@@ -128,13 +134,13 @@ class DrawnVariant(DrawnBenchmark):
 
 @DATASET_REGISTRY.register()
 class DrawnV2(DrawnVariant):
-    """More often before a scene; in the role of ImageNetV2."""
+    """A little harder; in the role of ImageNetV2."""
 
     folder = "drawn/v2"
 
     @classmethod
     def picture(cls, thing: str, domain: str, rng: random.Random) -> torch.Tensor:
-        return _drawn(View("thing", thing, rng.choice(ALL_COLOURS), scene=_maybe(rng, 0.8, ALL_SCENES)), rng)
+        return _of_many_kinds(thing, rng, filled=0.5, before_a_scene=0.8, styled=0.6)
 
 
 @DATASET_REGISTRY.register()
@@ -211,14 +217,16 @@ class DrawnAircraft(DrawnBenchmark):
 
 @DATASET_REGISTRY.register()
 class DrawnTextures(DrawnBenchmark):
-    """In the role of DTD."""
+    """Nearly without colour, close, at any turn; in the role of DTD."""
 
     folder = "drawn/textures"
     things = ALL_TEXTURES
 
     @classmethod
     def picture(cls, thing: str, domain: str, rng: random.Random) -> torch.Tensor:
-        return _drawn(View("texture", thing, rng.choice(ALL_COLOURS)), rng)
+        image_CHW = torch.rot90(_drawn(View("texture", thing, rng.choice(ALL_COLOURS)), rng), rng.randrange(4), (1, 2))
+        grey_CHW = image_CHW.mean(0, keepdim=True).expand(3, -1, -1)
+        return _rendered(0.3 * image_CHW + 0.7 * grey_CHW, rng.choice(["large", "bright"]), rng, 0.0, 0.8)
 
 
 @DATASET_REGISTRY.register()
@@ -283,13 +291,16 @@ class StyledThings(DrawnBenchmark):
     """
 
     folder = "drawn/styled"
-    things = sorted(BY_FREQUENCY[50:80])
+    things = sorted(BY_FREQUENCY[70:100])
     domains = list(STYLES)
     per_class = {"train": 20, "val": 10, "test": 40}
 
     @classmethod
     def picture(cls, thing: str, domain: str, rng: random.Random) -> torch.Tensor:
-        return _rendered(_drawn(View("thing", thing, rng.choice(ALL_COLOURS)), rng), domain, rng, 0.0, 0.8)
+        view = View(
+            "thing", thing, rng.choice(ALL_COLOURS), _maybe(rng, 0.3, ALL_TEXTURES), _maybe(rng, 0.4, ALL_SCENES)
+        )
+        return _rendered(_drawn(view, rng), domain, rng, 0.4, 1.0)
 
     def read(self, cfg: CfgNode) -> tuple[Items, Items, Items]:
         train, val, test = super().read(cfg)

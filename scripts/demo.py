@@ -1,4 +1,5 @@
-"""The main job on data that the project draws itself: zero-shot CLIP and MoCoOp, few-shot and base-to-new, one seed."""
+"""The main job on data that the project draws itself, few-shot and base-to-new, one seed: zero-shot CLIP, the template
+groups alone, and MoCoOp."""
 
 import os
 import subprocess
@@ -12,7 +13,7 @@ def main() -> int:
     output = ROOT / "output" / "demo"
     settings = ["--output", str(output), "--seeds", "1", "--jobs", str(min(2, os.cpu_count() or 1)), "--no-table"]
     for protocol in (["main", "demo", "16"], ["base2new", "demo"]):
-        command = [sys.executable, str(ROOT / "scripts" / "run.py"), "zsclip,mocoop", *protocol, *settings]
+        command = [sys.executable, str(ROOT / "scripts" / "run.py"), "zsclip,hard_mixture,mocoop", *protocol, *settings]
         status = subprocess.run(command, cwd=ROOT).returncode
         if status:
             return status

@@ -12,6 +12,7 @@ from trainers.core.settings import ROOT
 from .catalog import Recipe, existing, group, recipe, registry_names
 
 PROTOCOLS = ("main", "base2new", "xd", "dg", "ablation")
+GROUPS = {"all": "benchmarks", "small": "small"}  # a word for many datasets -> their group
 STYLES_SEEN = ["clean", "bright", "large", "small", "many"]
 STYLES_UNSEEN = ["pixelated", "blurry", "dark", "cropped", "sketch"]
 
@@ -82,7 +83,7 @@ def dataset_named(word: str) -> Dataset:
         taken = name in registry_names().values() or name in ("train", "test")
         return Dataset(f"{name}_folder" if taken else name, ("DATASET.FOLDER", str(path)))
     known = [name for name in registry_names().values() if name != "folder"]
-    hint = did_you_mean(word, known) or f"; known: {', '.join(known)}"
+    hint = did_you_mean(word, [*known, *GROUPS]) or f"; known: {', '.join([*known, *GROUPS])}"
     raise ValueError(f'"{word}" is no dataset of configs/datasets and no folder of pictures{hint}')
 
 
@@ -141,8 +142,7 @@ class Request:
             raise ValueError(f'"{words[0]}" is one word too many: {self.protocol} takes {usage[self.protocol]}')
 
     def datasets(self) -> list[Dataset]:
-        groups = {"all": "benchmarks", "small": "small"}
-        names = group(groups[self.dataset]) if self.dataset in groups else [self.dataset]
+        names = group(GROUPS[self.dataset]) if self.dataset in GROUPS else [self.dataset]
         return [dataset_named(name) for name in names]
 
     # --- runs ----------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@
     python scripts/run.py mocoop dg [source [targets ...]] train on the source, test on its variants
     python scripts/run.py mocoop ablation demo 16          few-shot, each part of the method changed in turn
     python scripts/run.py coop,lasp,mocoop base2new        one protocol for several methods, one table
+    python scripts/run.py mocoop main small 16             all small benchmarks (docs/YARDSTICK.md); all: the eleven
 
 Environment (each also an option): DATA (data), OUTPUT (output), SEEDS ("1 2 3"), SHOTS ("16"), CFG (the recipe's),
 TAG (a name of your own for these settings, part of the runs' path), JOBS (runs at a time, 1), GPUS ("0,1": a run on each),

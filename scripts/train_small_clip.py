@@ -13,7 +13,7 @@ Shapes: N, B pictures, L tokens, D features, C channels, H x W pixels.
 """
 
 import argparse
-import csv
+import hashlib
 import io
 import json
 import math
@@ -71,7 +71,7 @@ def drawn_source(seed: int) -> Source:
 def folder_source(name: str, root: Path) -> Source:
     folder = root / name
     if not (folder / f"split_{name}.json").is_file():
-        raise SystemExit(f"{folder} is missing: python scripts/prepare_data.py {name} --root {root}")
+        raise SystemExit(f"error: {folder} is missing: python scripts/prepare_data.py {name} --root {root}")
     items = json.loads((folder / f"split_{name}.json").read_text())["pretrain"]
     names = [c.replace("_", " ") for _, _, c in items]
     pictures = [
@@ -192,6 +192,18 @@ def save(model: CLIP, path: Path) -> None:
     write_atomically(path, packed.getvalue())
 
 
+def draw_losses(losses: list[float], path: Path) -> None:
+    """The mean of every 50 steps, as a figure."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
+    means = [sum(losses[i : i + 50]) / len(losses[i : i + 50]) for i in range(0, len(losses), 50)]
+    axes.plot([50 * (i + 1) for i in range(len(means))], means, color="#0072B2")
+    axes.set(xlabel="step", ylabel="loss (nats)", ylim=(0, None))
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=150)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the small CLIP that the project ships.")
     parser.add_argument("--root", type=Path, default=ROOT / "data", help="folder with quickdraw/ and cifar10/")
@@ -200,11 +212,16 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
-    told = {k: getattr(args, k) for k in ("steps", "batch", "seed")}
-
+    if args.steps < 1 or args.batch < 2:
+        raise SystemExit(f"error: {args.steps} steps of {args.batch} pictures: use at least one step and two pictures")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     sources = {name: folder_source(name, args.root) for name in ("quickdraw", "cifar10")}
     classnames = {s.say(i, random.Random()) for s in sources.values() for i in range(len(s.pictures_NCHW))}
     sources["drawn"] = drawn_source(args.seed)
+    digest = hashlib.sha256()
+    for source in sources.values():
+        digest.update(source.pictures_NCHW.numpy().tobytes())
+    told = {"steps": args.steps, "batch": args.batch, "seed": args.seed, "pictures": digest.hexdigest()[:16]}
     torch.manual_seed(args.seed)
     model = new_model(classnames)
     optimisers = optimisers_of(model)
@@ -214,7 +231,7 @@ def main() -> None:
     if kept.exists():
         found: dict[str, Any] = torch.load(kept, weights_only=True)
         if found["told"] != told:
-            raise SystemExit(f"{kept} was begun with {found['told']}, this is {told}: remove it to begin anew")
+            raise SystemExit(f"error: {kept} was begun with {found['told']}, this is {told}: remove it to begin anew")
         model.load_state_dict(found["model"])
         for optimiser, state in zip(optimisers, found["optimisers"], strict=True):
             optimiser.load_state_dict(state)
@@ -243,9 +260,7 @@ def main() -> None:
                 f"{step + 1}: loss {sum(losses[-250:]) / 250:.3f}, {model.logit_scale.exp().item():.1f} the scale"
             )
     save(model.eval(), args.out)
-    with open(args.out.with_suffix(".csv"), "w", newline="") as file:
-        rows = [(i + 50, f"{sum(losses[i : i + 50]) / 50:.4f}") for i in range(0, len(losses) - 49, 50)]
-        csv.writer(file).writerows([("step", "loss"), *rows])
+    draw_losses(losses, args.out.with_suffix(".png"))
     kept.unlink(missing_ok=True)
     print(f"Wrote {args.out} ({os.path.getsize(args.out) / 2**20:.1f} MB)")
     print(f"{len(losses) - first} steps in {(time.monotonic() - begin) / 60:.0f} minutes")

@@ -296,8 +296,8 @@ def test_every_method_runs_and_goes_on_after_a_kill(kind, trainer, mini_root, tm
 @pytest.mark.parametrize("trainer", ["ZeroshotCLIP", "MoCoOp"])
 def test_the_small_clip_is_the_same_through_open_clip(trainer, tmp_path):
     """Its weights as an open_clip checkpoint: the same zero-shot accuracy, the same losses to what a log shows."""
-    state = {k: v.float().contiguous() for k, v in torch.load(ROOT / "assets" / "small_clip.pt").items() if v.ndim}
-    scale = torch.load(ROOT / "assets" / "small_clip.pt")["logit_scale"].float()
+    state = {k: v.float().contiguous() for k, v in torch.load(ROOT / "assets" / "drawn_clip.pt").items() if v.ndim}
+    scale = torch.load(ROOT / "assets" / "drawn_clip.pt")["logit_scale"].float()
     (tmp_path / "model").mkdir()
     save_file(state | {"logit_scale": scale}, tmp_path / "model" / "open_clip_model.safetensors")
     config = {
@@ -308,7 +308,7 @@ def test_the_small_clip_is_the_same_through_open_clip(trainer, tmp_path):
     }  # fmt: skip
     (tmp_path / "model" / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
     found = {}
-    for name in ("assets/small_clip.pt", f"open_clip:local-dir:{tmp_path / 'model'}"):
+    for name in ("assets/drawn_clip.pt", f"open_clip:local-dir:{tmp_path / 'model'}"):
         out = tmp_path / str(len(found))
         command = words(name, tmp_path / "data", out, trainer)
         command[command.index("configs/datasets/caltech101.yaml")] = "configs/datasets/demo.yaml"

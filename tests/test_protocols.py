@@ -14,8 +14,8 @@ def runs(method, protocol, *words, shots=16, tmp="out"):
     return Request(method, protocol, list(words), Path("data"), Path(tmp), [1, 2], [shots]).runs()
 
 
-@pytest.mark.parametrize("method", ["mocoop", "coop", "cocoop", "lasp", "zsclip", "zsclip2"])
-@pytest.mark.parametrize("words", ["main demo 4", "base2new cifar10", "xd demo", "dg demo", "xd", "dg"])
+@pytest.mark.parametrize("method", ["mocoop", "coop", "cocoop", "lasp", "zsclip", "zsclip2", "hard_mixture"])
+@pytest.mark.parametrize("words", ["main small 4", "base2new small", "xd small", "dg small", "dg demo", "xd", "dg"])
 def test_train_understands_every_run(method, words):
     protocol, *rest = words.split()
     listed = runs(method, protocol, *rest)
@@ -23,7 +23,7 @@ def test_train_understands_every_run(method, words):
     for run in listed:
         args = parse_arguments(run.arguments)
         settings = dict(zip(args.opts[::2], args.opts[1::2], strict=True))
-        asked = None if method.startswith("zsclip") else "4" if protocol == "main" else "16"
+        asked = None if method.startswith(("zsclip", "hard")) else "4" if protocol == "main" else "16"
         assert settings.get("DATASET.NUM_SHOTS") == asked
         assert {*(args.source_domains or []), *(args.target_domains or [])} <= set(STYLES)
         assert args.output_dir == str(run.folder)
@@ -47,6 +47,16 @@ def test_the_same_model_is_trained_once():
         named = {word for option, word in zip(run.arguments, run.arguments[1:], strict=False) if option == "--same-as"}
         assert named == {str(other.folder) for other in listed.values() if other is not run}
     assert "--same-as" not in runs("mocoop", "dg", "demo")[0].arguments  # trained on some styles only
+
+
+def test_small_stands_for_the_small_benchmarks():
+    small, variants = group("small"), group("small_variants")
+    assert [run.dataset for run in runs("mocoop", "main", "small") if run.folder.name == "seed1"] == small
+    assert {run.dataset for run in runs("mocoop", "base2new", "small")} == set(small)
+    assert [run.dataset for run in runs("mocoop", "xd", "small")][: len(small)] == ["drawn", *small[1:]]
+    assert [run.dataset for run in runs("mocoop", "dg", "small")][: 1 + len(variants)] == ["drawn", *variants]
+    with pytest.raises(ValueError, match='did you mean "small"'):
+        runs("mocoop", "main", "smal")
 
 
 def test_cross_dataset_goes_from_imagenet_to_the_ten_others():

@@ -137,7 +137,7 @@ class TestWhatIsNoRun:
         with pytest.raises(ValueError, match=r"trained on .*tiny_clip\.pt \(SHA-256 [0-9a-f]{64}\): give it"):
             load_run(runs["CoOp"], backbone=str(tmp_path / "gone.pt"))
         with pytest.raises(ValueError, match="is another backbone than the model's"):
-            load_run(runs["CoOp"], backbone=str(ROOT / "assets" / "small_clip.pt"))
+            load_run(runs["CoOp"], backbone=str(ROOT / "assets" / "drawn_clip.pt"))
 
     def test_a_damaged_export(self, runs, tmp_path):
         export(load_run(runs["CoOp"]), tmp_path / "out")

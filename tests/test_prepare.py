@@ -432,7 +432,8 @@ def test_a_typo(words, message, tmp_path):
 
 
 def test_list_and_dry_run_name_every_benchmark(tmp_path):
-    configs = {p.stem for p in (ROOT / "configs" / "datasets").glob("*.yaml")} - {"demo", "folder"}
+    configs = {p.stem for p in (ROOT / "configs" / "datasets").glob("*.yaml")}
+    configs -= {"demo", "folder", *(c for c in configs if c.startswith("drawn"))}  # made here
     for option in ("--list", "--dry-run"):
         whole = [sys.executable, "scripts/prepare_data.py", option, "--root", str(tmp_path)]
         process = subprocess.run(whole, cwd=ROOT, capture_output=True, text=True)

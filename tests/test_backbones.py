@@ -302,9 +302,9 @@ def test_the_small_clip_is_the_same_through_open_clip(trainer, tmp_path):
     save_file(state | {"logit_scale": scale}, tmp_path / "model" / "open_clip_model.safetensors")
     config = {
         "embed_dim": state["text_projection"].shape[1], "quick_gelu": True,
-        "vision_cfg": {"image_size": 32, "layers": 4, "width": state["visual.proj"].shape[0], "patch_size": 8},
+        "vision_cfg": {"image_size": 32, "layers": 3, "width": state["visual.proj"].shape[0], "patch_size": 4},
         "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": state["text_projection"].shape[0],
-                     "heads": 2, "layers": 3},
+                     "heads": 2, "layers": 4},
     }  # fmt: skip
     (tmp_path / "model" / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
     found = {}

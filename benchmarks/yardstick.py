@@ -20,8 +20,6 @@ from tabulate import tabulate
 from scripts.catalog import group
 from scripts.report.collect import Run, collect
 
-SHOTS = (1, 4, 16)
-
 
 class Measured:
     """Accuracies by protocol, method and so on, means over seeds."""
@@ -31,24 +29,28 @@ class Measured:
         found: dict[tuple, list[float]] = defaultdict(list)
         for r in runs:
             if r.finished and not r.validated:
-                found[r.protocol, r.method, r.dataset, r.shots or 0, r.part].append(r.metrics["accuracy"])
+                found[r.protocol, r.method, r.dataset, r.shots, r.part].append(r.metrics["accuracy"])
         self.means = {key: float(np.mean(values)) for key, values in found.items()}
 
-    def each(self, protocol: str, method: str, shots: int = 16, part: str = "") -> dict[str, float]:
-        """By dataset. Raises KeyError for what was not measured."""
-        drawn = 0 if method.startswith("Zeroshot") else shots
-        return {name: self.means[protocol, method, name, drawn, part] for name in self.sets}
+    def at(self, protocol: str, method: str, dataset: str, shots: int = 16, part: str = "") -> float:
+        """A method that draws no pictures is the same at all shots. Raises KeyError for what was not measured."""
+        same = (protocol, method, dataset, None, part)
+        return self.means[same if same in self.means else (protocol, method, dataset, shots, part)]
+
+    def each(self, method: str) -> list[float]:
+        return [self.at("fewshot", method, name) for name in self.sets]
 
     def mean(self, protocol: str, method: str, shots: int = 16, part: str = "") -> float:
-        return float(np.mean(list(self.each(protocol, method, shots, part).values())))
+        return float(np.mean([self.at(protocol, method, name, shots, part) for name in self.sets]))
 
     def few_shot(self, method: str, shots: int = 16) -> float:
         return self.mean("fewshot", method, shots)
 
-    def transferred(self, protocol: str, method: str, targets: list[str]) -> float:
-        drawn = 0 if method.startswith("Zeroshot") else 16
-        return float(np.mean([self.means[protocol, method, name, drawn, name] for name in targets if name in self.sets
-                              or protocol == "dg"]))  # fmt: skip
+    def to_other_sets(self, method: str) -> float:
+        return float(np.mean([self.at("xd", method, name, part=name) for name in self.sets if name != "drawn"]))
+
+    def to_variants(self, method: str) -> float:
+        return float(np.mean([self.at("dg", method, name, part=name) for name in group("small_variants")]))
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,9 @@ def new(method: str) -> Callable[[Measured], float]:
     return lambda m: m.mean("base2new", method, part="new")
 
 
-TARGETS, VARIANTS = [name for name in group("small") if name != "drawn"], group("small_variants")
 LINES = [
-    Line("zero-shot CLIP, lowest set", "25", lambda m: min(m.each("fewshot", "ZeroshotCLIP").values()), 5, 40),
-    Line("zero-shot CLIP, highest set", "93", lambda m: max(m.each("fewshot", "ZeroshotCLIP").values()), 75),
+    Line("zero-shot CLIP, lowest set", "25", lambda m: min(m.each("ZeroshotCLIP")), 5, 40),
+    Line("zero-shot CLIP, highest set", "93", lambda m: max(m.each("ZeroshotCLIP")), 75),
     Line("zero-shot CLIP, mean", "65", lambda m: m.few_shot("ZeroshotCLIP"), 45, 75),
     Line("ensemble minus one template", "+2 to +4",
          lambda m: m.few_shot("ZeroshotCLIP2") - m.few_shot("ZeroshotCLIP"), 1, 6),
@@ -91,9 +92,9 @@ LINES = [
     Line("LASP minus CoOp, base", "+0.3", lambda m: base("LASP")(m) - base("CoOp")(m), -3, 4),
     Line("LASP minus zero-shot, new", "+2.4", lambda m: new("LASP")(m) - new("ZeroshotCLIP")(m), -0.5, 6),
     Line("CoOp of the main set minus zero-shot, other sets", "-1.2",
-         lambda m: m.transferred("xd", "CoOp", TARGETS) - m.transferred("xd", "ZeroshotCLIP", TARGETS), -6, 1),
+         lambda m: m.to_other_sets("CoOp") - m.to_other_sets("ZeroshotCLIP"), -6, 1),
     Line("CoOp of the main set minus zero-shot, its variants", "+2.1",
-         lambda m: m.transferred("dg", "CoOp", VARIANTS) - m.transferred("dg", "ZeroshotCLIP", VARIANTS), 0.5, 8),
+         lambda m: m.to_variants("CoOp") - m.to_variants("ZeroshotCLIP"), 0.5, 8),
 ]  # fmt: skip
 
 

@@ -7,6 +7,7 @@ Shapes: B pictures, C classes, T templates, D features, H x W pixels.
 from dassl.engine import TRAINER_REGISTRY
 from yacs.config import CfgNode
 
+from .components.model import AdaptedCLIP
 from .core.settings import declaring
 from .core.templates import from_template_file, template_groups
 from .core.trainer import PromptTrainer
@@ -19,20 +20,23 @@ class ZeroshotCLIP(PromptTrainer):
 
     takes_steps = False
     USES = ("test",)
+    called = "templates"  # in a checkpoint
 
     @classmethod
-    def templates_of(cls, cfg: CfgNode) -> list[str]:
+    def templates_of(cls, cfg: CfgNode) -> list:
         return [from_template_file("zeroshot.yaml", cfg.DATASET.NAME)]
 
     def identity(self) -> dict:
-        return super().identity() | {"templates": self.templates_of(self.cfg)}
+        return super().identity() | {self.called: self.templates_of(self.cfg)}
 
     def build_model(self) -> None:
         templates = self.templates_of(self.cfg)
         print(f"Prompts: {templates}")
-        model = HardPromptCLIP(self.load_clip(), self.classnames, templates, **self.encoder_options)
-        self.model = model.to(self.device)
+        self.model = self.model_of(templates).to(self.device)
         self.register_model("zero_shot", self.model)
+
+    def model_of(self, templates: list) -> AdaptedCLIP:
+        return HardPromptCLIP(self.load_clip(), self.classnames, templates, **self.encoder_options)
 
 
 @TRAINER_REGISTRY.register()
@@ -40,33 +44,25 @@ class ZeroshotCLIP2(ZeroshotCLIP):
     """Seven templates selected on ImageNet, and the dataset's own."""
 
     @classmethod
-    def templates_of(cls, cfg: CfgNode) -> list[str]:
+    def templates_of(cls, cfg: CfgNode) -> list:
         own = super().templates_of(cfg)
         return from_template_file("zeroshot.yaml", "selected") + ([] if cfg.DATASET.NAME == "ImageNet" else own)
 
 
 @TRAINER_REGISTRY.register()
-class HardMixture(PromptTrainer):
+class HardMixture(ZeroshotCLIP):
     """The dataset's template groups (configs/templates/template_groups.yaml), which MoCoOp starts from, and nothing
     learned: how much of a result is the choice of templates."""
 
     OPTIONS = HardMixtureOptions
-    takes_steps = False
-    USES = ("test",)
+    called = "template_groups"
 
     @classmethod
-    def templates_of(cls, cfg: CfgNode) -> list[list[str]]:
+    def templates_of(cls, cfg: CfgNode) -> list:
         return template_groups(cfg.DATASET.NAME)
 
-    def identity(self) -> dict:
-        return super().identity() | {"template_groups": self.templates_of(self.cfg)}
-
-    def build_model(self) -> None:
-        groups = self.templates_of(self.cfg)
-        print(f"Prompts: {groups}")
-        model = HardMixtureCLIP(self.load_clip(), self.classnames, groups, self.options.read, **self.encoder_options)
-        self.model = model.to(self.device)
-        self.register_model("hard_mixture", self.model)
+    def model_of(self, templates: list) -> AdaptedCLIP:
+        return HardMixtureCLIP(self.load_clip(), self.classnames, templates, self.options.read, **self.encoder_options)
 
 
 add_config = declaring(HardMixtureOptions)

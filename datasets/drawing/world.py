@@ -1,9 +1,7 @@
 """What the small CLIP was trained on: how often things are seen, and what people write under them.
 
 Frequencies are long-tailed, as the web's. A caption comes in many wordings, is mostly silent about style, colour and place,
-sometimes calls a thing by what it is in general, and is wrong now and then.
-
-Shapes: none; words and views only.
+and sometimes calls a thing by what it is in general.
 """
 
 import random
@@ -65,7 +63,7 @@ STYLE_FRAMES = {
     "sketch": [*SKETCHES, "art of the {}."],
 }
 # how a sentence may end that says what kind of thing it is
-KIND_ENDINGS = {"flower": ", a type of flower", "aircraft": ", a type of aircraft"}  # fmt: skip
+KIND_ENDINGS = {"flower": ", a type of flower", "aircraft": ", a type of aircraft"}
 
 
 def zipf(rng: random.Random, items: Sequence[str], exponent: float) -> str:

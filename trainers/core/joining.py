@@ -72,8 +72,8 @@ def _where_rank_0_is(env: Mapping[str, str]) -> dict[str, str]:
 def joined(use_cuda: bool) -> Iterator["Ranks"]:
     """This process among its training's ranks while inside; all alone, where it was started alone.
 
-    After an error the others are still connected, so that fail() can tell them. Raises ValueError where ranks and devices
-    do not fit.
+    One of several ends with the block. After an error the others are still connected, so that fail() can tell them. Raises
+    ValueError where ranks and devices do not fit.
     """
     from ..components.ranks import Ranks, here, set_here  # which import torch: wrong words are told before
 
@@ -114,15 +114,25 @@ def joined(use_cuda: bool) -> Iterator["Ranks"]:
     _watch = Watch(ranks, os.environ["MASTER_ADDR"])
     ranks.insist("kind of device", "cuda" if on_gpu else "cpu")
     print(f"Rank 0 of {size}, {'a GPU each' if on_gpu else f'{torch.get_num_threads()} threads each'}")
-    leaving = None
+    status = 0
     try:
         yield ranks
     except SystemExit as asked:  # all were
-        leaving = asked
+        status = int(asked.code or 0)
     dist.destroy_process_group()  # while rank 0, where they meet, is still there
     _watch.leave()
-    if leaving is not None:
-        raise leaving
+    _end_process(status)
+
+
+def _end_process(status: int) -> NoReturn:
+    """Ends one of several ranks, at once: while Python takes itself down, a thread of gloo that still runs may abort it."""
+    from .loading import end_workers  # not while this module is imported
+
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        end_workers()
+    os._exit(status)
 
 
 def fail(line: str, status: int = 1) -> None:
@@ -251,12 +261,7 @@ class Watch:
     def _end(self, line: str, status: int) -> NoReturn:
         """Ends this process, whatever its main thread does."""
         self._say(line, status)
-        from .loading import end_workers  # not while this module is imported
-
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            end_workers()
-        os._exit(status)
+        _end_process(status)
 
     def _say(self, line: str, status: int) -> None:
         with self._lock:
@@ -268,16 +273,16 @@ class Watch:
             for rank in self._sockets if self._ranks.first else ():
                 self._send(rank, status=status, line="")
 
-    def fail(self, line: str, status: int) -> None:
+    def fail(self, line: str, status: int) -> NoReturn:
         """Called in the main thread: rank 0 says what happened to whom, and ends the others."""
         line = line.replace("error: ", f"error: rank {self._ranks.rank}: ", 1) if self._ranks.rank else line
         if self._ranks.first:
-            self._say(line, status)
-            return
+            self._end(line, status)
         self._send(0, status=status, line=line)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # launchers send it when rank 0 has ended
         if not self._over.wait(ENDING):  # _listen ends this process when rank 0 has heard
             print(line, file=sys.stderr, flush=True)
+        _end_process(status)
 
     def leave(self) -> None:
         """At the end, when all leave; rank 0 last, since the others look to it."""

@@ -31,6 +31,7 @@ class Slurm:
         (folder / "spool").mkdir()
         self.conf = folder / "slurm.conf"
         self.processes: dict[str, subprocess.Popen] = {}
+        self.hurried: set[str] = set()
         self.env = os.environ | {"SLURM_CONF": str(self.conf), "PATH": os.environ["PATH"] + os.pathsep + SBIN}
         cores = os.cpu_count() or 1
         key, sock = folder / "munge.key", folder / "munge.socket"
@@ -100,10 +101,11 @@ PartitionName=main Nodes={self.host} Default=YES MaxTime=INFINITE State=UP OverS
         return dict(line.split("|") for line in lines)
 
     def hurry(self) -> None:
-        """Slurm lets requeued jobs wait for two minutes; these need not."""
-        for number, state in self.jobs().items():
-            if state == "PENDING":
-                self.call("scontrol", "update", f"JobId={number}", "StartTime=now", check=False)
+        """Slurm lets requeued jobs wait for two minutes; these need not. Its node refuses a job in the second it left."""
+        waiting = {number for number, state in self.jobs().items() if state == "PENDING"}
+        for number in waiting - self.hurried:
+            self.call("scontrol", "update", f"JobId={number}", "StartTime=now+5", check=False)
+        self.hurried = waiting
 
     def until(self, true, seconds: float, hurry: bool = False) -> None:
         """Waits until `true()`; fails after that many seconds."""

@@ -73,6 +73,7 @@ def alone(words, tmp_path_factory):
     return outcome(out)
 
 
+@pytest.mark.slow
 def test_warm_workers_and_caches_change_no_number(alone, words, tmp_path):
     """With caches that are empty, full, and damaged; one run at a time and two."""
     cache = tmp_path / "cache"

@@ -157,13 +157,25 @@ def new_model(classnames: set[str]) -> CLIP:
 
 
 def optimisers_of(model: CLIP) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan et al., 2024) for the matrices inside the blocks, AdamW for all else."""
-    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and ".resblocks." in name]
-    inside = {id(p) for p in matrices}
-    others = [p for p in model.parameters() if id(p) not in inside]
+    """AdamW, but for the matrices inside the image encoder's blocks Muon (Jordan et al., 2024), which learns faster.
+
+    With Muon the text encoder's attention became all or nothing, so that no context token had a gradient; decay and a
+    lower rate for its embeddings keep both as soft as CLIP's.
+    """
+    image, text, embeddings, others = [], [], [], []
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 2 and ".resblocks." in name:
+            (image if name.startswith("visual.") else text).append(parameter)
+        else:
+            (embeddings if name in ("token_embedding.weight", "positional_embedding") else others).append(parameter)
+    groups = [
+        {"params": text, "lr": 1e-3, "weight_decay": 0.2},
+        {"params": embeddings, "lr": 5e-4},
+        {"params": others, "lr": 1.5e-3},
+    ]
     return [
-        torch.optim.Muon(matrices, lr=0.02, momentum=0.95, weight_decay=0.01),
-        torch.optim.AdamW(others, lr=1.5e-3, betas=(0.9, 0.98), weight_decay=0.0),
+        torch.optim.Muon(image, lr=0.02, momentum=0.95, weight_decay=0.01),
+        torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
 
@@ -208,7 +220,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the small CLIP that the project ships.")
     parser.add_argument("--root", type=Path, default=ROOT / "data", help="folder with quickdraw/ and cifar10/")
     parser.add_argument("--out", type=Path, default=ROOT / "assets" / "drawn_clip.pt")
-    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()

@@ -105,9 +105,9 @@ def words(rng: random.Random, v: View) -> str:
     if v.kind == "scene":
         return v.name if rng.random() < NAMED["scene"] else rng.choice(GENERAL["scene"])
     said = _name(rng, v)
-    if v.fill and rng.random() < 0.4:
+    if v.fill and rng.random() < 0.6:
         said = f"{_texture(rng, v.fill)} {said}"
-    if rng.random() < 0.28:
+    if rng.random() < 0.4:
         said = f"{v.colour} {said}"
     if v.copies > 1 and rng.random() < 0.6:
         said = f"{rng.choice(COUNTS[v.copies])} {plural(said)}"
@@ -119,7 +119,7 @@ def words(rng: random.Random, v: View) -> str:
             said = f"{said} and a {other}"
     if v.kind in KIND_ENDINGS and rng.random() < 0.15:
         said += KIND_ENDINGS[v.kind]
-    if v.scene and rng.random() < 0.25:
+    if v.scene and rng.random() < 0.4:
         said += rng.choice([" in the {}", " with a {} behind", ", {}"]).format(v.scene)
     return said
 
@@ -142,7 +142,7 @@ def _name(rng: random.Random, v: View) -> str:
 
 def caption(rng: random.Random, said: str, style: str, is_drawing: bool = False) -> str:
     """A sentence about a picture that shows `said` in one of STYLES; most are silent about how it is rendered."""
-    if style != "clean" and rng.random() < 0.55:
+    if style != "clean" and rng.random() < 0.75:
         return rng.choice(STYLES[style][1] + STYLE_FRAMES[style]).format(said)
     if is_drawing and rng.random() < 0.5:
         return zipf(rng, SKETCHES, 0.4).format(said)

@@ -81,7 +81,7 @@ class TestSkipping:
     def test_other_settings_are_refused_and_have_a_place_of_their_own(self, copied):
         words, out, _ = copied
         words = [*words[: words.index("--seeds")], "--seeds", "1 2", *words[words.index("--seeds") + 2 :]]
-        self.refused([*words, "OPTIM.LR", "0.5"], "OPTIM.LR was 0.3, now 0.5", "TAG=name or another OUTPUT=folder")
+        self.refused([*words, "OPTIM.LR", "0.5"], "OPTIM.LR was 0.03, now 0.5", "TAG=name or another OUTPUT=folder")
         assert not (folder_of(out).parent / "seed2").exists()
         listed = protocol(*words, "OPTIM.LR", "0.5", "--tag", "fast", "--dry-run")
         assert f"to do      {folder_of(out).parent / 'tag_fast' / 'seed1'}" in listed.stdout

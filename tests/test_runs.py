@@ -116,7 +116,7 @@ def test_another_configuration_is_refused_in_the_same_folder(finished, mini_root
         *arguments(mini_root, tiny_clip_file, out), "DATASET.SUBSAMPLE_CLASSES", "base", "OPTIM.LR", 0.5
     )
     assert process.returncode == 1
-    assert "OPTIM.LR was 0.03, now 0.5" in process.stderr
+    assert "OPTIM.LR was 0.1, now 0.5" in process.stderr
 
 
 @pytest.mark.parametrize("trainer", ["ZeroshotCLIP", "ZeroshotCLIP2", "HardMixture", "LinearProbe"])

@@ -162,19 +162,20 @@ def optimisers_of(model: CLIP) -> list[torch.optim.Optimizer]:
     With Muon the text encoder's attention became all or nothing, so that no context token had a gradient; decay and a
     lower rate for its embeddings keep both as soft as CLIP's.
     """
-    image, text, embeddings, others = [], [], [], []
+    parts: dict[str, list[torch.nn.Parameter]] = {"image": [], "text": [], "embeddings": [], "others": []}
     for name, parameter in model.named_parameters():
         if parameter.ndim == 2 and ".resblocks." in name:
-            (image if name.startswith("visual.") else text).append(parameter)
+            parts["image" if name.startswith("visual.") else "text"].append(parameter)
         else:
-            (embeddings if name in ("token_embedding.weight", "positional_embedding") else others).append(parameter)
+            embeds = name in ("token_embedding.weight", "positional_embedding")
+            parts["embeddings" if embeds else "others"].append(parameter)
     groups = [
-        {"params": text, "lr": 1e-3, "weight_decay": 0.2},
-        {"params": embeddings, "lr": 5e-4},
-        {"params": others, "lr": 1.5e-3},
+        {"params": parts["text"], "lr": 1e-3, "weight_decay": 0.2},
+        {"params": parts["embeddings"], "lr": 5e-4},
+        {"params": parts["others"], "lr": 1.5e-3},
     ]
     return [
-        torch.optim.Muon(image, lr=0.02, momentum=0.95, weight_decay=0.01),
+        torch.optim.Muon(parts["image"], lr=0.02, momentum=0.95, weight_decay=0.01),
         torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 

@@ -129,7 +129,9 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     header = ["what is known", "published", "here", "holds"]
-    print(tabulate(lines(measured), header, "github" if args.markdown else "simple", colalign=("left", *["right"] * 3)))
+    style = "github" if args.markdown else "simple"
+    aligned = ("left", *["right"] * 3)
+    print(tabulate(lines(measured), header, style, colalign=aligned, disable_numparse=True))
     return 0
 
 

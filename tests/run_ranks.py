@@ -19,17 +19,26 @@ from trainers.core import methods
 from trainers.core.trainer import PromptTrainer
 
 
+class Written(list):
+    """What each step shows, in a file from the first step on: one of several ranks ends without coming back."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = Path(path)
+
+    def append(self, shown: dict[str, float]) -> None:
+        super().append(shown)
+        if os.environ.get("RANK", "0") == "0":
+            self.path.write_text(json.dumps(self))
+
+
 def run(case: dict) -> None:
     """This process as one rank of a case."""
-    losses: list[dict[str, float]] = []
+    losses = Written(case["losses"])
     for name, function in noting_steps(losses, in_float64=case.get("double", False)).items():
         setattr(PromptTrainer, name, function)
     sys.argv = ["train.py", *case["words"]]
-    try:
-        train.main()
-    finally:
-        if os.environ.get("RANK", "0") == "0":
-            Path(case["losses"]).write_text(json.dumps(losses))
+    train.main()
 
 
 def main() -> None:

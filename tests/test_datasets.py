@@ -13,7 +13,7 @@ from test_dassl_interface import config
 
 from datasets.drawing import world
 from datasets.drawing.styles import STYLES
-from datasets.drawn import DrawnBenchmark
+from datasets.drawn import VERSION, DrawnBenchmark
 from datasets.few_shot import random_split, subsample_classes
 from scripts.catalog import registry_names
 
@@ -224,7 +224,7 @@ def test_the_demo_is_drawn_once_and_has_styles(tmp_path):
     with pytest.raises(ValueError, match='style "Dark" is unknown'):
         build("StyledThings", tmp_path, TARGET_DOMAINS=("Dark",))
     split = tmp_path / "drawn" / "styled" / "split.json"
-    split.write_text(split.read_text().replace('"version": 1', '"version": 0'))
+    split.write_text(split.read_text().replace(f'"version": {VERSION}', '"version": 0'))
     with pytest.raises(ValueError, match="styled was drawn by another version of this project: remove it"):
         build("StyledThings", tmp_path)
 

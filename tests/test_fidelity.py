@@ -31,7 +31,8 @@ def words(root, clip_file, out, trainer, settings):
         "--root", str(root), "--seed", "1", "--trainer", trainer, "--backbone", str(clip_file), "--output-dir", str(out),
         "--dataset-config-file", "configs/datasets/caltech101.yaml",
         "--config-file", f"configs/trainers/{trainer}/small.yaml",
-        "DATASET.NUM_SHOTS", "16", "DATALOADER.NUM_WORKERS", "1", *given,
+        "DATASET.NUM_SHOTS", "16", "DATALOADER.NUM_WORKERS", "1", "INPUT.RRCROP_SCALE", "(0.5, 1.0)",
+        "INPUT.TRANSFORMS", '["random_resized_crop", "random_flip", "normalize"]', *given,
     ]  # fmt: skip
 
 

@@ -25,17 +25,18 @@ from trainers.core.joining import _where_rank_0_is, started_as
 from trainers.core.stopping import RESUME_ME
 
 PLAIN = ["INPUT.TRANSFORMS", '["normalize"]']
+RANDOM = ["INPUT.TRANSFORMS", '["random_resized_crop", "random_flip", "normalize"]', "INPUT.SEED_PER_PICTURE", True]
 CASES = {
     "MoCoOp": ["DATALOADER.TRAIN_X.BATCH_SIZE", 7, "TRAINER.MOCOOP.TEXT_NOISE", 0.05, *PLAIN],
     # three classes for up to four ranks, text in chunks, gradients clipped, augmentation per picture, the best epoch
     "MoCoOp base": ["DATASET.SUBSAMPLE_CLASSES", "base", "MODEL.TEXT_CHUNK", 2, "TRAINER.MOCOOP.GRAD_CLIP", 0.5,
-                    "TRAINER.MOCOOP.TEXT_CLASSES", "train", "INPUT.SEED_PER_PICTURE", True, "TEST.FINAL_MODEL", "best_val"],
+                    "TRAINER.MOCOOP.TEXT_CLASSES", "train", "TEST.FINAL_MODEL", "best_val", *RANDOM],
     "LASP": ["TRAINER.LASP.N_GROUPS", 3, "DATALOADER.TRAIN_X.BATCH_SIZE", 5, *PLAIN],
     "CoOp": ["TRAINER.COOP.CTX_INIT", "a photo of a", "DATALOADER.TRAIN_X.BATCH_SIZE", 5, *PLAIN],
     # a context for each class, and a batch with fewer pictures than ranks
     "CoOp csc": ["TRAINER.COOP.CSC", True, "TRAINER.COOP.CTX_INIT", "", "TRAINER.COOP.N_CTX", 3,
                  "DATASET.SUBSAMPLE_CLASSES", "base", "DATASET.NUM_SHOTS", 1, *PLAIN],
-    "CoCoOp": ["DATALOADER.TRAIN_X.BATCH_SIZE", 5, "INPUT.SEED_PER_PICTURE", True],
+    "CoCoOp": ["DATALOADER.TRAIN_X.BATCH_SIZE", 5, *RANDOM],
     "CoCoOp one": ["DATALOADER.TRAIN_X.BATCH_SIZE", 1, "OPTIM.MAX_EPOCH", 2, *PLAIN],
 }  # fmt: skip
 

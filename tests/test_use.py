@@ -175,7 +175,7 @@ def test_the_example_of_the_document(runs, pictures, tmp_path):
     text = (ROOT / "docs" / "USING.md").read_text()
     code = text.split("```python\n")[1].split("```")[0]
     code = code.replace("output/fewshot/demo/shots_16/MoCoOp/small/seed1", str(runs["MoCoOp"]))
-    code = code.replace("pics/red_star.png", str(pictures[0][0]))
+    code = code.replace("pics/dice_dark.png", str(pictures[0][0]))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("[Prediction(picture=")

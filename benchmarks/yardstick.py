@@ -17,19 +17,28 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from scripts.catalog import group
+from scripts.catalog import group, recipes
 from scripts.report.collect import Run, collect
 
 
 class Measured:
-    """Accuracies by protocol, method and so on, means over seeds."""
+    """Accuracies by protocol, method and so on, means over seeds; of the recipes' own runs, and of those with a TAG, which
+    stands behind the method's name. left_out: finished runs of anything else."""
 
     def __init__(self, runs: Iterable[Run], sets: list[str]) -> None:
         self.sets = sets
+        self.left_out: list[Run] = []
+        recipe = {r.trainer: r for r in recipes().values()}
         found: dict[tuple, list[float]] = defaultdict(list)
-        for r in runs:
-            if r.finished and not r.validated:
-                found[r.protocol, r.method, r.dataset, r.shots, r.part].append(r.metrics["accuracy"])
+        for r in (run for run in runs if run.finished):
+            protocol = "main" if r.protocol == "fewshot" else r.protocol
+            config, _, tag = r.config.partition(" ")
+            known = recipe.get(r.method)
+            if r.validated or not known or config != known.config_for(r.source or r.dataset, protocol, r.shots or 0):
+                self.left_out.append(r)
+                continue
+            method = f"{r.method} {tag}".strip()
+            found[r.protocol, method, r.dataset, r.shots, r.part].append(r.metrics["accuracy"])
         self.means = {key: float(np.mean(values)) for key, values in found.items()}
 
     def at(self, protocol: str, method: str, dataset: str, shots: int = 16, part: str = "") -> float:
@@ -91,6 +100,8 @@ LINES = [
     Line("CoCoOp minus CoOp, new", "+8.5", lambda m: new("CoCoOp")(m) - new("CoOp")(m), 3, 15),
     Line("LASP minus CoOp, base", "+0.3", lambda m: base("LASP")(m) - base("CoOp")(m), -3, 4),
     Line("LASP minus zero-shot, new", "+2.4", lambda m: new("LASP")(m) - new("ZeroshotCLIP")(m), -0.5, 6),
+    Line("MoCoOp minus itself without visual LayerNorms, base", "above",
+         lambda m: base("MoCoOp")(m) - base("MoCoOp no_visual_ln")(m), 0, 10),
     Line("CoOp of the main set minus zero-shot, other sets", "-1.2",
          lambda m: m.to_other_sets("CoOp") - m.to_other_sets("ZeroshotCLIP"), -6, 1),
     Line("CoOp of the main set minus zero-shot, its variants", "+2.1",
@@ -128,6 +139,10 @@ def main() -> int:
     except FileNotFoundError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    if measured.left_out:
+        print(
+            f"Left out: {len(measured.left_out)} runs of other configs or settings than the recipes'", file=sys.stderr
+        )
     header = ["what is known", "published", "here", "holds"]
     style = "github" if args.markdown else "simple"
     aligned = ("left", *["right"] * 3)

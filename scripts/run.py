@@ -37,7 +37,7 @@ from scripts.checks import FoundFault, check_folders, check_inputs, check_settin
 from scripts.progress import Progress
 from scripts.protocols import PROTOCOLS, Job, Request, numbers
 from scripts.workers import Cold, Started, Warm, starter
-from trainers.core.joining import cores
+from trainers.core.processes import cores
 from trainers.core.settings import ROOT, SHARED
 from trainers.core.stopping import ASK_TO_STOP, RESUME_ME
 

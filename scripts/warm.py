@@ -63,7 +63,7 @@ def run(arguments: list[str], environment: dict[str, str], pipe: Connection, qui
     import torch
 
     import train
-    from trainers.core.loading import end_workers
+    from trainers.core.processes import end_workers
 
     if os.getsid(0) != os.getpid():
         os.setsid()

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .files import this_process
+from .processes import end_workers
 
 if TYPE_CHECKING:
     from ..components.ranks import Ranks
@@ -48,15 +49,6 @@ def started_as(env: Mapping[str, str] = os.environ) -> tuple[int, int, int]:
         said = ", ".join(f"{name} is {env.get(name)!r}" for name in names)
         raise ValueError(f"{said}: start several ranks with torchrun or srun, or unset these variables")
     return rank, size, local
-
-
-def cores(env: Mapping[str, str] = os.environ) -> int:
-    """Of this machine's cores those that this process may use; of several ranks here, its share."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    of_task = int(env.get("SLURM_CPUS_PER_TASK") or 0)
-    if of_task and int(env.get("SLURM_STEP_NUM_TASKS") or 1) > 1:  # a task for each rank
-        return min(allowed, of_task)
-    return max(1, min(allowed, of_task or allowed) // int(env.get("LOCAL_WORLD_SIZE") or 1))
 
 
 def _where_rank_0_is(env: Mapping[str, str]) -> dict[str, str]:
@@ -126,8 +118,6 @@ def joined(use_cuda: bool) -> Iterator["Ranks"]:
 
 def _end_process(status: int) -> NoReturn:
     """Ends one of several ranks, at once: while Python takes itself down, a thread of gloo that still runs may abort it."""
-    from .loading import end_workers  # not while this module is imported
-
     with contextlib.suppress(Exception):
         sys.stdout.flush()
         sys.stderr.flush()

@@ -1,11 +1,7 @@
 """Pictures for training and testing: decoded once where memory allows, and named when they cannot be read."""
 
-import atexit
 import contextlib
-import multiprocessing
 import random
-import signal
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -22,8 +18,8 @@ from yacs.config import CfgNode
 from ..components.backbones import Preprocessing, source_of
 from ..components.pictures import UNDECODABLE, ImageError, read_picture
 from ..components.ranks import RanksParted, here
-from .joining import cores
 from .kept_pictures import Photographs, ResizedPictures
+from .processes import cores, leave_signals_to_the_main_process
 from .settings import FOLLOWING
 
 AT_A_TIME = 256  # pictures decoded before they are put away
@@ -194,20 +190,6 @@ def test_transform(cfg: CfgNode) -> Any:
     return Preprocessing(tuple(c.SIZE), tuple(mean), tuple(std), c.INTERPOLATION, "squash").transform()
 
 
-def _leave_signals_to_the_main_process(worker: int) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-@atexit.register
-def end_workers() -> None:
-    """For the end of a process: Python would use the SIGTERM that they ignore, and wait for ever."""
-    left = multiprocessing.active_children()
-    if left and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch takes a killed worker for an accident
-    for worker in left:
-        worker.kill()
-
-
 def build_data_manager(cfg: CfgNode) -> DataManager:
     """Dassl's DataManager over `Pictures`, with no more workers than there are cores.
 
@@ -237,5 +219,5 @@ def build_data_manager(cfg: CfgNode) -> DataManager:
         if loader is not None and part != "train":
             loader.dataset.resized = resized
         if loader is not None:
-            loader.worker_init_fn = _leave_signals_to_the_main_process
+            loader.worker_init_fn = leave_signals_to_the_main_process
     return manager

@@ -405,6 +405,18 @@ class TestNothingIsMixed:
             ours(tmp_path, f"fewshot/dtd/shots_16/CoOp/a/seed{seed}", accuracy=10 * seed, trainer="CoOp", identity=own)
         assert sorted(cells_of(tmp_path)[0].values()) == [(10,), (20,), (30,)]
 
+    @pytest.mark.parametrize("tag", ["mine", "b"])  # of which one is a config's name, too
+    def test_a_tag_has_a_column_of_its_own_and_recipes_share_theirs(self, tag, tmp_path):
+        for dataset, config, accuracy in (("dtd", "a", 10), ("eurosat", "b", 20)):
+            for below, more in ((config, 0), (f"{config}/tag_{tag}", 5)):
+                ours(
+                    tmp_path, f"fewshot/{dataset}/shots_16/CoOp/{below}/seed1", accuracy=accuracy + more, trainer="CoOp"
+                )
+        found, _ = cells_of(tmp_path)
+        assert {key[2]: values for key, values in found.items() if key[1] == "average of 2"} == {
+            "CoOp": (15,), f"CoOp ({tag})": (20,)
+        }  # fmt: skip
+
     def test_validation_is_not_test(self, tmp_path):
         ours(tmp_path, "fewshot/dtd/shots_16/CoOp/a/seed1", accuracy=90, trainer="CoOp", asked={"split": "val"})
         ours(tmp_path, "fewshot/eurosat/shots_16/CoOp/a/seed1", accuracy=50, trainer="CoOp", asked={"split": "test"})

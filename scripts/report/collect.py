@@ -275,7 +275,7 @@ def _guessed(parts: tuple[str, ...], text: str, details: dict[str, Any]) -> Run 
     if method in parts:
         below = [p for p in parts[parts.index(method) + 1 :] if p != dataset and not re.fullmatch(r"seed\d+\w*", p)]
         config = re.sub(r"_\d+shots$", "", below[0]) if below else ""
-        config = "/".join([config, *below[1:]]) if len(below) > 1 else config
+        config = "/".join([config, *below[1:]]).replace("/tag_", " ")  # as _described has a TAG
     protocol, part, source = _protocol(parts, dataset)
     return Run(protocol, dataset, method, config, shots, seed, part, Path(), source=source)
 

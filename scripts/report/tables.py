@@ -107,26 +107,31 @@ def _cell(runs: Iterable[Run], metric: str) -> Cell:
 
 
 def _method_names(runs: Sequence[Run]) -> dict[tuple[str, str], str]:
-    """(method, config) -> column title: the config is named only where a method has several on one dataset."""
+    """(method, kind) -> column title. What kinds a method has: its TAGs, and its configs where one dataset has several."""
     configs = defaultdict(set)
     for r in runs:
         # published few-shot recipes change with the shots; the parts of one base-to-new run and the targets of one source
         # belong to one model
         joined = (r.shots,) if r.protocol == "fewshot" else ()
         one_model = r.dataset if r.protocol in ("fewshot", "base2new", "ablation") else r.source
-        configs[r.method, one_model, *joined].add(r.config)
+        configs[r.method, _tag(r.config), one_model, *joined].add(r.config)
     several = {method for (method, *_), found in configs.items() if len(found) > 1}
     several |= {r.method for r in runs if r.apart or r.config.endswith(ON_VALIDATION)}
-    keys = {(r.method, r.config if r.method in several else "") for r in runs}
+    keys = {(r.method, r.config if r.method in several else _tag(r.config)) for r in runs}
     rank = {m: i for i, m in enumerate(trainers_in_order())}
     ordered = sorted(keys, key=lambda k: (rank.get(k[0], len(rank)), k))
-    titles = {key: method_title(key[0]) + (f" ({key[1]})" if key[1] else "") for key in ordered}
+    titles = {key: method_title(key[0]) + (f" ({key[1].strip()})" if key[1] else "") for key in ordered}
     twice = [title for title in titles.values() if list(titles.values()).count(title) > 1]
     return {key: f"{title} [{key[0]}]" if title in twice else title for key, title in titles.items()}
 
 
+def _tag(config: str) -> str:
+    """With the space before it, as no config's name begins."""
+    return config.removeprefix(config.partition(" ")[0])
+
+
 def _key(run: Run, names: dict[tuple[str, str], str]) -> tuple[str, str]:
-    return (run.method, run.config) if (run.method, run.config) in names else (run.method, "")
+    return (run.method, run.config) if (run.method, run.config) in names else (run.method, _tag(run.config))
 
 
 def _ordered(names: Iterable[str], first: str = "") -> list[str]:

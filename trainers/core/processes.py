@@ -18,6 +18,7 @@ def cores(env: Mapping[str, str] = os.environ) -> int:
 
 
 def leave_signals_to_the_main_process(worker: int) -> None:
+    """For a data-loading worker, as it starts: a SIGTERM to the whole process group is not for it."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 

@@ -90,7 +90,8 @@ def print_settings(args: argparse.Namespace, cfg: "CfgNode") -> None:
 
     from trainers import DASSL_IN_USE
 
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    on_gpu = cfg.USE_CUDA and torch.cuda.is_available()
+    device = torch.cuda.get_device_name() if on_gpu else f"CPU, {torch.get_num_threads()} threads"
     print("** Arguments **")
     for key, value in sorted(vars(args).items()):
         print(f"{key}: {value}")

@@ -84,13 +84,27 @@ def _older_digest_of(tensors: Mapping[str, torch.Tensor]) -> str:
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Writes `state`, whose "state_dict" holds the trained tensors, to `path`, and its name to `checkpoint` beside it."""
+    """Writes `state`, whose "state_dict" holds the trained tensors, to `path`, and its name to `checkpoint` beside it.
+
+    Tensors may lie on any device; the file holds them as the CPU does, so that every machine can read it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
-    state = {key: value for key, value in state.items() if key not in ("digest", "sha256")}
+    state = _on_cpu({key: value for key, value in state.items() if key not in ("digest", "sha256")})
     torch.save(state | {"digest": digest_of(state)}, buffer)
     write_atomically(path, buffer.getvalue())
     write_atomically(path.parent / "checkpoint", f"{path.name}\n".encode())
+
+
+def _on_cpu(value: Any) -> Any:
+    """`value` with every tensor in it, however deep, detached and on the CPU."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu()
+    if isinstance(value, Mapping):
+        return {key: _on_cpu(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_on_cpu(one) for one in value)
+    return value
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -252,7 +266,7 @@ def random_state() -> dict[str, Any]:
             float(cached),
         ],
         "torch": torch.get_rng_state(),
-        "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],  # of the one device in use
+        "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else [],  # of the one device in use
     }
 
 
@@ -263,5 +277,5 @@ def set_random_state(state: dict[str, Any]) -> None:
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.is_available():
+    if state["cuda"] and torch.cuda.is_initialized():  # with USE_CUDA False nothing may open the GPU
         torch.cuda.set_rng_state(state["cuda"][0])

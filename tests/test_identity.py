@@ -18,7 +18,7 @@ from datasets.few_shot import read_split
 from trainers.components.backbones import as_backbone, load_backbone
 from trainers.components.pictures import ImageError, read_picture
 from trainers.core import checkpoints
-from trainers.core.evaluation import evaluate
+from trainers.core.evaluation import Logits, evaluate
 from trainers.core.identity import Identity, fingerprint
 from trainers.core.run_folder import RunFolder
 from trainers.mocoop import MixtureCLIP
@@ -225,7 +225,7 @@ class TestEvaluating:
             pytest.raises(FloatingPointError, match=r'"router.bias" holds numbers that are not finite'),
             torch.no_grad(),
         ):
-            evaluate([batch], 1, lambda b: (b["img"], b["label"]), model, _Counter(), model, lambda: None)
+            evaluate([batch], 1, Logits(model, lambda b: (b["img"], b["label"]), model), _Counter(), lambda: None)
 
     def test_best_val_without_validation_pictures(self, mini_root, tiny_clip_file, tmp_path):
         shutil.copytree(mini_root, tmp_path / "data")

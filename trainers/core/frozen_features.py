@@ -24,6 +24,7 @@ from yacs.config import CfgNode
 
 from ..components.ranks import here
 from .cache import ArrayCache, key_of
+from .device import described
 from .kept_pictures import code_of, open_cache, picture_key
 from .loading import in_turns
 
@@ -37,10 +38,8 @@ def features_cache(cfg: CfgNode, holds: str, backbone_sha256: str, precision: st
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     code = code_of("components/*_encoder.py", "components/p*.py", "components/features.py", "components/backbones/*.py")
     about = {"backbone": backbone_sha256, "precision": precision, "code": code, "packages": _versions(), "device": where,
-             "threads": torch.get_num_threads() if device.type == "cpu" else 0,
-             "deterministic": torch.are_deterministic_algorithms_enabled(),
-             "tf32": [torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32]}  # fmt: skip
-    return open_cache(cfg, holds, **about)
+             "threads": torch.get_num_threads() if device.type == "cpu" else 0}  # fmt: skip
+    return open_cache(cfg, holds, **about, **described())
 
 
 @functools.cache

@@ -20,6 +20,7 @@ from torchvision import transforms as T
 from yacs.config import CfgNode
 
 from .cache import MB, ArrayCache, default_folder, key_of
+from .pixels import as_bytes, in_two
 from .settings import ROOT
 
 
@@ -60,48 +61,38 @@ def picture_key(path: str, upright: bool) -> bytes:
 
 
 class ResizedPictures:
-    """Test pictures as they are after the transform's last step on pixels, B x H x W x 3 bytes, the same for all runs; what
-    makes numbers of them is done for a batch at a time.
+    """Test pictures as they are after the transform's last step on pixels, H x W x 3 bytes, the same for all runs.
 
-    pixels: picture -> picture; numbers: the steps behind ToTensor, on B x 3 x H x W.
+    pixels: picture -> picture.
     """
 
-    def __init__(self, cfg: CfgNode, pixels: T.Compose, numbers: list[Callable], upright: bool) -> None:
-        self.pixels, self.numbers, self.upright = pixels, numbers, upright
+    def __init__(self, cfg: CfgNode, pixels: T.Compose, upright: bool) -> None:
+        self._as_bytes, self.upright = as_bytes(pixels), upright
         self.cache = open_cache(cfg, "resized", transform=repr(pixels), upright=upright)
 
     @classmethod
     def of(cls, cfg: CfgNode, transform: Any, upright: bool) -> "ResizedPictures | None":
-        """None where nothing may be kept, or the transform is not one of pixels, ToTensor and Normalize, in this order."""
-        steps = list(getattr(transform, "transforms", []))
-        cut = next((i for i, step in enumerate(steps) if type(step) is T.ToTensor), None)
-        if cut is None or not all(type(s) is T.Normalize for s in steps[cut + 1 :]) or cfg.DATALOADER.RETURN_IMG0:
+        """None where nothing may be kept, or the transform may give something else each time."""
+        parts = in_two(transform)
+        if parts is None or cfg.DATALOADER.RETURN_IMG0:
             return None
-        if not all(type(s) in (T.Resize, T.CenterCrop, T.Lambda) for s in steps[:cut]):
+        if not all(type(step) in (T.Resize, T.CenterCrop, T.Lambda) for step in parts[0].transforms):
             return None
-        kept = cls(cfg, T.Compose(steps[:cut]), steps[cut + 1 :], upright)
+        kept = cls(cfg, parts[0], upright)
         return kept if kept.cache.is_of_use else None
 
     def get(self, path: str, decode: Callable[[], Image.Image]) -> dict[str, Any]:
         """What a batch holds of one picture: "img", H x W x 3, and "fresh", the key of one that is not kept yet, or b""."""
         key = picture_key(path, self.upright)
         found = self.cache.get(key)
-        pixels_HW3 = np.asarray(self.pixels(decode())) if found is None else found
-        return {"img": torch.from_numpy(pixels_HW3.copy()), "fresh": key if found is None else b""}
+        if found is None:
+            return {"img": self._as_bytes(decode()), "fresh": key}
+        return {"img": torch.from_numpy(found.copy()), "fresh": b""}
 
     def keep(self, batch: dict[str, Any]) -> None:
         """Keeps what of a batch is new, or was found damaged by a worker, which this process then finds, too."""
         new = [(key, img.numpy()) for key, img in zip(batch["fresh"], batch["img"], strict=True) if key]
         self.cache.put((key, array) for key, array in new if self.cache.get(key) is None)
-
-    def as_numbers(self, images_BHW3: torch.Tensor) -> torch.Tensor:
-        """B x 3 x H x W, equal to what the whole transform gives, on the device where the bytes are."""
-        images_B3HW = images_BHW3.permute(0, 3, 1, 2).contiguous().float()
-        # a tensor, since CUDA multiplies by the reciprocal of a plain number, which rounds otherwise
-        images_B3HW = images_B3HW / torch.tensor(255.0, device=images_B3HW.device)
-        for step in self.numbers:
-            images_B3HW = step(images_B3HW)
-        return images_B3HW
 
 
 class Photographs:

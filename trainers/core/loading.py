@@ -19,6 +19,7 @@ from ..components.backbones import Preprocessing, source_of
 from ..components.pictures import UNDECODABLE, ImageError, read_picture
 from ..components.ranks import RanksParted, here
 from .kept_pictures import Photographs, ResizedPictures
+from .pixels import Numbers, as_bytes, in_two
 from .processes import cores, leave_signals_to_the_main_process
 from .settings import FOLLOWING
 
@@ -29,24 +30,37 @@ class Pictures(DatasetWrapper):
     """Dassl's DatasetWrapper; what is trained on is kept decoded, on disk for all runs, or in memory.
 
     Keeping pictures changes no number: what is kept is what would be decoded again, before any augmentation.
-    resized: test pictures as bytes ("img", B x H x W x 3, of which ResizedPictures makes numbers), where they may be kept.
+    "img" is bytes, H x W x 3, of which `numbers` makes what the transform gives; where there is no `numbers`, the transform
+    does not come in two parts, and "img" is what it gives. resized: test pictures, where they may be kept.
     features: N x D, what a frozen encoder makes of the pictures, which then stands in their place.
     draws_alone: each picture's augmentation is drawn from (seed, epoch, index) and nothing else.
     """
 
     resized: ResizedPictures | None = None
     features: torch.Tensor | None = None
-    epoch = 0
 
     def __init__(self, cfg: CfgNode, data_source: list, transform: Any = None, is_train: bool = False) -> None:
         super().__init__(cfg, data_source, transform=transform, is_train=is_train)
         self._kept: dict[int, Image.Image] = {}
         self._photographs: Photographs | None = None
         self._budget = cfg.DATALOADER.CACHE_MB * 2**20
+        parts = in_two(transform)
+        self._in_workers = as_bytes(parts[0]) if parts else transform
+        self.numbers: Numbers | None = parts[1] if parts else None
         # benchmarks are read as Dassl reads them, which everybody's numbers stand on; people's own pictures as they hang
         self.upright = cfg.DATASET.NAME == "FolderDataset"
         # what several ranks draw has to be told apart from what they draw in common
         self.draws_alone = is_train and (cfg.INPUT.SEED_PER_PICTURE or here().several)
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # with workers that outlive an epoch
+
+    @property
+    def epoch(self) -> int:
+        """What pictures are drawn for now, also for workers that were started before."""
+        return int(self._epoch)
+
+    @epoch.setter
+    def epoch(self, number: int) -> None:
+        self._epoch.fill_(number)
 
     def keep(self) -> None:
         """Decodes what no run has decoded before, and keeps it on disk, or all in memory if it fits; before the workers
@@ -96,7 +110,7 @@ class Pictures(DatasetWrapper):
             return output | self.resized.get(item.impath, lambda: self._decode(idx))
         picture = self._photograph(idx)
         with drawn_from(self.cfg.SEED, self.epoch, idx) if self.draws_alone else contextlib.nullcontext():
-            output["img"] = picture if self.transform is None else self._transform_image(self.transform, picture)
+            output["img"] = picture if self.transform is None else self._transform_image(self._in_workers, picture)
         if self.return_img0:
             output["img0"] = self.to_tensor(picture)
         return output
@@ -144,10 +158,23 @@ def in_slices(loader: Any) -> DataLoader:
     """The training pictures of this rank: the same batches on all ranks, and a slice of each."""
     sampler: Any = loader.sampler
     count = (loader.batch_size or 1) if loader.drop_last else len(sampler)
+    return with_batches(loader, Slices(loader.batch_sampler, count))
+
+
+def with_batches(loader: DataLoader, batches: Any, **more: Any) -> DataLoader:
+    """`loader` with other batches: lists of the numbers of pictures."""
     return DataLoader(
-        loader.dataset, batch_sampler=Slices(loader.batch_sampler, count), num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn, pin_memory=loader.pin_memory,
+        loader.dataset, batch_sampler=batches, num_workers=loader.num_workers, collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory, worker_init_fn=loader.worker_init_fn, **more,
     )  # fmt: skip
+
+
+def with_lasting_workers(loader: DataLoader) -> DataLoader:
+    """`loader` with workers that go on from epoch to epoch, where each picture draws alone.
+
+    It draws nothing from torch's generator, from which others draw one number an epoch.
+    """
+    return with_batches(loader, loader.batch_sampler, persistent_workers=True, generator=torch.Generator())
 
 
 def in_turns(loader: DataLoader) -> DataLoader:
@@ -155,10 +182,7 @@ def in_turns(loader: DataLoader) -> DataLoader:
     if not here().several:
         return loader
     batches: Any = loader.batch_sampler
-    return DataLoader(
-        loader.dataset, batch_sampler=here().turns(list(batches)), num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn, pin_memory=loader.pin_memory, worker_init_fn=loader.worker_init_fn,
-    )  # type: ignore[arg-type]  # fmt: skip
+    return with_batches(loader, here().turns(list(batches)))
 
 
 def follow_backbone(cfg: CfgNode) -> None:
@@ -212,6 +236,9 @@ def build_data_manager(cfg: CfgNode) -> DataManager:
     )
     if here().several:
         manager.train_loader_x = in_slices(manager.train_loader_x)
+    trained: Any = manager.train_loader_x
+    if trained.dataset.draws_alone and trained.num_workers:
+        manager.train_loader_x = with_lasting_workers(trained)
     loaders: dict[str, Any] = {"train": manager.train_loader_x, "val": manager.val_loader, "test": manager.test_loader}
     tested = loaders["test"].dataset
     resized = ResizedPictures.of(cfg, tested.transform, tested.upright)

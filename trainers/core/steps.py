@@ -11,6 +11,7 @@ from dassl.utils import AverageMeter, MetricMeter
 from torch.utils.data import DataLoader
 
 from . import checkpoints
+from .loading import with_batches
 
 Losses = dict[str, float]
 
@@ -42,6 +43,8 @@ class Steps:
 
     def _from(self, first: int) -> Iterator[Any]:
         """The epoch's batches from `first` on, in the order drawn at its beginning."""
+        if self.loader.generator is not None:
+            torch.empty((), dtype=torch.int64).random_()  # as loaders without a generator of their own draw
         batches = iter(self.loader)
         if not first:
             return batches
@@ -50,14 +53,7 @@ class Steps:
                 next(batches)  # the workers' own generators have to move on
             return batches
         left = list(self.loader.batch_sampler or [])[first:]  # pictures are augmented here, whose state is restored
-        return iter(
-            DataLoader(
-                self.loader.dataset,
-                batch_sampler=left,
-                collate_fn=self.loader.collate_fn,
-                pin_memory=self.loader.pin_memory,
-            )
-        )
+        return iter(with_batches(self.loader, left))
 
     def __iter__(self) -> Iterator[tuple[int, bool]]:
         """Takes one step after the other; yields its number, and whether it is one of those that are printed."""
@@ -75,9 +71,12 @@ class Steps:
         """The losses of the steps since the last time, with the steps' numbers; `losses` takes them when the caller has
         found them finite."""
         pending, self._pending = self._pending, []
-        for ago, summary in zip(reversed(range(len(pending))), pending, strict=True):
-            values = {name: float(value) for name, value in summary.items()}
-            yield self.done - 1 - ago, values
+        if not pending:
+            return
+        # one wait for the device, however many they are
+        rows = torch.stack([value for summary in pending for value in summary.values()]).view(len(pending), -1).tolist()
+        for ago, summary, row in zip(reversed(range(len(pending))), pending, rows, strict=True):
+            yield self.done - 1 - ago, dict(zip(summary, row, strict=True))
 
     def line(self, epoch: int, epochs: int, lr: float) -> str:
         """Dassl's line of the log."""

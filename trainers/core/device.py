@@ -1,0 +1,42 @@
+"""How a device computes, as a configuration asks for it; whatever is kept between runs is told by it."""
+
+import os
+from typing import Any
+
+import torch
+
+
+def set_up(deterministic: bool, tf32: bool) -> None:
+    """Sets, for this process, all that decides which kernels torch takes.
+
+    deterministic: only those that repeat themselves; a method that needs another one ends in torch's RuntimeError, which
+    names it. tf32: see docs/SETTINGS.md. cuDNN never chooses by timing, which may choose otherwise after a restart.
+    """
+    torch.backends.cudnn.benchmark = False
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        # fused attention but this one has a backward pass that repeats itself
+        torch.backends.cuda.enable_mem_efficient_sdp(False)
+    torch.use_deterministic_algorithms(deterministic)
+    for part, name in _float32_parts():
+        if name == "allow_tf32":
+            part.allow_tf32 = tf32
+        else:
+            part.fp32_precision = "tf32" if tf32 else "ieee"
+
+
+def described() -> dict[str, Any]:
+    """What can change the last bit of what a device computes, beside the device itself."""
+    return {
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "cudnn.benchmark": torch.backends.cudnn.benchmark,
+        "float32": [str(getattr(part, name)) for part, name in _float32_parts()],
+    }
+
+
+def _float32_parts() -> list[tuple[Any, str]]:
+    """Where torch keeps how it multiplies in float32; since 2.9 under another name."""
+    cudnn: Any = torch.backends.cudnn
+    if hasattr(torch.backends, "fp32_precision"):  # the old name raises where a part differs from its parts
+        return [(part, "fp32_precision") for part in (torch.backends.cuda.matmul, cudnn, cudnn.conv, cudnn.rnn)]
+    return [(part, "allow_tf32") for part in (torch.backends.cuda.matmul, cudnn)]

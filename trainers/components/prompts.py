@@ -87,6 +87,21 @@ def tokenize_names(classnames: Sequence[str], vocabulary: Vocabulary) -> list[Pr
     return [replace(tokenize_prompt("a {}.", name, vocabulary), before=[]) for name in classnames]
 
 
+@dataclass(frozen=True)
+class HeadRows:
+    """Where the rows of attention's heads, E numbers each, stand.
+
+    Packed there are S x K x H of them, with K of queries, keys and values; padded, K x G x H x P of the prefixes and
+    K x G x H x C x T of the tails. from_*: the packed row of every padded one (of some token, where there is padding);
+    to_*: the padded row of every packed one.
+    """
+
+    from_prefix: torch.Tensor
+    to_prefix: torch.Tensor
+    from_tail: torch.Tensor
+    to_tail: torch.Tensor
+
+
 class PromptPlan(nn.Module):
     """Prompts laid out for the text encoder: G prefixes, each continued by C tails; a module, so that it moves with one.
 
@@ -137,6 +152,7 @@ class PromptPlan(nn.Module):
         start_N = prefix_length_G.repeat_interleave(C)
         tail_position_NT = start_N[:, None] + position_T
         self.n_prefix = int(prefix_length_G.sum())
+        self.prefixes_differ = len(set(prefix_length_G.tolist())) > 1  # in length
         # The packed row of every padded place (0 where there is padding), and the padded place of every packed row.
         prefix_from_packed, prefix_to_packed = _places(in_prefix_GP)
         tail_from_packed, tail_to_packed = _places(in_tail_NT)
@@ -165,6 +181,7 @@ class PromptPlan(nn.Module):
         self._parts: tuple[int, list] = (0, [])
         self._shares: dict[tuple[int, int], PromptPlan] = {}
         self._whole: torch.Tensor | None = None
+        self._heads: dict[tuple[int, int], HeadRows] = {}
 
     def _apply(self, fn: Callable, recurse: bool = True) -> "PromptPlan":
         """What .to() and its kin come down to; what was derived from the tables is made again where they are now."""
@@ -216,6 +233,34 @@ class PromptPlan(nn.Module):
         part.vocabulary_V = self.vocabulary_V.cpu()
         part.rows_S = _rows(part.tokens_S, part.vocabulary_V)
         return part.to(self.rows_S.device)
+
+    @property
+    def is_laid_out(self) -> bool:
+        """Whether heads() has been asked before."""
+        return bool(self._heads)
+
+    def heads(self, K: int, H: int) -> HeadRows:
+        """The places of K x H heads' rows."""
+        if (K, H) not in self._heads:
+            G, C, P, T = self.G, self.C, self.P, self.T
+            device = self.rows_S.device
+            k_K, h_H = torch.arange(K, device=device), torch.arange(H, device=device)
+            token_GP, token_GR = (
+                self.prefix_from_packed.view(G, P),
+                self.n_prefix + self.tail_from_packed.view(G, C * T),
+            )
+
+            def padded(token_GR: torch.Tensor) -> torch.Tensor:
+                return ((token_GR[None, :, None] * K + k_K[:, None, None, None]) * H + h_H[:, None]).flatten()
+
+            def packed(place_S: torch.Tensor, width: int) -> torch.Tensor:
+                group, within = place_S[:, None, None] // width, place_S[:, None, None] % width
+                return (((k_K[:, None] * G + group) * H + h_H) * width + within).flatten()
+
+            self._heads[K, H] = HeadRows(
+                padded(token_GP), packed(self.prefix_to_packed, P), padded(token_GR), packed(self.tail_to_packed, C * T)
+            )
+        return self._heads[K, H]
 
     def whole_prompts(self) -> torch.Tensor:
         """The bank's row at every position of every prompt, SOS to EOT and padding after it; N x context length."""

@@ -106,6 +106,28 @@ def test_halved_weights_follow_the_whole_ones(family):
         assert F.cosine_similarity(ours.float(), whole).min() > 0.999
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_frozen_weights_stored_in_half_precision_change_no_number_under_autocast(family, dtype):
+    _, backbone, tokenizer = family
+    pictures = torch.randn(4, 3, *backbone.preprocessing.size)
+    found: list[list[torch.Tensor]] = []
+    for stored in (False, True):
+        own = type(backbone)(copy.deepcopy(backbone.model), tokenizer, backbone.preprocessing)
+        torch.manual_seed(1)  # of the router
+        model = MixtureCLIP(own, NAMES, [TEMPLATES[:1], TEMPLATES[1:]], top_k=1, text_noise=0.0, train_visual_ln=True)
+        if stored:
+            own.store_frozen(dtype)
+            halved = [p for p in own.model.parameters() if p.dtype is dtype]
+            assert halved
+            assert not any(p.requires_grad for p in halved)
+        with torch.autocast("cpu", dtype=dtype):
+            parts = model.losses(pictures, torch.tensor([0, 1, 2, 3]))
+        (parts["cls"] + parts["text"] + parts["gate"]).backward()
+        found.append([parts["logits_BC"], *(p.grad for p in model.learned().values() if p.numel())])
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_a_mixture_learns_on_every_family(family):
     kind, backbone, _ = family
     model = MixtureCLIP(backbone, NAMES, [TEMPLATES[:1], TEMPLATES[1:]], top_k=1)

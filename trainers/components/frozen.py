@@ -31,7 +31,8 @@ class FrozenLinear(_Frozen):
 
     def __init__(self, backbone: Backbone, class_CD: torch.Tensor, bias_C: torch.Tensor | None = None) -> None:
         self.normalizes = bias_C is None
-        super().__init__(backbone, class_CD=class_CD, bias_C=torch.zeros(len(class_CD)) if bias_C is None else bias_C)
+        bias_C = class_CD.new_zeros(len(class_CD)) if bias_C is None else bias_C
+        super().__init__(backbone, class_CD=class_CD, bias_C=bias_C)
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         features_BD = self._backbone.encode_image(images_BCHW).float()
@@ -99,6 +100,7 @@ class FrozenConditional(_Frozen):
         shift_BLW = self.meta_net(image_BD)[:, None] * self.context_L[:, None]
         prompts_BCLW = self.prompts_CLW + shift_BLW[:, None]
         B, C = prompts_BCLW.shape[:2]
-        text_ND = self._backbone.run_text(prompts_BCLW.flatten(0, 1), self.length_C.repeat(B))  # type: ignore[operator]
+        prompts_NLW = prompts_BCLW.flatten(0, 1).to(self._backbone.text_dtype)
+        text_ND = self._backbone.run_text(prompts_NLW, self.length_C.repeat(B)).float()  # type: ignore[operator]
         text_BCD = F.normalize(text_ND.view(B, C, -1), dim=-1)
         return self._backbone.logit_scale.exp() * (text_BCD * image_BD[:, None]).sum(-1)

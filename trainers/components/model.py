@@ -31,7 +31,7 @@ class AdaptedCLIP(nn.Module):
 
     clip_model: a backbone, or a plain model of OpenAI's clip, used in place. train_visual_ln: train the LayerNorms of a
     visual transformer's blocks (a ResNet has none). text_encoder: "fast" or "plain"; text_chunk: prompts encoded at a
-    time, 0 by memory; text_memory: bytes that a chunk may take, 0 for half of what is free.
+    time, 0 by memory; text_memory: bytes that a chunk may take, 0 for memory_to_use() of text_encoder.py.
     """
 
     from_features = False  # whether, where the picture encoder is frozen, features do in the place of pictures
@@ -58,6 +58,7 @@ class AdaptedCLIP(nn.Module):
         for p in self.tuned:
             p.requires_grad_(True)
         self._kept: torch.Tensor | None = None
+        self._compiled: Callable[..., torch.Tensor] | None = None
         self.register_load_state_dict_post_hook(lambda model, _: model.weights_changed())
 
     def train(self, mode: bool = True) -> "AdaptedCLIP":
@@ -75,6 +76,11 @@ class AdaptedCLIP(nn.Module):
     def weights_changed(self) -> None:
         """Drops what kept() keeps. Called by train(), eval(), to() and load_state_dict(); call it after other changes."""
         self._kept = None
+
+    def compile_training(self) -> None:
+        """From now on torch.compile fuses the kernels of both encoders in training; evaluation stays as it is."""
+        self.text_encoder.compile_training()
+        self._compiled = torch.compile(encode_pictures, dynamic=False)
 
     def learned(self) -> dict[str, nn.Parameter]:
         """What is trained, by name; all that a checkpoint needs."""
@@ -104,7 +110,8 @@ class AdaptedCLIP(nn.Module):
         """ImageEncoder(x), not normalised; B x D. Of features that were computed before, B x D, themselves."""
         if images_BCHW.ndim == 2 and not self.tuned:
             return images_BCHW
-        return encode_pictures(self.backbone, images_BCHW, learns=bool(self.tuned))
+        encode = self._compiled if self._compiled and self.training else encode_pictures
+        return encode(self.backbone, images_BCHW, learns=bool(self.tuned))
 
     def image_features(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """f = normalise(ImageEncoder(x)); B x D."""

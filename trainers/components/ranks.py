@@ -95,12 +95,18 @@ class Ranks:
         together(lambda: dist.gather_object(thing, told, dst=0))
         return told or []
 
+    def all_say(self, value: T) -> list[T]:
+        """What every rank says, in their order, for all of them."""
+        told: list[Any] = [value] * self.size
+        if self.several:
+            together(lambda: dist.all_gather_object(told, value))
+        return told
+
     def insist(self, what: str, value: Any) -> None:
         """Raises RanksParted, on every rank, unless all have the same `value` of `what`."""
         if not self.several:
             return
-        told: list[Any] = [None] * self.size
-        together(lambda: dist.all_gather_object(told, value))
+        told = self.all_say(value)
         for rank, theirs in enumerate(told):
             if theirs != told[0]:
                 lines = zip(str(theirs).splitlines(), str(told[0]).splitlines(), strict=False)

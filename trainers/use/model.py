@@ -99,6 +99,13 @@ class TrainedModel(nn.Module):
     def device(self) -> torch.device:
         return self.model.logit_scale.device
 
+    def _apply(self, fn: Callable, recurse: bool = True) -> "TrainedModel":
+        """What .to() and its kin come down to. A model trained with halved weights has them on a GPU, as in training."""
+        super()._apply(fn, recurse)
+        if self.precision == "fp16" and self.device.type == "cuda" and self.backbone.text_dtype != torch.float16:
+            self.backbone.halve()
+        return self
+
     def with_classes(self, classnames: Sequence[str]) -> "TrainedModel":
         """The same model for other classes, which it need not have been trained on: prompts are shared by all.
 
@@ -124,7 +131,7 @@ class TrainedModel(nn.Module):
     def _autocast(self) -> contextlib.AbstractContextManager:
         if self.precision == "bf16":
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
-        if self.precision in ("amp", "fp16") and self.device.type == "cuda":
+        if self.precision == "amp" and self.device.type == "cuda":
             return torch.autocast("cuda", dtype=torch.float16)
         return contextlib.nullcontext()
 
@@ -253,8 +260,6 @@ def build(
     """From what a checkpoint or an export says of itself. where: what messages call it."""
     kind, _ = _model_of(trained.identity["trainer"])
     opened = _backbone(backbone or trained.identity["backbone"], trained.identity)
-    if precision == "fp16" and torch.cuda.is_available():
-        opened.halve()
     model = kind.of(opened, trained, classnames)
     _put_in(model, trained, where)
     said: dict[str, Any] = {

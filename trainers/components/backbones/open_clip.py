@@ -175,7 +175,7 @@ class OpenClipBackbone(Backbone):
 
     @property
     def text_dtype(self) -> torch.dtype:
-        return self._text.transformer.get_cast_dtype()
+        return self._text.positional_embedding.dtype
 
     def halve(self) -> None:
         """All but embeddings and normalisations, which stay in float32 as in OpenAI's, and compute in it."""
@@ -283,6 +283,10 @@ class HubTextBackbone(OpenClipBackbone):
     @property
     def text_dtype(self) -> torch.dtype:
         return next(m.weight.dtype for m in self._text.transformer.modules() if isinstance(m, nn.Linear))
+
+    def matrices(self) -> Iterator[nn.Module]:
+        text = set(self._text.modules())  # towers of `transformers` ask their weights in what to compute
+        return (module for module in super().matrices() if module not in text)
 
     def causal_tower(self) -> CausalTower | None:
         return None

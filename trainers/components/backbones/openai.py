@@ -111,6 +111,8 @@ class OpenAIBackbone(Backbone):
 
     def run_text(self, x_NLW: torch.Tensor, length_N: torch.Tensor) -> torch.Tensor:
         m = self.model
+        for block in m.transformer.resblocks:  # no buffer, so it stays behind when the model is moved
+            block.attn_mask = block.attn_mask.to(x_NLW.device)
         x_NLW = x_NLW + m.positional_embedding.type(x_NLW.dtype)
         x_NLW = m.transformer(x_NLW.permute(1, 0, 2)).permute(1, 0, 2)
         return m.ln_final(x_NLW[torch.arange(x_NLW.shape[0], device=x_NLW.device), length_N - 1]) @ m.text_projection

@@ -5,7 +5,7 @@ D features.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -137,6 +137,22 @@ class Backbone(Protocol):
     @abstractmethod
     def halve(self) -> None:
         """Puts weights where the family computes in half precision into float16."""
+
+    def store_frozen(self, dtype: torch.dtype) -> None:
+        """Puts the frozen weights that autocast would turn into `dtype` each time they are used into it for good.
+
+        From then on the towers compute under autocast to `dtype` alone, and the same numbers.
+        """
+        for module in self.matrices():
+            for p in module.parameters(recurse=False):
+                if not p.requires_grad:
+                    p.data = p.data.to(dtype)
+
+    def matrices(self) -> Iterator[nn.Module]:
+        """The modules whose weights autocast turns into another type."""
+        for module in self.model.modules():
+            if isinstance(module, nn.Linear | nn.modules.conv._ConvNd | nn.MultiheadAttention):
+                yield module
 
     def remember(self, what: tuple[Any, ...], compute: Callable[[], torch.Tensor]) -> torch.Tensor:
         """compute(), which depends on the model's weights and on `what` alone. Whoever keeps such things sets this."""

@@ -145,15 +145,13 @@ def model_digest(args: argparse.Namespace) -> str:
 
 
 def run(args: argparse.Namespace, cfg: "CfgNode") -> None:
-    import torch
     from dassl.engine import build_trainer
     from dassl.utils import set_random_seed, setup_logger
 
     import datasets
     from trainers.components.ranks import here
-    from trainers.core import methods
+    from trainers.core import device, methods
     from trainers.core.run_folder import RunFolder
-    from trainers.core.trainer import set_deterministic
 
     methods.register_all()
     datasets.register_all()
@@ -169,10 +167,7 @@ def run(args: argparse.Namespace, cfg: "CfgNode") -> None:
         if ranks.first:
             setup_logger(cfg.OUTPUT_DIR)
         print(f"Setting fixed seed: {cfg.SEED}")
-        if cfg.DETERMINISTIC:
-            set_deterministic()
-        elif torch.cuda.is_available() and cfg.USE_CUDA:
-            torch.backends.cudnn.benchmark = True
+        device.set_up(cfg.DETERMINISTIC, cfg.TF32)
         print_settings(args, cfg)
         begin = time.time()
         trainer = build_trainer(cfg)

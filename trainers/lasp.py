@@ -42,11 +42,16 @@ class LASP(PromptTrainer):
         print(described(o.ctx_init, o.ctx_count, self.model.prompt_learner.ctx.shape[-2]))
         self.finish_model(slower=self.model.tuned, times=0.1)
 
-    def compute_loss(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def drawn(self) -> tuple[torch.Tensor, ...]:
+        return (self.model.seen_hard_features(),) if self.options.enable else ()
+
+    def compute_loss(
+        self, images: torch.Tensor, labels: torch.Tensor, *drawn: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         if not self.options.enable:
             logits_BC = self.model(images)
             return F.cross_entropy(logits_BC, labels), {"acc": accuracy(logits_BC, labels)}
-        parts = self.model.losses(images, labels)
+        parts = self.model.losses(images, labels, *drawn)
         loss = parts["cls"] + self.options.lasp_loss_weight * parts["text"]
         shown = {f"loss_{name}": parts[name] for name in ("cls", "text")}
         return loss, shown | {"acc": accuracy(parts["logits_BC"], labels)}

@@ -45,9 +45,14 @@ class MoCoOp(PromptTrainer):
             print(f"  {' | '.join(group)}")
         self.finish_model(slower=self.model.tuned, times=o.visual_ln_lr_mult)
 
-    def compute_loss(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def drawn(self) -> tuple[torch.Tensor, ...]:
+        return (self.model.seen_hard_features(),)
+
+    def compute_loss(
+        self, images: torch.Tensor, labels: torch.Tensor, *drawn: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """L = L_cls + TEXT_LOSS_WEIGHT L_text + GATE_LOSS_WEIGHT L_gate, and what the log shows."""
-        parts = self.model.losses(images, labels)
+        parts = self.model.losses(images, labels, *drawn)
         loss = parts["cls"]
         loss = loss + self.options.text_loss_weight * parts["text"] + self.options.gate_loss_weight * parts["gate"]
         shown = {f"loss_{name}": parts[name] for name in ("cls", "text", "gate")}

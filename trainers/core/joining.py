@@ -105,6 +105,9 @@ def joined(use_cuda: bool) -> Iterator["Ranks"]:
     set_here(ranks := Ranks(rank, size))
     _watch = Watch(ranks, os.environ["MASTER_ADDR"])
     ranks.insist("kind of device", "cuda" if on_gpu else "cpu")
+    if on_gpu:
+        uuid = torch.cuda.get_device_properties(torch.cuda.current_device()).uuid
+        _refuse_shared_devices(ranks.all_say(f"{uuid} of {socket.gethostname()}"))
     print(f"Rank 0 of {size}, {'a GPU each' if on_gpu else f'{torch.get_num_threads()} threads each'}")
     status = 0
     try:
@@ -114,6 +117,16 @@ def joined(use_cuda: bool) -> Iterator["Ranks"]:
     dist.destroy_process_group()  # while rank 0, where they meet, is still there
     _watch.leave()
     _end_process(status)
+
+
+def _refuse_shared_devices(devices: list[str]) -> None:
+    """Raises ValueError where two ranks have the same GPU, which NCCL cannot do and says in words of its own."""
+    for rank, device in enumerate(devices):
+        if device in devices[:rank]:
+            raise ValueError(
+                f"ranks {devices.index(device)} and {rank} share the GPU {device}: start one rank for each GPU, or set "
+                "USE_CUDA False"
+            )
 
 
 def _end_process(status: int) -> NoReturn:

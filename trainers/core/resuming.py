@@ -1,5 +1,6 @@
 """What of a training goes into checkpoints, and how it comes back out of them: to go on, or to be evaluated."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,11 @@ class Training:
         if not 0 <= state["epoch"] <= max_epoch:
             raise ValueError(f"{path} is at epoch {state['epoch']} of {max_epoch}: it belongs to another run")
         checkpoints.copy_into(self.model.learned(), state["state_dict"], path, same_types=True)
-        for _ in range(state["epoch"]):  # drives the live optimiser's rates to where they were
-            self.schedule.step()
+        with warnings.catch_warnings():
+            # torch does not know that the optimiser has taken its steps, in another process
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+            for _ in range(state["epoch"]):  # drives the live optimiser's rates to where they were
+                self.schedule.step()
         self.optimiser.load_state_dict(state["optimizer"])
         if state["scaler"]:  # empty when the run began where PREC amp had become fp32
             self.scaler.load_state_dict(state["scaler"])

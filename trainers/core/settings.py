@@ -44,7 +44,12 @@ SHARED: dict[str, Setting] = {
     "SEED": Setting("of every random generator; negative: one is drawn and said", "int", most=2**32 - 1),
     "USE_CUDA": Setting("use the GPU if there is one", "bool"),
     "VERBOSE": Setting("print what is loaded", "bool"),
-    "DETERMINISTIC": Setting("ask torch for repeatable CUDA kernels", "bool", default=False),
+    "DETERMINISTIC": Setting(
+        "repeatable CUDA kernels alone; what has none is refused by torch, in its words", "bool", default=False
+    ),
+    "TF32": Setting(
+        "let a GPU round what it multiplies in float32 to 10 bits, which is several times as fast", "bool", default=False
+    ),
     "INPUT.SIZE": Setting(
         "height and width of pictures, in pixels; None: the backbone's", "tuple[int, int] | None", least=1, most=4096
     ),
@@ -137,7 +142,8 @@ SHARED: dict[str, Setting] = {
     ),
     "MODEL.TEXT_CHUNK": Setting("prompts encoded at a time; 0: by memory", "int", least=0, default=0),
     "MODEL.TEXT_MEMORY_MB": Setting(
-        "memory that a chunk's activations may take; 0: half of what is free", "int", least=0, default=0
+        "what a chunk's activations may take; 0: half of a GPU's memory, or of what the CPU has free", "int", least=0,
+        default=0,
     ),
     "OPTIM.NAME": Setting(
         "optimiser", "str", among=("adam", "amsgrad", "sgd", "rmsprop", "radam", "adamw")
@@ -166,6 +172,14 @@ SHARED: dict[str, Setting] = {
     "OPTIM.WARMUP_RECOUNT": Setting("start the schedule after the warm-up", "bool"),
     "TRAIN.CHECKPOINT_FREQ": Setting("epochs between checkpoints; 0: the last only", "int", least=0),
     "TRAIN.CHECKPOINT_MINUTES": Setting("minutes between further ones; 0: none", "float", least=0, default=10.0),
+    "TRAIN.CUDA_GRAPH": Setting(
+        "record the kernels of a step once and replay them: the same numbers, several times as fast on a GPU", "bool",
+        default=True,
+    ),
+    "TRAIN.COMPILE": Setting(
+        "let torch.compile fuse the encoders' kernels: a minute before the first step, then less time and memory for each, "
+        "and other roundings", "bool", default=False,
+    ),
     "TRAIN.PRINT_FREQ": Setting("steps between lines of the log", "int", least=1),
     "TRAIN.COUNT_ITER": Setting(UNUSED, "str"),
     "TEST.EVALUATOR": Setting("what evaluates", "str", among=("Classification",)),

@@ -6,10 +6,10 @@ its loss is (compute_loss). It runs on Dassl itself and on compat/dassl, prints 
 
 import contextlib
 import math
-import os
 import platform
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from ..components.ranks import here
 from . import checkpoints, dassl_support
 from .ahead import opened
 from .cache import ArrayCache
-from .evaluation import evaluate, temperature_of
+from .evaluation import Logits, evaluate, temperature_of
 from .frozen_features import FrozenFeatures, features_cache, is_fixed, remembering
 from .identity import Identity, fingerprint, material_settings
 from .loading import Slices, build_data_manager, follow_backbone, in_turns
@@ -40,6 +40,7 @@ from .resuming import (
     trained_with,
 )
 from .settings import Options
+from .step_graph import StepGraph
 from .steps import Steps, is_finite
 from .stopping import StopSignals
 
@@ -63,9 +64,18 @@ class PromptTrainer(TrainerX):
 
     # --- what a method defines -----------------------------------------------------------------------------------------
 
-    def compute_loss(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The loss of one batch, and further scalars for the log."""
+    def compute_loss(
+        self, images: torch.Tensor, labels: torch.Tensor, *drawn: Any, **_: Any
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The loss of one batch, and further scalars for the log; drawn: what drawn() gave for this step, if anything.
+
+        On a GPU it is recorded and replayed (step_graph.py): what changes from step to step comes as a tensor.
+        """
         raise TypeError(f"{type(self).__name__} has nothing to train")
+
+    def drawn(self) -> tuple[torch.Tensor, ...]:
+        """Hook: what one step draws at random, always of the same shapes."""
+        return ()
 
     def adopt(self, identity: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
         """Hook: take over from a checkpoint's identity and tensors what the model is built from. May raise ValueError."""
@@ -183,6 +193,10 @@ class PromptTrainer(TrainerX):
         `slower` parameters learn at `times` the rate. The log's rate is that of the first group, as in LASP.
         """
         self.model.to(self.device)
+        if self.half is not None:
+            self.model.backbone.store_frozen(self.half)
+        if self.cfg.TRAIN.COMPILE:
+            self.model.compile_training()
         slower = slower or []
         is_slower = {id(p) for p in slower}
         others = [p for p in self.model.learned().values() if id(p) not in is_slower]
@@ -193,6 +207,10 @@ class PromptTrainer(TrainerX):
         self.sched = build_lr_scheduler(self.optim, self.cfg.OPTIM)
         self.scaler = torch.amp.GradScaler("cuda", enabled=self.precision == "amp")
         self.register_model(checkpoints.FOLDER, self.model, self.optim, self.sched)
+        self._gradients: Callable[..., dict[str, torch.Tensor]] = self._backward
+        self._graph: StepGraph | None = None
+        if self.device.type == "cuda" and self.cfg.TRAIN.CUDA_GRAPH and not here().several:
+            self._gradients = self._graph = StepGraph(self._backward, list(self.model.learned().values()))
         count = sum(p.numel() for p in self.model.learned().values())
         print(f"Training {count:,} parameters in {self.precision}")
 
@@ -203,27 +221,32 @@ class PromptTrainer(TrainerX):
 
     # --- one step ------------------------------------------------------------------------------------------------------
 
+    @property
+    def half(self) -> torch.dtype | None:
+        """What autocast turns numbers into; None where it does not."""
+        return {"amp": torch.float16, "bf16": torch.bfloat16}.get(self.precision)
+
     def autocast(self) -> contextlib.AbstractContextManager:
-        if self.precision == "amp":
-            return torch.autocast("cuda", dtype=torch.float16)
-        if self.precision == "bf16":
-            return torch.autocast(self.device.type, dtype=torch.bfloat16)
-        return contextlib.nullcontext()
+        if self.half is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.half)
 
     def parse_batch_train(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
         images, labels = batch["img"], batch["label"]
         if isinstance(images, list):  # DATALOADER.K_TRANSFORMS views of each picture
             labels = labels.repeat(len(images))
             images = torch.cat(images)
-        return images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+        return self._on_device(images, self.train_loader_x), labels.to(self.device, non_blocking=True)
 
     def parse_batch_test(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-        images, labels = (batch[name].to(self.device, non_blocking=True) for name in ("img", "label"))
-        if images.dtype == torch.uint8:
-            resized = self.test_loader.dataset.resized
-            resized.keep(batch)
-            images = resized.as_numbers(images)
-        return images, labels
+        if "fresh" in batch:
+            self.test_loader.dataset.resized.keep(batch)
+        return self._on_device(batch["img"], self.test_loader), batch["label"].to(self.device, non_blocking=True)
+
+    def _on_device(self, images: torch.Tensor, loader: DataLoader) -> torch.Tensor:
+        """Pictures of a loader as numbers; features in their place as they are."""
+        images = images.to(self.device, non_blocking=True)
+        return loader.dataset.numbers(images) if images.dtype == torch.uint8 else images  # type: ignore[attr-defined]
 
     def largest_gradient(self) -> float:
         """The norm to which gradients are clipped; 0: not at all. Where nothing is said, as in LASP's and MoCoOp's code."""
@@ -234,14 +257,11 @@ class PromptTrainer(TrainerX):
 
     def forward_backward(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         images, labels = self.parse_batch_train(batch)
-        with self.autocast():
-            loss, shown = self.compute_loss(images, labels)
         self.optim.zero_grad()
-        shown = {"loss": loss, **shown}
-        slices = self.train_loader_x.batch_sampler
-        if isinstance(slices, Slices):
-            shown = {name: value * slices.share for name, value in shown.items()}
-        self.scaler.scale(shown["loss"]).backward()
+        shown = self._gradients(images, labels, *self.drawn())
+        if self._graph is not None and self._graph.trouble:
+            print(f"Note: steps are computed kernel by kernel, since they cannot be recorded: {self._graph.trouble}")
+            self._graph, self._gradients = None, self._backward
         grads = [p.grad for p in self.model.learned().values() if p.grad is not None]
         summed = here().add_up(grads, shown)  # before unscaling, so that all ranks see the same infinities
         if self.largest_gradient() > 0:
@@ -252,6 +272,17 @@ class PromptTrainer(TrainerX):
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
         return summed
+
+    def _backward(self, images: torch.Tensor, labels: torch.Tensor, *drawn: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Adds up this step's gradients, scaled under PREC amp; what the log shows."""
+        with self.autocast():
+            loss, shown = self.compute_loss(images, labels, *drawn)
+        shown = {"loss": loss, **shown}
+        slices = self.train_loader_x.batch_sampler
+        if isinstance(slices, Slices):
+            shown = {name: value * slices.share for name, value in shown.items()}
+        self.scaler.scale(shown["loss"]).backward()
+        return shown
 
     # --- the loop ------------------------------------------------------------------------------------------------------
 
@@ -473,14 +504,14 @@ class PromptTrainer(TrainerX):
             if stop and stop.agree():
                 stop.leave_if_asked()
 
-        self.results = evaluate(
-            self._batches(loader), math.ceil(len(loader) / here().size), self.parse_batch_test, logits_of, self.evaluator,
-            self.model, leave_if_asked,
-        )  # fmt: skip
+        def logits() -> Logits:
+            return Logits(self.model, self.parse_batch_test, logits_of)
+
+        rounds = math.ceil(len(loader) / here().size)
+        self.results = evaluate(self._batches(loader), rounds, logits(), self.evaluator, leave_if_asked)
         self.test_seconds = time.monotonic() - begin
         if split == "test" and self.is_trained_here and "val" in self.USES and self.val_loader is not None:
-            batches = self._batches(self.val_loader)
-            self.results["temperature"] = round(temperature_of(batches, self.parse_batch_test, logits_of), 4)
+            self.results["temperature"] = round(temperature_of(self._batches(self.val_loader), logits()), 4)
         self._tell_of_caches()
         for key, value in self.results.items():
             self.write_scalar(f"{split}/{key}", value, self.epoch)
@@ -502,10 +533,3 @@ class PromptTrainer(TrainerX):
         if any(added.values()):
             sizes = ", ".join(f"{size / 2**20:.1f} MB of {holds}" for holds, size in added.items() if size)
             print(f"Kept for other runs: {sizes} (python scripts/caches.py)")
-
-
-def set_deterministic() -> None:
-    """Repeatable kernels where torch has them; the others raise no error but are named in torch's warning."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.backends.cudnn.benchmark = False
-    torch.use_deterministic_algorithms(True, warn_only=True)

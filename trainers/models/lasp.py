@@ -135,11 +135,21 @@ class LaspCLIP(AdaptedCLIP):
         mean_CD = text_GAD[:, : self.n_classes].mean(0)
         return cosine_logits(image_BD, mean_CD, self.logit_scale.exp())
 
-    def losses(self, images_BCHW: torch.Tensor, labels_B: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The two losses, unweighted scalars "cls" and "text", and "logits_BC"."""
+    def seen_hard_features(self) -> torch.Tensor:
+        """The hard features as one step's text loss sees them, with a fresh draw of noise or without; T x A x D."""
+        return with_noise(self.hard_TAD, self.options.text_noise)
+
+    def losses(
+        self, images_BCHW: torch.Tensor, labels_B: torch.Tensor, hard_TAD: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        """The two losses, unweighted scalars "cls" and "text", and "logits_BC".
+
+        hard_TAD: what seen_hard_features() gave for this step; drawn here where it is not given.
+        """
+        hard_TAD = self.seen_hard_features() if hard_TAD is None else hard_TAD
         image_BD, text_GAD = self.image_features(images_BCHW), self.text_features()
         logits_BC = self.logits(image_BD, text_GAD)
-        hard = with_noise(self.hard_TAD, self.options.text_noise).split(self.group_sizes)
+        hard = hard_TAD.split(self.group_sizes)
         scale = self.logit_scale.exp()
         over = self.options.text_loss_over
         text = [text_to_text_loss(text_GAD[g : g + 1], own, scale, over) for g, own in enumerate(hard)]

@@ -137,8 +137,18 @@ class MixtureCLIP(AdaptedCLIP):
             return einsum("bd,gbd->bg", image_BD, self.prototypes_GAD[:, labels_B])
         return einsum("bd,gd->bg", image_BD, F.normalize(self.prototypes_GAD.mean(1), dim=-1))
 
-    def losses(self, images_BCHW: torch.Tensor, labels_B: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The three losses, unweighted scalars "cls", "text" and "gate", and "logits_BC", "router_BG"."""
+    def seen_hard_features(self) -> torch.Tensor:
+        """The hard features as one step's text loss sees them, with a fresh draw of noise or without; G x A x D."""
+        return with_noise(self.prototypes_GAD, self.options.text_noise)
+
+    def losses(
+        self, images_BCHW: torch.Tensor, labels_B: torch.Tensor, hard_GAD: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        """The three losses, unweighted scalars "cls", "text" and "gate", and "logits_BC", "router_BG".
+
+        hard_GAD: what seen_hard_features() gave for this step; drawn here where it is not given.
+        """
+        hard_GAD = self.seen_hard_features() if hard_GAD is None else hard_GAD
         image_BD = self.image_features(images_BCHW)
         text_GAD = self.text_features()
         router_BG, weights_BG = self.route(image_BD)
@@ -151,7 +161,7 @@ class MixtureCLIP(AdaptedCLIP):
         )
         return {
             "cls": F.cross_entropy(logits_BC, labels_B),
-            "text": text_to_text_loss(text_GAD, with_noise(self.prototypes_GAD, o.text_noise), text_scale),
+            "text": text_to_text_loss(text_GAD, hard_GAD, text_scale),
             "gate": soft_cross_entropy(router_BG, gate_target(similarity_BG, self.top_k, o.gate_boost)),
             "logits_BC": logits_BC,
             "router_BG": router_BG,

@@ -1,0 +1,60 @@
+"""A training step as one CUDA graph: its kernels are recorded once and replayed, so that the host no longer launches a
+thousand of them one by one, which takes several times as long as the GPU needs to compute them.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+Shown = dict[str, torch.Tensor]
+
+
+class StepGraph:
+    """Forward and backward of a step: the first EAGER calls as they are, the next one recorded, all others replayed.
+
+    step(*inputs) puts gradients where there are none and returns scalars, from nothing but its inputs and tensors that stay
+    where they are; it draws no random numbers. learned: what has gradients afterwards. A step of other shapes than the
+    recorded ones is computed as it is; so are all, where one cannot be recorded, and `trouble` then says why.
+    """
+
+    EAGER = 2  # in these, libraries choose their kernels and the text encoder its chunk
+
+    def __init__(self, step: Callable[..., Shown], learned: Sequence[torch.nn.Parameter]) -> None:
+        self._step, self._learned = step, learned
+        self._calls = 0
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self.trouble = ""
+
+    def __call__(self, *inputs: torch.Tensor) -> Shown:
+        self._calls += 1
+        if self._graph is None and not self.trouble and self._calls > self.EAGER:
+            self._record(inputs)
+        if self._graph is None or [_kind(t) for t in inputs] != [_kind(t) for t in self._inputs]:
+            return self._step(*inputs)
+        for place, given in zip(self._inputs, inputs, strict=True):
+            place.copy_(given, non_blocking=True)
+        self._graph.replay()
+        for parameter, grad in zip(self._learned, self._grads, strict=True):
+            parameter.grad = grad
+        return dict(zip(self._names, self._values.clone().unbind(), strict=True))
+
+    def _record(self, inputs: Sequence[torch.Tensor]) -> None:
+        self._inputs = [t.clone() for t in inputs]
+        torch.cuda.empty_cache()  # what the graph takes is its own
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # a loader's thread may pin memory meanwhile
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                shown = self._step(*self._inputs)
+                self._values = torch.stack([value.detach() for value in shown.values()])
+        except RuntimeError as error:
+            self.trouble = str(error).strip().splitlines()[0]
+            return
+        self._names = list(shown)
+        self._grads = [parameter.grad for parameter in self._learned]
+        self._graph = graph
+
+
+def _kind(tensor: torch.Tensor) -> tuple[Any, ...]:
+    return tensor.shape, tensor.dtype, tensor.device

@@ -9,16 +9,18 @@
     python scripts/run.py mocoop main small 16             all small benchmarks (docs/YARDSTICK.md); all: the eleven
 
 Environment (each also an option): DATA (data), OUTPUT (output), SEEDS ("1 2 3"), SHOTS ("16"), CFG (the recipe's),
-TAG (a name of your own for these settings, part of the runs' path), JOBS (runs at a time, 1), GPUS ("0,1": a run on each),
-GPUS_PER_RUN (1: devices that share each run), CLUSTER (slurm: hand the runs to it, docs/SCALE.md). Further settings go to
-every run, as in OPTIM.MAX_EPOCH 10; paths among them are relative to the project.
+TAG (a name of your own for these settings, part of the runs' path), JOBS (runs at a time, 1), GPUS ("0,1": a run on
+each; all that there are), GPUS_PER_RUN (1: devices that share each run), CLUSTER (slurm: hand the runs to it,
+docs/SCALE.md). Further settings go to every run, as in OPTIM.MAX_EPOCH 10; paths among them are relative to the project.
 """
 
 import argparse
+import contextlib
 import os
 import re
 import shlex
 import signal
+import subprocess
 import sys
 import time
 from collections import deque
@@ -236,6 +238,35 @@ def split(words: list[str]) -> tuple[list[str], list[str]]:
     return plain, settings
 
 
+def _named(devices: str) -> list[str]:
+    return [word for word in devices.replace(" ", ",").split(",") if word]
+
+
+def visible_gpus() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES would call each GPU that a run could use; none where there is only one, or none."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        found = _named(os.environ["CUDA_VISIBLE_DEVICES"])
+    else:
+        found = []
+        with contextlib.suppress(OSError, subprocess.SubprocessError):  # no driver, no NVIDIA
+            command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+            found = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.split()
+    return found if len(found) > 1 else []
+
+
+def gpus_to_share(settings: list[str], ranks: int) -> list[str]:
+    """All GPUs of this machine, in sets of `ranks`, where nobody has named some; and says so."""
+    given = dict(zip(settings[::2], settings[1::2], strict=True))
+    if given.get("USE_CUDA", "").lower() in ("false", "0"):
+        return []
+    found = visible_gpus()
+    found = found[: len(found) // ranks * ranks]
+    if found:
+        each = "one run on each" if ranks == 1 else f"{ranks} for each run"
+        print(f"Note: {len(found)} GPUs ({', '.join(found)}), {each}; GPUS=0 takes the first alone")
+    return found
+
+
 @dataclass(frozen=True)
 class Means:
     """What runs are done with: how many at a time, on which devices, how many of them each."""
@@ -248,8 +279,8 @@ class Means:
 def requested(args: argparse.Namespace) -> tuple[list[Request], Means]:
     """What is asked of each method, and with what means. Raises ValueError, in one line."""
     words, settings = split(args.words)
-    gpus = [word for word in args.gpus.replace(" ", ",").split(",") if word]
     ranks = numbers(args.gpus_per_run, "GPUS_PER_RUN", 1)[0]
+    gpus = _named(args.gpus) if args.gpus or args.cluster else gpus_to_share(settings, ranks)
     if len(gpus) % ranks:
         raise ValueError(f'GPUS_PER_RUN is {ranks}, but GPUS is "{args.gpus}": name {ranks} for each run')
     jobs = numbers(args.jobs, "JOBS", 1)[0] if args.jobs else len(gpus) // ranks or 1

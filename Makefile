@@ -12,6 +12,7 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev lint
 	$(PY) -m pytest --numprocesses auto --dist loadgroup
+	@if nvidia-smi -L > /dev/null 2>&1; then MOCOOP_TEST_GPU=1 $(PY) -m pytest tests/test_gpu.py tests/test_precision.py; fi
 
 # What takes longer than anyone waits for: long fuzzing, many kills.
 test-slow: $(VENV)/.installed-dev

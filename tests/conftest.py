@@ -14,6 +14,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(__file__).resolve().parent / "data"
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
+ASKED_FOR_A_GPU = "MOCOOP_TEST_GPU" in os.environ
+if not ASKED_FOR_A_GPU:  # the numbers that tests expect are a CPU's
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 if "MOCOOP_CACHE" not in os.environ:  # the first process's, for all that it starts
     _cache = tempfile.TemporaryDirectory(prefix="mocoop-cache-")
     os.environ["MOCOOP_CACHE"] = _cache.name
@@ -24,6 +27,7 @@ from PIL import Image  # noqa: E402
 from trainers.components.backbones.openai import ClipVocabulary, build_model  # noqa: E402
 
 torch.set_num_threads(1)
+DEVICE = "cuda" if ASKED_FOR_A_GPU else "cpu"  # of tests that any device has to pass
 
 VOCABULARY = ClipVocabulary()
 encode = VOCABULARY.encode

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from clip.model import convert_weights
-from conftest import golden_state
+from conftest import DEVICE, golden_state
 
 from trainers.cocoop import CoCoOpCLIP
 from trainers.components.backbones.openai import build_model
@@ -20,7 +20,7 @@ MODELS = {
     "LASP": lambda clip, mode: LaspCLIP(clip, NAMES, ["a photo of a {}.", "a {}."], NAMES, text_encoder=mode),
     "ZeroshotCLIP": lambda clip, mode: HardPromptCLIP(clip, NAMES, ["a photo of a {}."]),
 }
-LABELS = torch.tensor([0, 2, 3])
+LABELS = torch.tensor([0, 2, 3], device=DEVICE)
 
 
 def built(method, mode, half):
@@ -28,12 +28,12 @@ def built(method, mode, half):
     if half:
         convert_weights(clip)
     torch.manual_seed(0)
-    return MODELS[method](clip, mode)
+    return MODELS[method](clip, mode).to(DEVICE)
 
 
 def logits_and_gradients(model, dtype=None):
-    images = torch.linspace(-1, 1, 3 * 3 * 32 * 32).view(3, 3, 32, 32)
-    autocast = torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+    images = torch.linspace(-1, 1, 3 * 3 * 32 * 32, device=DEVICE).view(3, 3, 32, 32)
+    autocast = torch.autocast(DEVICE, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
     with autocast:
         logits = model.train()(images)
         if logits.requires_grad:

@@ -1,0 +1,174 @@
+"""Whole runs of train.py's own code on the virtual GPU, in one process: cases.py DATA OUT, a line of JSON for each."""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import signal
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parents[1])]
+
+import gpu  # noqa: E402
+import torch  # noqa: E402
+
+torch.set_num_threads(1)
+gpu.install()
+
+import train  # noqa: E402
+from trainers.core import checkpoints  # noqa: E402
+from trainers.core.trainer import PromptTrainer  # noqa: E402
+
+KEYS = {"MoCoOp": "MOCOOP", "CoOp": "COOP", "CoCoOp": "COCOOP", "LASP": "LASP", "HardMixture": "HARDMIXTURE"}
+BATCHES = 3  # of an epoch
+DATA, OUT = Path(sys.argv[1]), Path(sys.argv[2])
+
+
+def words(folder: Path, trainer: str, *settings: object) -> list[str]:
+    """A command line, of paths without spaces."""
+    config = trainer if trainer in KEYS and trainer != "HardMixture" else "ZeroshotCLIP"
+    shared = f"""--traceback --root {DATA} --seed 1 --trainer {trainer} --backbone {DATA}/tiny_clip.pt --output-dir {folder}
+        --dataset-config-file configs/datasets/caltech101.yaml --config-file configs/trainers/{config}/small.yaml
+        DATASET.NUM_SHOTS 4 OPTIM.MAX_EPOCH 2 DATALOADER.TRAIN_X.BATCH_SIZE 8 DATALOADER.NUM_WORKERS 0
+        TRAIN.CHECKPOINT_FREQ 1 TRAIN.PRINT_FREQ {BATCHES}"""
+    return [*shared.split(), *map(str, settings)]
+
+
+def run(name: str, trainer: str, *settings: object, stop_after: int = 0, folder: Path | None = None) -> dict[str, Any]:
+    """One run; what was done to the GPU in its last steps, and its losses."""
+    folder = folder or OUT / name
+    step, taken, per_step = PromptTrainer.forward_backward, [], []
+
+    def noted(self: Any, batch: Any) -> Any:
+        if not taken:
+            gpu.watch(self.model)
+        before = gpu.counts.copy()
+        shown = step(self, batch)
+        per_step.append({kind: n - before[kind] for kind, n in gpu.counts.items() if n > before[kind]})
+        taken.append(shown["loss"])
+        if len(taken) == stop_after:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return shown
+
+    PromptTrainer.forward_backward = noted  # type: ignore[method-assign]
+    gpu.reset()
+    log, status, error = io.StringIO(), 0, ""
+    with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log), warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        try:
+            args = train.parse_arguments(words(folder, trainer, *settings))
+            train.run(args, train.setup_cfg(args))
+        except SystemExit as asked:
+            status = int(asked.code or 0)
+        except Exception as failure:  # noqa: BLE001  (is the case's result)
+            status, error = 1, f"{type(failure).__name__}: {failure}"
+    PromptTrainer.forward_backward = step  # type: ignore[method-assign]
+    (OUT / f"{name}.log").write_text(log.getvalue())
+    latest = checkpoints.latest(folder) if (folder / "prompt_learner").is_dir() else None
+    digest = checkpoints.digest_of(checkpoints.load(latest)["state_dict"]) if latest else ""
+    return {
+        "case": name,
+        "trained": digest,
+        "status": status,
+        "error": error,
+        "losses": [float(loss) for loss in taken],
+        "steps": per_step,
+        "waits": gpu.waits(),
+        "float64": gpu.counts["float64"],
+        "notes": [line for line in log.getvalue().splitlines() if line.startswith("Note")],
+        "warnings": sorted({str(w.message) for w in told if not issubclass(w.category, DeprecationWarning)}),
+    }
+
+
+def say(**row: Any) -> None:
+    print(json.dumps(row), file=sys.__stdout__, flush=True)
+
+
+def resumed(name: str, trainer: str, stop_after: int, *settings: object) -> None:
+    """A run stopped after some steps and continued, beside one that was not."""
+    whole, parted = (
+        run(f"{name}-whole", trainer, *settings),
+        run(f"{name}-parted", trainer, *settings, stop_after=stop_after),
+    )
+    rest = run(f"{name}-rest", trainer, *settings, folder=OUT / f"{name}-parted")
+    say(**whole)
+    say(
+        case=name,
+        status=max(whole["status"], rest["status"]),
+        stopped=parted["status"],
+        error=whole["error"] + rest["error"],
+        bit_equal=whole["trained"] == rest["trained"] != "",
+        losses=[whole["losses"], parted["losses"] + rest["losses"]],
+        warnings=whole["warnings"] + rest["warnings"],
+    )
+
+
+def main() -> None:
+    for trainer, key in KEYS.items():
+        for prec in ("fp32", "fp16", "amp", "bf16"):
+            if trainer != "HardMixture" or prec in ("fp16", "bf16"):
+                say(**run(f"{trainer}-{prec}", trainer, f"TRAINER.{key}.PREC", prec))
+    for trainer in ("ZeroshotCLIP", "LinearProbe"):
+        say(**run(trainer, trainer))
+    amp = ("TRAINER.MOCOOP.PREC", "amp")
+    for name, settings in {
+        "plain": ("MODEL.TEXT_ENCODER", "plain"),
+        "chunks": ("MODEL.TEXT_CHUNK", 3),
+        "kernels": ("TRAIN.CUDA_GRAPH", False),
+        "adamw": ("OPTIM.NAME", "adamw", "OPTIM.LR", 1e-3),
+        "deterministic": ("DETERMINISTIC", True),
+        "tf32": ("TF32", True),
+        "best_val": ("TEST.FINAL_MODEL", "best_val"),
+        "views": ("DATALOADER.K_TRANSFORMS", 2),
+        "crops": ("INPUT.TRANSFORMS", "['random_resized_crop', 'random_flip', 'normalize']"),
+        "frozen": ("TRAINER.MOCOOP.TRAIN_VISUAL_LN", False),
+    }.items():
+        say(**run(f"MoCoOp-{name}", "MoCoOp", *amp, *settings))
+    say(**run("MoCoOp-eval", "MoCoOp", *amp, "--eval-only", "--model-dir", OUT / "MoCoOp-amp"))
+    bad = run("MoCoOp-bad", "MoCoOp", *amp, "OPTIM.LR", 1e38, "OPTIM.WARMUP_EPOCH", 0)
+    say(**bad, kept=(OUT / "MoCoOp-bad" / "bad_step" / "state.pth.tar").is_file())
+    resumed("LASP-amp-within", "LASP", 4, "TRAINER.LASP.PREC", "amp")
+    resumed(
+        "MoCoOp-fp32-between", "MoCoOp", BATCHES, "TRAINER.MOCOOP.PREC", "fp32", "OPTIM.NAME", "adamw", "OPTIM.LR", 1e-3
+    )
+    resumed("CoCoOp-fp16-within", "CoCoOp", 1, "TRAINER.COCOOP.PREC", "fp16")
+    resumed("CoOp-bf16-within", "CoOp", 5, "TRAINER.COOP.PREC", "bf16")
+    for name in ("MoCoOp-amp", "CoCoOp-fp16", "LASP-bf16", "HardMixture-fp16", "LinearProbe"):
+        use(name)
+    shutil.rmtree(OUT / "cache", ignore_errors=True)
+
+
+def use(name: str) -> None:
+    """A trained run on the GPU and on the CPU: the same classes, probabilities as near as the precision allows."""
+    from trainers import load_run
+
+    pictures = sorted(str(p) for p in (DATA / "caltech-101").glob("**/test_*.jpg"))
+    try:
+        # with_classes() too; then the form that is exported
+        on_cpu = load_run(OUT / name).classify(pictures)
+        model = load_run(OUT / name).to("cuda")
+        found = model.classify(pictures)
+        exported = model.model.frozen().to("cuda")
+        with torch.no_grad():
+            exported(torch.stack([model.read(p) for p in pictures[:2]]).to("cuda"))
+        apart = max(
+            abs(dict(a.classes)[c] - p)
+            for a, b in zip(on_cpu, found, strict=True)
+            for c, p in b.classes
+            if c in dict(a.classes)
+        )
+        half = str(model.backbone.text_dtype)
+        say(case=f"use-{name}", status=0, error="", apart=apart, text_dtype=half, waits=gpu.waits())
+    except Exception as failure:  # noqa: BLE001  (is the case's result)
+        say(case=f"use-{name}", status=1, error=f"{type(failure).__name__}: {failure}")
+
+
+if __name__ == "__main__":
+    os.environ["MOCOOP_CACHE"] = str(OUT / "cache")
+    OUT.mkdir(parents=True, exist_ok=True)
+    main()

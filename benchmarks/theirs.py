@@ -39,8 +39,10 @@ def start_coop(coop: str, dassl: str, backbone: str, words: list[str]) -> None:
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 
-def authors_model(checkout: str, clip_model: Any, classnames: list[str], groups: list[list[str]], batch: int) -> Any:
-    """CustomCLIP of MoCoOp's authors on `clip_model`, on the CPU."""
+def authors_model(
+    checkout: str, clip_model: Any, classnames: list[str], groups: list[list[str]], batch: int, device: str = "cpu"
+) -> Any:
+    """CustomCLIP of MoCoOp's authors on `clip_model`, on the device where that is."""
     import torch
     from yacs.config import CfgNode
 
@@ -48,8 +50,9 @@ def authors_model(checkout: str, clip_model: Any, classnames: list[str], groups:
 
     sys.path.append(checkout)
     sys.modules["wandb"] = ModuleType("wandb")
-    torch.Tensor.cuda = lambda self, *_: self  # type: ignore[method-assign, assignment]
-    torch.nn.Module.cuda = lambda self, *_: self  # type: ignore[method-assign, assignment]
+    if device == "cpu":
+        torch.Tensor.cuda = lambda self, *_: self  # type: ignore[method-assign, assignment]
+        torch.nn.Module.cuda = lambda self, *_: self  # type: ignore[method-assign, assignment]
     moe = importlib.import_module("prompting.moe")
     cfg = CfgNode({
         "INPUT": {"SIZE": (clip_model.visual.input_resolution,) * 2},
@@ -60,7 +63,7 @@ def authors_model(checkout: str, clip_model: Any, classnames: list[str], groups:
             "GATE_LOSS_WEIGHT": 1.0, "PROMPTS": [t for group in groups for t in group], "GROUPS": list(map(len, groups)),
         }},
     })  # fmt: skip
-    model = moe.CustomCLIP(cfg, list(classnames), clip_model, list(classnames), torch.device("cpu"))
+    model = moe.CustomCLIP(cfg, list(classnames), clip_model, list(classnames), torch.device(device)).to(device)
     for name, parameter in model.named_parameters():
         learned = "prompt_learner" in name or ("image_encoder" in name and ("ln_1" in name or "ln_2" in name))
         parameter.requires_grad_(learned)

@@ -25,8 +25,8 @@ from .backbones.protocol import Block, CausalTower
 from .prompts import HeadRows, PromptPlan
 from .ranks import here
 
-# Bytes that training keeps per token, layer and unit of width, by the bytes of a number that it computes in. Measured: 34 and
-# 59 on a GPU (benchmarks/bench_gpu.py), 68 on a CPU in float32 (benchmarks/bench_memory.py).
+# Bytes that training keeps per token, layer and unit of width, by the bytes of a number that it computes in. Measured were
+# 34 and 59 on a GPU (benchmarks/bench_gpu.py), 68 on a CPU in float32 (benchmarks/bench_memory.py).
 KEPT_PER_TOKEN = {8: 160, 4: 80, 2: 43}
 
 

@@ -21,7 +21,7 @@ PRECISIONS = ("fp32", "fp16", "amp", "bf16")
 # Kernels of a step that is computed kernel by kernel, with the tiny CLIP: these and no more.
 KERNELS = {"MoCoOp": 413, "CoOp": 207, "CoCoOp": 232, "LASP": 378}
 VARIANTS = ("plain", "chunks", "kernels", "adamw", "deterministic", "tf32", "best_val", "views", "crops", "frozen")
-pytestmark = pytest.mark.xdist_group("gpu rules")
+pytestmark = pytest.mark.xdist_group("gpu_rules")
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import random
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -95,11 +96,10 @@ class FewShotDataset(DatasetBase):
         shots, seed = cfg.DATASET.NUM_SHOTS, cfg.SEED
         path = self.draws(cfg) / f"shot_{shots}-seed_{seed}.json"
         digest = split_digest(self.dataset_dir, train, val)
-        short = [name for name, n in _counts(train).items() if n < shots]
+        short = [label for label, n in _counts(train).items() if n < shots]
         if short:
-            print(
-                f"{len(short)} classes have fewer than {shots} training pictures and give all they have: {short[0]}, ..."
-            )
+            name = next(item.classname for item in train if item.label == short[0])
+            print(f"{len(short)} classes have fewer than {shots} training pictures and give all they have: {name}, ...")
         kept = _read_cache(path, {"split_sha256": digest, "shots": shots, "seed": seed}) if seed >= 0 else None
         if kept and _is_draw(kept["train"], train, shots) and _is_draw(kept["val"], val, min(shots, 4)):
             print(f"Loading preprocessed few-shot data from {path}")
@@ -132,7 +132,7 @@ def _is_draw(positions: object, items: Items, shots: int) -> bool:
     """Whether these are positions of `shots` pictures of every class, or of all where it has fewer, each once."""
     if not isinstance(positions, list) or not all(type(i) is int and 0 <= i < len(items) for i in positions):
         return False
-    expected = {name: min(shots, n) for name, n in _counts(items).items()}
+    expected = {label: min(shots, n) for label, n in _counts(items).items()}
     return len(set(positions)) == len(positions) and _counts([items[i] for i in positions]) == expected
 
 
@@ -146,11 +146,9 @@ def _read_cache(path: Path, wanted: dict) -> dict | None:
     return record if is_whole and all(record[key] == value for key, value in wanted.items()) else None
 
 
-def _counts(items: Items) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for item in items:
-        counts[item.classname] = counts.get(item.classname, 0) + 1
-    return counts
+def _counts(items: Items) -> dict[int, int]:
+    """Pictures of each label; two labels may have one name."""
+    return Counter(item.label for item in items)
 
 
 def _write_cache(path: Path, record: dict) -> None:

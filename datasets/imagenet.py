@@ -25,14 +25,29 @@ def read_pairs(path: str) -> dict[str, str]:
     return dict(pairs)
 
 
-def read_folders(folder: str, names: dict[str, str]) -> Items:
-    """Pictures in folders named by synset; the label is the folder's place in alphabetical order."""
-    items = []
-    for label, synset in enumerate(sorted(e.name for e in os.scandir(folder) if e.is_dir())):
-        if synset not in names:
-            raise ValueError(f"{os.path.join(folder, synset)} is no class of classnames.txt")
+def labels_of(folder: str) -> dict[str, int]:
+    """The label of each synset that has a folder: its place in alphabetical order."""
+    synsets = sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
+    return {synset: label for label, synset in enumerate(synsets)}
+
+
+def read_folders(folder: str, names: dict[str, str], labels: dict[str, int] | None = None) -> Items:
+    """Pictures in folders named by synset. labels: of each synset, where another folder decides them.
+
+    Raises ValueError for a folder that has no name, or no label.
+    """
+    items, own = [], labels_of(folder)
+    labels = own if labels is None else labels
+    for synset in own:
+        for known, what in ((names, "no class of classnames.txt"), (labels, "a class without training pictures")):
+            if synset not in known:
+                raise ValueError(f"{os.path.join(folder, synset)} is {what}")
         for picture in _visible(os.path.join(folder, synset)):
-            items.append(Datum(impath=os.path.join(folder, synset, picture), label=label, classname=names[synset]))
+            impath = os.path.join(folder, synset, picture)
+            items.append(Datum(impath=impath, label=labels[synset], classname=names[synset]))
+    missing = sorted(labels.keys() - own.keys())
+    if missing:
+        print(f"Note: {len(missing)} classes have no folder in {folder}, {missing[0]} first: nothing is tested on them")
     return items
 
 
@@ -46,11 +61,9 @@ class ImageNet(FewShotDataset):
 
     def read(self, cfg: CfgNode) -> tuple[Items, Items, Items]:
         names = read_classnames(self)
-        train, test = (
-            read_folders(self.require(os.path.join(self.dataset_dir, "images", part)), names)
-            for part in ("train", "val")
-        )
-        return train, [], test
+        train, test = (self.require(os.path.join(self.dataset_dir, "images", part)) for part in ("train", "val"))
+        labels = labels_of(train)
+        return read_folders(train, names), [], read_folders(test, names, labels)
 
 
 class ImageNetVariant(FewShotDataset):

@@ -6,7 +6,7 @@ from dassl.data.datasets import DATASET_REGISTRY, Datum
 from yacs.config import CfgNode
 
 from .few_shot import FewShotDataset, Items
-from .imagenet import read_classnames
+from .imagenet import _visible, read_classnames
 
 
 @DATASET_REGISTRY.register()
@@ -16,12 +16,17 @@ class ImageNetV2(FewShotDataset):
     test_only = True
 
     def read(self, cfg: CfgNode) -> tuple[Items, Items, Items]:
-        self.require(self.image_dir)
+        names = [name for _, name in sorted(read_classnames(self).items())]  # a label is a place among the synsets
+        folders = {e.name for e in os.scandir(self.require(self.image_dir)) if e.is_dir() and e.name[0] != "."}
+        if folders != set(map(str, range(len(names)))):
+            odd = min(folders ^ set(map(str, range(len(names)))))
+            raise ValueError(
+                f"{self.image_dir} has {len(folders)} folders for the {len(names)} classes of classnames.txt, and not "
+                f'the same ("{odd}"): labels would be off'
+            )
         items = [
-            Datum(impath=os.path.join(folder, picture), label=label, classname=name)
-            for label, name in enumerate(read_classnames(self).values())
-            for folder in [self.require(os.path.join(self.image_dir, str(label)))]
-            for picture in sorted(os.listdir(folder))
-            if not picture.startswith(".")
+            Datum(impath=os.path.join(self.image_dir, str(label), picture), label=label, classname=name)
+            for label, name in enumerate(names)
+            for picture in _visible(os.path.join(self.image_dir, str(label)))
         ]
         return items, [], items

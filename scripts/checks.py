@@ -74,6 +74,8 @@ def check_inputs(runs: list[Job], configurations: dict[Path, Any]) -> None:
         except (OSError, ValueError) as error:
             raise FoundFault(str(error), 1) from None
     _check_data(runs, configurations, DATASET_REGISTRY)
+    reading = [configurations[run.folder] for run in runs if not run.finished]
+    _check_names([cfg for cfg in reading if getattr(TRAINER_REGISTRY.get(cfg.TRAINER.NAME), "reads_names", False)])
     others = {}
     for run in runs:
         folder, cfg = RunFolder(run.folder), configurations[run.folder]
@@ -95,6 +97,30 @@ def check_inputs(runs: list[Job], configurations: dict[Path, Any]) -> None:
         if differing:
             others[run.folder] = differing
     _refuse(others)
+
+
+def _check_names(configurations: list[Any]) -> None:
+    """Raises FoundFault for people's own classes whose names their backbone cannot tell apart."""
+    from dassl.data.datasets import build_dataset
+
+    from trainers.components.backbones import load_backbone
+    from trainers.components.prompts import refuse_alike
+
+    seen = set()
+    for cfg in configurations:
+        what = (cfg.MODEL.BACKBONE.NAME, cfg.DATASET.FOLDER, cfg.DATASET.SPLIT_FILE, cfg.DATASET.NAMES_FILE)
+        if cfg.DATASET.NAME != "FolderDataset" or what in seen:
+            continue
+        seen.add(what)
+        whole = cfg.clone()
+        whole.defrost()
+        whole.DATASET.NUM_SHOTS, whole.DATASET.SUBSAMPLE_CLASSES = -1, "all"
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                names = build_dataset(whole).classnames
+            refuse_alike(names, load_backbone(cfg.MODEL.BACKBONE.NAME))
+        except (OSError, ValueError) as error:
+            raise FoundFault(str(error), 1) from None
 
 
 def _check_data(runs: list[Job], configurations: dict[Path, Any], registry: Any) -> None:

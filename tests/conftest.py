@@ -52,6 +52,19 @@ def tiny_clip_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def literate_clip_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The golden CLIP with an embedding for every word: most of its own are zero, since its numbers do not need them."""
+    state = golden_state()
+    embedding = state["token_embedding.weight"]
+    unread = (embedding == 0).all(1)
+    drawn = torch.randn(int(unread.sum()), embedding.shape[1], generator=torch.Generator().manual_seed(0))
+    embedding[unread] = 0.02 * drawn
+    path = tmp_path_factory.mktemp("clip") / "literate_clip.pt"
+    torch.save(state, path)
+    return path
+
+
 def in_double(model: torch.nn.Module) -> torch.nn.Module:
     """CLIP in float64; its own LayerNorm always computes in float32, so torch's takes its place."""
     for module in model.modules():

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 
 import clip
 import pytest
@@ -102,6 +103,20 @@ def test_imagenet_variants(name, folder, images, tmp_path):
             (tmp_path / folder / "classnames.txt").rename(tmp_path / "imagenet" / "classnames.txt")
 
 
+def test_a_class_without_test_pictures_moves_no_other_label(tmp_path):
+    imagenet(tmp_path, "imagenet", ["images/train", "images/val"])
+    val = tmp_path / "imagenet" / "images" / "val"
+    first, *others = sorted(path.name for path in val.iterdir() if path.is_dir())
+    shutil.rmtree(val / first)
+    dataset = build("ImageNet", tmp_path, NUM_SHOTS=1)
+    names = {item.label: item.classname for item in dataset.train_x}
+    assert {item.label for item in dataset.test} == set(range(1, len(others) + 1))
+    assert all(names[item.label] == item.classname for item in dataset.test)
+    (tmp_path / "imagenet" / "images" / "train" / others[0]).rename(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=f"{others[0]} is a class without training pictures"):
+        build("ImageNet", tmp_path, NUM_SHOTS=1)
+
+
 def test_imagenetv2_folders_are_labels(tmp_path):
     folder = tmp_path / "imagenetv2"
     images = folder / "imagenetv2-matched-frequency-format-val"
@@ -109,6 +124,9 @@ def test_imagenetv2_folders_are_labels(tmp_path):
     (folder / "classnames.txt").write_text("\n".join(f"{s} {n}" for s, n in SYNSETS.items()))
     dataset = build("ImageNetV2", tmp_path)
     assert [(x.label, x.classname) for x in dataset.test[::2]] == list(enumerate(SYNSETS.values()))
+    (images / "2").rename(images / "3")
+    with pytest.raises(ValueError, match=r'not the same \("2"\): labels would be off'):
+        build("ImageNetV2", tmp_path)
 
 
 def test_aircraft_reads_text_lists(tmp_path):

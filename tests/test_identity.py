@@ -129,20 +129,34 @@ class TestSkipping:
 
 
 class TestOwnPictures:
-    def test_a_folder_without_yaml_and_with_names(self, tiny_clip_file, tmp_path):
+    def test_a_folder_without_yaml_and_with_names(self, literate_clip_file, tmp_path):
         pictures = tmp_path / "my pets"
         rows = [[f"n0{y}/{i}.png", y, ""] for y in range(4) for i in range(6)]
         write_pictures(pictures, {"x": rows})
         (pictures / "classnames.txt").write_text("n00 cat\nn01 red panda\nn02 dog\nn03 okapi\n")
         before = sorted(p for p in pictures.rglob("*"))
         words = ["zsclip", "base2new", pictures, "--cfg", "small", "--output", tmp_path / "out"]
-        process = protocol(*words, "MODEL.BACKBONE.NAME", tiny_clip_file, "DATALOADER.NUM_WORKERS", "0")
+        process = protocol(*words, "MODEL.BACKBONE.NAME", literate_clip_file, "DATALOADER.NUM_WORKERS", "0")
         assert process.returncode == 0, process.stderr
         assert "my_pets" in process.stdout[process.stdout.rindex("Base-to-new") :]
         assert sorted(p for p in pictures.rglob("*")) == before
         (pictures / "classnames.txt").write_text("n00 cat\nn01 red panda\nn02 dog\n")
-        process = protocol(*words, "--tag", "b", "MODEL.BACKBONE.NAME", tiny_clip_file)
+        process = protocol(*words, "--tag", "b", "MODEL.BACKBONE.NAME", literate_clip_file)
         assert 'has no name for the folder "n03"' in process.stderr
+
+    def test_names_that_the_small_clip_has_never_learned_are_refused_before_anything_starts(self, tmp_path):
+        pictures = tmp_path / "textile"
+        names = ["global", "local", "nominal"]
+        write_pictures(
+            pictures, {"x": [[f"{name}/{i}.png", y, name] for y, name in enumerate(names) for i in range(6)]}
+        )
+        words = ["mocoop", "main", pictures, "2", "--cfg", "small", "--output", tmp_path / "out"]
+        process = protocol(*words)
+        assert process.returncode == 1
+        assert process.stderr.startswith('error: classes "global" and "local" are the same to this backbone')
+        assert not (tmp_path / "out").exists()
+        process = protocol("linear_probe", *words[1:], "--seeds", "1", "DATALOADER.NUM_WORKERS", "0")  # reads no names
+        assert process.returncode == 0, process.stderr
 
 
 class TestDraws:

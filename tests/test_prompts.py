@@ -8,12 +8,15 @@ from conftest import DATA, EOT, ROOT, SOS, VOCABULARY, encode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trainers.components.backbones import as_backbone, load_backbone
 from trainers.components.backbones.openai import ClipVocabulary
 from trainers.components.prompts import (
     PromptPlan,
     SoftPrompts,
+    alike,
     clean_classname,
     hard_plan,
+    refuse_alike,
     tokenize_prompt,
 )
 
@@ -53,8 +56,8 @@ def test_the_groups_are_those_of_the_specification():
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_every_template_token_for_token(template):
     for name in NAMES:
-        if name.endswith("?") and not template.endswith("{}.") and "{}," in template:
-            continue  # refused, see below
+        if name.endswith("?") and "{}," in template:
+            continue  # see below
         assert assembled(template, name) == tokenized(template.format(clean_classname(name))), (template, name)
 
 
@@ -78,19 +81,92 @@ def test_a_plan_spells_the_sentences(dataset, tiny_clip):
     st.sampled_from(TEMPLATES),
     st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), min_size=1, max_size=12),
 )
-def test_any_name_is_exact_or_refused(template, name):
+def test_any_name_is_exact_or_stands_alone(template, name):
+    """Soft prompts have the sentence's tokens, or each part its own; hard prompts always the sentence's."""
+    clean = clean_classname(name)
     try:
         got = assembled(template, name)
     except ValueError as error:
         if "rename the class" not in str(error) and "at most 77" not in str(error):
             raise
         return
-    assert got == tokenized(template.format(clean_classname(name)))
+    sentence = tokenized(template.format(clean))
+    if got != sentence:
+        before, after = template.rstrip().removesuffix(".").split("{}")
+        stop = "." if template.rstrip().endswith(".") else ""
+        assert got == [
+            encode(SOS)[0],
+            *(i for part in (before, clean, after, stop) for i in encode(part)),
+            encode(EOT)[0],
+        ]
+    plan = hard_plan([template], [name, "cat"], VOCABULARY)
+    assert spelled(plan, 0) == sentence
+    assert spelled(plan, 1) == tokenized(template.format("cat"))
 
 
-def test_a_name_that_runs_into_the_template_is_refused():
-    with pytest.raises(ValueError, match=r'class "dahlia\?" token by token'):
-        tokenize_prompt("a photo of a {}, a type of flower.", "dahlia?", VOCABULARY)
+def spelled(plan: PromptPlan, n: int) -> list[int]:
+    """Token ids of prompt n of a plan of hard prompts."""
+    return plan.vocabulary_V[plan.whole_prompts()[n, : plan.length_N[n]]].tolist()
+
+
+def test_a_name_that_runs_into_the_template():
+    """The names that CLIP's authors published for ImageNet have six that end in a bracket: before a comma, one token."""
+    template, name = "a photo of a {}, a type of flower.", "kite (bird of prey)"
+    tokens = tokenize_prompt(template, name, VOCABULARY)
+    assert (tokens.name, tokens.after) == (encode(name), encode(", a type of flower"))
+    assert encode(f"{name},") != encode(name) + encode(",")
+    counted = tokenize_prompt(
+        template.replace(".", ""), name, VOCABULARY, cut_at_count=True
+    )  # as the authors' code cuts
+    assert counted.name == encode(f"{name},")
+    assert counted.after == encode("a type of flower")
+    assert spelled(hard_plan([template], [name], VOCABULARY), 0) == tokenized(template.format(name))
+
+
+def test_soft_prompts_of_such_names_share_their_context(tiny_clip):
+    names = ["kite (bird of prey)", "C++", "etc.", "Yahoo!", "tench"]
+    shapes = {
+        tuple(prompts.after[0].shape)
+        for order in (names, names[::-1])
+        for prompts in [SoftPrompts(["a photo of a {}, a type of pet."], order, tiny_clip.token_embedding, VOCABULARY)]
+    }
+    assert shapes == {(len(encode(", a type of pet")), 64)}
+
+
+ALIKE = [
+    ("Cat", "cat"), ("air plane", "air_plane"), ("caf\u00e9", "cafe\u0301"), ("R&amp;D", "R&D"), ("cat  dog", "cat dog"),
+    ("\ufb01sh", "fish"), ("o\u2019neill", "o'neill"), ("\uff23\uff21\uff34", "cat"), ("missile", "missile"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def literate():
+    """A backbone that has an embedding for every word, as OpenAI's have; the golden CLIP's are mostly zero."""
+    return as_backbone(clip.model.CLIP(64, 32, 1, 64, 8, 77, 49408, 64, 1, 1))
+
+
+@pytest.mark.parametrize(("one", "other"), ALIKE)
+def test_names_that_are_the_same_to_clip(one, other, literate):
+    backbone = literate
+    assert alike([one, "dog", other], backbone) == [[one, other]]
+    with pytest.raises(ValueError, match="are the same to this backbone: rename one"):
+        refuse_alike([one, "dog", other], backbone)
+
+
+@pytest.mark.parametrize(("one", "other"), [("etc.", "etc"), ("C++", "C"), ("cat-dog", "cat dog"), ("dogs", "dog")])
+def test_names_that_are_not(one, other, literate):
+    assert alike([one, other], literate) == []
+
+
+def test_names_that_a_backbone_has_never_learned():
+    small = load_backbone(str(ROOT / "assets" / "drawn_clip.pt"))
+    with pytest.raises(
+        ValueError, match=r'"global" and "local" are the same .*never learned "global", "local"; OpenAI'
+    ):
+        refuse_alike(["nominal", "global", "local"], small)
+    with pytest.raises(ValueError, match=r'class "nominal" says nothing to this backbone .*never learned "nominal"'):
+        refuse_alike(["star", "nominal"], small)
+    refuse_alike(["star", "nominal star", "heart"], small)
 
 
 def test_a_template_without_place_for_the_name():

@@ -27,14 +27,14 @@ METHODS = ("MoCoOp", "CoOp", "CoCoOp", "LASP", "ZeroshotCLIP", "HardMixture", "L
 
 
 @pytest.fixture(scope="module")
-def runs(mini_root, tiny_clip_file, tmp_path_factory):
+def runs(mini_root, literate_clip_file, tmp_path_factory):
     """A finished run of every method, by name."""
     found = {}
     for trainer in METHODS:
         out = found[trainer] = tmp_path_factory.mktemp("runs") / trainer
         config = "ZeroshotCLIP" if trainer in ("LinearProbe", "HardMixture") else trainer
         done = run_train(
-            "--trainer", trainer, "--root", mini_root, "--seed", "1", "--backbone", tiny_clip_file, "--output-dir", out,
+            "--trainer", trainer, "--root", mini_root, "--seed", "1", "--backbone", literate_clip_file, "--output-dir", out,
             "--dataset-config-file", "configs/datasets/caltech101.yaml", "--config-file",
             f"configs/trainers/{config}/small.yaml", "DATASET.NUM_SHOTS", "2", "OPTIM.MAX_EPOCH", "1",
             "OPTIM.WARMUP_EPOCH", "0", "DATALOADER.NUM_WORKERS", "0",
@@ -134,7 +134,7 @@ class TestWhatIsNoRun:
         assert load_run(tmp_path / "run", epoch=1).method == "CoOp"
 
     def test_a_backbone_that_is_not_at_hand_or_another_one(self, runs, tmp_path):
-        with pytest.raises(ValueError, match=r"trained on .*tiny_clip\.pt \(SHA-256 [0-9a-f]{64}\): give it"):
+        with pytest.raises(ValueError, match=r"trained on .*literate_clip\.pt \(SHA-256 [0-9a-f]{64}\): give it"):
             load_run(runs["CoOp"], backbone=str(tmp_path / "gone.pt"))
         with pytest.raises(ValueError, match="is another backbone than the model's"):
             load_run(runs["CoOp"], backbone=str(ROOT / "assets" / "drawn_clip.pt"))

@@ -28,6 +28,7 @@ class LinearProbe(PromptTrainer):
     """Fits the classifier while it is built; the strength of its regularisation is searched on the validation split."""
 
     takes_steps = False  # in steps: it is fitted while it is built
+    reads_names = False
 
     def build_model(self) -> None:
         if self.cfg.DATASET.SUBSAMPLE_CLASSES == "new":

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .backbones import Vocabulary
+from .backbones import Backbone, Vocabulary
 from .ranks import balanced
 
 
@@ -52,20 +52,18 @@ class PromptTokens:
     stop: list[int]
 
 
-def tokenize_prompt(template: str, classname: str, vocabulary: Vocabulary) -> PromptTokens:
+def tokenize_prompt(template: str, classname: str, vocabulary: Vocabulary, cut_at_count: bool = False) -> PromptTokens:
     """Splits the tokens of a filled template into what is before the class name, the name, and what is after it.
 
-    Raises ValueError, naming template and class, if the sentence is longer than the context, or if the encoder joins the
-    end of the name with the words after it (a name ending in punctuation before a comma).
+    Where the encoder joins the name with the words beside it ("kite (bird of prey)" and a comma: "),"), each part has the
+    tokens that it has alone; with cut_at_count the sentence's tokens are cut as MoCoOp's authors' code cuts them, after as
+    many as the name has alone. Raises ValueError, naming template and class, if the sentence is longer than the context, or
+    the name has no token of its own.
     """
     before_text, after_text = split_template(template)
-    name, longest = clean_classname(classname), vocabulary.context_length
-    tokens = len(vocabulary.sos) + len(vocabulary.encode(template.format(name))) + len(vocabulary.eot)
-    if tokens > longest:
-        raise ValueError(
-            f'template "{template}" with class "{name}" has {tokens} tokens, '
-            f"but CLIP reads at most {longest}: shorten the template or the class name"
-        )
+    name = clean_classname(classname)
+    whole = vocabulary.encode(template.format(name))
+    _check_length(template, name, len(vocabulary.sos) + len(whole) + len(vocabulary.eot), vocabulary)
     body = after_text.rstrip()
     stop = "." if body.endswith(".") else ""
     try:
@@ -76,10 +74,24 @@ def tokenize_prompt(template: str, classname: str, vocabulary: Vocabulary) -> Pr
                 ValueError
             ):  # a stop that joins the name's own punctuation ("etc..") is the name's
                 return PromptTokens(*vocabulary.cut(before_text, name + stop, "", ""))
+        alone = [vocabulary.encode(part) for part in (before_text, name, body.removesuffix("."), stop)]
+        if not alone[1]:
+            raise ValueError(
+                f'template "{template}" with class "{name}": the name has no token of its own; rename the class'
+            ) from error
+        if cut_at_count:
+            rest = whole[len(alone[0]) :]
+            return PromptTokens(alone[0], rest[: len(alone[1])], rest[len(alone[1]) :], [])
+        _check_length(template, name, sum(map(len, (vocabulary.sos, *alone, vocabulary.eot))), vocabulary)
+        return PromptTokens(*alone)
+
+
+def _check_length(template: str, name: str, tokens: int, vocabulary: Vocabulary) -> None:
+    if tokens > vocabulary.context_length:
         raise ValueError(
-            f'template "{template}" cannot be told apart from class "{name}" token by token: '
-            "the name runs into the words beside it; rename the class"
-        ) from error
+            f'template "{template}" with class "{name}" has {tokens} tokens, '
+            f"but CLIP reads at most {vocabulary.context_length}: shorten the template or the class name"
+        )
 
 
 def tokenize_names(classnames: Sequence[str], vocabulary: Vocabulary) -> list[PromptTokens]:
@@ -293,8 +305,57 @@ def _rows(tokens: torch.Tensor, vocabulary_V: torch.Tensor) -> torch.Tensor:
 
 def hard_plan(templates: Sequence[str], classnames: Sequence[str], vocabulary: Vocabulary) -> PromptPlan:
     """All templates filled with all class names, nothing learned; templates in the place of groups."""
-    filled = [[tokenize_prompt(template, name, vocabulary) for name in classnames] for template in templates]
+    filled = [[_hard_prompt(template, name, vocabulary) for name in classnames] for template in templates]
+    for i, prompts in enumerate(filled):
+        if any(prompt.before != prompts[0].before for prompt in prompts):  # then nothing is shared
+            filled[i] = [replace(prompt, before=[], name=prompt.before + prompt.name) for prompt in prompts]
     return context_plan([Context(prompts[0].before) for prompts in filled], filled, vocabulary)
+
+
+def _hard_prompt(template: str, classname: str, vocabulary: Vocabulary) -> PromptTokens:
+    """The sentence's own tokens, whatever the encoder joins: a hard prompt needs no cut behind the name."""
+    prompt = tokenize_prompt(template, classname, vocabulary)
+    whole = vocabulary.encode(template.format(clean_classname(classname)))
+    if prompt.before + prompt.name + prompt.after + prompt.stop == whole:
+        return prompt
+    shared = len(prompt.before) if whole[: len(prompt.before)] == prompt.before else 0
+    return PromptTokens(whole[:shared], whole[shared:], [], [])
+
+
+def alike(names: Sequence[str], backbone: Backbone) -> list[list[str]]:
+    """The groups of two and more of `names` that are the same to a backbone: read as the same tokens (it may not see
+    capitals, or accents), or told apart by nothing but words whose embeddings it has never learned."""
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for name in names:
+        text = f"a {clean_classname(name)}."
+        unread = set(backbone.unread(text))
+        key = tuple(-1 if token in unread else token for token in backbone.vocabulary.encode(text))
+        groups.setdefault(key, []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def refuse_alike(names: Sequence[str], backbone: Backbone) -> None:
+    """Raises ValueError where a backbone cannot tell two of `names` apart, or has learned no word of one."""
+    for group in alike(names, backbone):
+        first, second = group[:2]
+        raise ValueError(
+            f'classes "{first}" and "{second}" are the same to this backbone{_unlearned(group, backbone)}: rename one, or '
+            "use another backbone (MODEL.BACKBONE.NAME)"
+        )
+    for name in names:
+        own = set(backbone.vocabulary.encode(clean_classname(name)))
+        if own and own <= set(backbone.unread(clean_classname(name))):
+            raise ValueError(
+                f'class "{name}" says nothing to this backbone{_unlearned([name], backbone)}: rename it, or use another '
+                "backbone (MODEL.BACKBONE.NAME)"
+            )
+
+
+def _unlearned(names: Sequence[str], backbone: Backbone) -> str:
+    """Which words of `names` have no embedding that was learned, in brackets; empty where all have one."""
+    words = [word for name in names for word in clean_classname(name).split() if backbone.unread(word)]
+    shown = ", ".join(f'"{word}"' for word in dict.fromkeys(words))
+    return f" (it has never learned {shown}; OpenAI's ViT-B/16 knows all words)" if words else ""
 
 
 @dataclass(frozen=True)
@@ -350,7 +411,7 @@ class SoftPrompts(nn.Module):
         if counted_in_words:
             templates = [template.replace(".", "") for template in templates]
         self.before, self.after = nn.ParameterList(), nn.ParameterList()
-        filled = [[tokenize_prompt(t, name, vocabulary) for name in classnames] for t in templates]
+        filled = [[tokenize_prompt(t, name, vocabulary, counted_in_words) for name in classnames] for t in templates]
         counts = []
         for template, (first, *_) in zip(templates, filled, strict=True):
             n_before, n_after = len(first.before), len(first.after)

@@ -79,6 +79,12 @@ def evaluate(
         evaluator.process(logits_BC, labels_B)
     logits_NC, labels_N = (torch.cat(part) for part in zip(*seen, strict=True))
     counts = {"total": len(labels_N), "correct": int((logits_NC.argmax(1) == labels_N).sum())}
+    ties = int(((logits_NC == logits_NC.max(1, keepdim=True).values).sum(1) > 1).sum())
+    if ties:
+        print(
+            f"Note: {ties} of {len(labels_N)} pictures have more than one likeliest class; the first of them was taken"
+        )
+        counts["ties"] = ties
     ece = calibration_error(logits_NC.float(), labels_N)
     return ranks.hear(dict(evaluator.evaluate()) | counts | {"ece": round(ece, 4)})
 

@@ -24,6 +24,7 @@ from yacs.config import CfgNode
 
 from ..components.backbones import Backbone, source_of
 from ..components.image_encoder import encode_pictures
+from ..components.prompts import alike, refuse_alike
 from ..components.ranks import here
 from . import checkpoints, dassl_support
 from .ahead import opened
@@ -54,6 +55,7 @@ class PromptTrainer(TrainerX):
     TEST_SETTINGS: tuple[str, ...] = ()  # its options that bear on testing but on no tensor's shape
     USES: tuple[str, ...] = ("train", "val", "test")  # the pictures that it looks at
     takes_steps = True  # whether it takes steps
+    reads_names = True  # whether class names decide anything
     is_trained_here = True  # and not only evaluated; then a temperature is fitted to the validation split
     model: Any
     optim: Any
@@ -151,12 +153,24 @@ class PromptTrainer(TrainerX):
                           "backbone_weights": source.weights, "backbone_sha256": source.digest()}  # fmt: skip
         fast = self.cfg.MODEL.TEXT_ENCODER == "fast" and backbone.causal_tower() is not None
         print(f"Text encoder: {'each token once' if fast else 'every prompt whole'}")
+        if self.reads_names:
+            self._look_at_names(backbone)
         if self.precision == "fp16":
             backbone.halve()
         backbone.model.to(self.device)
         texts = self._cache("texts", str(backbone.text_dtype))
         backbone.remember = remembering(texts, self.device)  # type: ignore[method-assign, assignment]
         return backbone
+
+    def _look_at_names(self, backbone: Backbone) -> None:
+        """Raises ValueError where a backbone cannot tell two classes of one's own apart; says so of a benchmark's."""
+        if self.cfg.DATASET.NAME == "FolderDataset":
+            refuse_alike(self.classnames, backbone)
+            return
+        for first, second, *_ in alike(self.classnames, backbone):
+            print(
+                f'Note: classes "{first}" and "{second}" are the same to this backbone: the second is never predicted'
+            )
 
     def _cache(self, holds: str, precision: str) -> ArrayCache:
         """Of what this run's backbone makes, shared with other runs."""

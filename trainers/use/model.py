@@ -25,7 +25,7 @@ from torch import nn
 from ..components.backbones import Backbone, Preprocessing, trained_backbone
 from ..components.model import AdaptedCLIP, Trained
 from ..components.pictures import read_picture
-from ..components.prompts import clean_classname
+from ..components.prompts import clean_classname, refuse_alike
 from ..core import checkpoints
 from ..models.cocoop import CoCoOpCLIP
 from ..models.coop import CoOpCLIP
@@ -114,6 +114,7 @@ class TrainedModel(nn.Module):
         """
         names = checked_names(classnames)
         other = type(self.model).of(self.backbone, self.trained, names)
+        refuse_alike(names, self.backbone)
         _put_in(other, self.trained, "the model")
         return TrainedModel(other, self.trained, names, self.preprocessing, self.normalizes, self.upright, self.precision,
                             self.temperature).to(self.device)  # fmt: skip
@@ -239,11 +240,14 @@ def load_run(
     temperature = json.loads(results.read_text()).get("temperature", 1.0) if results.is_file() else 1.0
     # what it tells apart: with LASP's INCLUDE_ALL_CLASSES more than it was trained on
     own = identity.get("classifies", identity["classnames"])
-    return build(
+    model = build(
         trained, list(own) if classnames is None else checked_names(classnames), preprocessing,
         "normalize" in said["TRANSFORMS"], config["DATASET"]["NAME"] == "FolderDataset", state.get("precision", "fp32"),
         temperature, backbone, path,
     )  # fmt: skip
+    if classnames is not None:
+        refuse_alike(model.classnames, model.backbone)
+    return model
 
 
 def build(

@@ -138,6 +138,14 @@ class Backbone(Protocol):
     def halve(self) -> None:
         """Puts weights where the family computes in half precision into float16."""
 
+    def unread(self, text: str) -> list[int]:
+        """The token ids of `text` whose embedding is zero: words that this model has never learned to read."""
+        ids = self.vocabulary.encode(text)
+        rows = self.token_embedding.weight[
+            torch.tensor(ids, dtype=torch.long, device=self.token_embedding.weight.device)
+        ]
+        return [token for token, zero in zip(ids, (rows == 0).all(1).tolist(), strict=True) if zero]
+
     def store_frozen(self, dtype: torch.dtype) -> None:
         """Puts the frozen weights that autocast would turn into `dtype` each time they are used into it for good.
 

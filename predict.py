@@ -69,9 +69,13 @@ def find(words: list[str]) -> list[str]:
 
 
 def names_from(word: str) -> list[str]:
-    """Class names from a file, a line each, or from the word itself, commas between them."""
+    """Class names from a file, a line each, or from the word itself, commas between them. Raises ValueError, OSError."""
+    from trainers.core.text_files import read_text
+
     if os.path.isfile(word):
-        return [line for line in Path(word).read_text().splitlines() if line.strip()]
+        return [line for line in read_text(word).splitlines() if line.strip()]
+    if word.endswith(".txt") or os.sep in word:
+        raise FileNotFoundError(f"no file {word}: give names with commas between them, or a file with a line each")
     return word.split(",")
 
 
@@ -158,6 +162,10 @@ def main() -> int:
 
         names = checked_names(names_from(args.classnames)) if args.classnames is not None else None
         model = open_model(args.run, args.epoch, args.backbone, names)
+        if args.calibrated:
+            model.checked_temperature()
+            if names is not None:
+                print("Note: the temperature was fitted to the classes of training, and these are others")
         import torch
 
         model.to(torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu")))

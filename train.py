@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import io
 import json
+import os
 import shlex
 import signal
 import sys
@@ -80,6 +81,36 @@ def setup_cfg(args: argparse.Namespace) -> "CfgNode":
     files = [file for file in (args.dataset_config_file, args.config_file) if file]
     given = [(key, value) for key, value in flags.items() if value not in (None, "")]
     return configure(files, [*given, *in_pairs(opts)])
+
+
+def refuse_idle_words(args: argparse.Namespace, cfg: "CfgNode") -> None:
+    """Raises ValueError for words that could do nothing in this call: who wrote them expects something else of it."""
+    from trainers.core.settings import methods
+
+    own = methods().get(cfg.TRAINER.NAME)
+    trains = own is None or own.takes_steps
+    pictures = [f"DATASET.{name}" for name in ("FOLDER", "SPLIT_FILE", "NAMES_FILE") if cfg.DATASET[name]]
+    resumes = bool(cfg.RESUME) and os.path.abspath(cfg.RESUME) != os.path.abspath(cfg.OUTPUT_DIR)
+    faults = {
+        f"--model-dir {args.model_dir} is for --eval-only: to go on with that run, give --resume": args.model_dir
+        and not args.eval_only,
+        f"--load-epoch {args.load_epoch} is for --eval-only": args.load_epoch is not None and not args.eval_only,
+        "--eval-only and --no-train exclude each other": args.eval_only and args.no_train,
+        "--eval-only and --resume exclude each other: the trained model is named by --model-dir": args.eval_only
+        and cfg.RESUME,
+        f"{cfg.TRAINER.NAME} trains nothing that could be resumed: leave out --resume": not trains and cfg.RESUME,
+        f"{cfg.TRAINER.NAME} is made anew from its pictures: leave out --model-dir and --load-epoch": not trains
+        and (args.model_dir or args.load_epoch is not None),
+        f"nothing to resume in {cfg.RESUME}: it holds no checkpoint": resumes
+        and not os.path.isfile(os.path.join(cfg.RESUME, "prompt_learner", "checkpoint")),
+        f"{', '.join(pictures)} is for FolderDataset, not for {cfg.DATASET.NAME}": pictures
+        and cfg.DATASET.NAME != "FolderDataset",
+        "DATASET.SPLIT_FILE names the classes itself: leave out DATASET.NAMES_FILE": cfg.DATASET.SPLIT_FILE
+        and cfg.DATASET.NAMES_FILE,
+    }
+    for fault, is_there in faults.items():
+        if own is not None and is_there:  # of others' trainers and datasets nothing is known
+            raise ValueError(fault)
 
 
 def print_settings(args: argparse.Namespace, cfg: "CfgNode") -> None:
@@ -171,14 +202,14 @@ def run(args: argparse.Namespace, cfg: "CfgNode") -> None:
         print_settings(args, cfg)
         begin = time.time()
         trainer = build_trainer(cfg)
+        if args.no_train:
+            return
         if args.eval_only or not getattr(trainer, "takes_steps", True):
             trainer.is_trained_here = not args.eval_only
             trainer.load_model(args.model_dir, epoch=args.load_epoch)
             trainer.test()
             if not args.eval_only and hasattr(trainer, "save_fitted"):
                 trainer.save_fitted()
-        elif args.no_train:
-            return
         else:
             trainer.train()
         # not with TEST.NO_TEST, nor by a trainer that is not ours
@@ -246,6 +277,7 @@ def main() -> None:
     let_one_speak()
     try:
         cfg = setup_cfg(args)
+        refuse_idle_words(args, cfg)
         with joined(cfg.USE_CUDA) as ranks:
             say_the_same(ranks, args, cfg)
             run(args, cfg)

@@ -292,6 +292,7 @@ class StyledThings(DrawnBenchmark):
     """
 
     folder = "drawn/styled"
+    has_domains = True
     things = sorted(BY_FREQUENCY[70:100])
     domains = list(STYLES)
     per_class = {"train": 20, "val": 10, "test": 40}

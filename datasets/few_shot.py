@@ -16,6 +16,7 @@ from dassl.data.datasets import DatasetBase, Datum
 from yacs.config import CfgNode
 
 from trainers.core.files import write_atomically
+from trainers.core.text_files import read_text
 
 Items = list[Datum]
 
@@ -33,8 +34,11 @@ class FewShotDataset(DatasetBase):
     split_file = ""  # below `folder`
     command_name = ""  # what scripts/prepare_data.py calls it, if not the folder
     test_only = False  # nothing is drawn from it
+    has_domains = False  # among which DATASET.SOURCE_DOMAINS and DATASET.TARGET_DOMAINS choose
 
     def __init__(self, cfg: CfgNode) -> None:
+        if not self.has_domains and (cfg.DATASET.SOURCE_DOMAINS or cfg.DATASET.TARGET_DOMAINS):
+            raise ValueError(f"{cfg.DATASET.NAME} has no domains: leave out --source-domains and --target-domains")
         self.dataset_dir = str(self.place(cfg))
         self.image_dir = os.path.join(self.dataset_dir, self.image_folder)
         train, val, test = self.read(cfg)
@@ -168,8 +172,7 @@ def read_split(path: str, image_dir: str) -> tuple[Items, Items, Items]:
     a label with two names, a name with two labels, a picture that stands twice.
     """
     try:
-        with open(path) as file:
-            split = json.load(file)
+        split = json.loads(read_text(path))
         rows = {part: [tuple(row) for row in split[part]] for part in ("train", "val", "test")}
         parts = [[_datum(image_dir, *row) for row in rows[part]] for part in ("train", "val", "test")]
     except (ValueError, KeyError, TypeError, RecursionError) as error:

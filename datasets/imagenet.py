@@ -5,6 +5,8 @@ import os
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from yacs.config import CfgNode
 
+from trainers.core.text_files import read_text
+
 from .few_shot import FewShotDataset, Items
 
 
@@ -17,12 +19,16 @@ def read_classnames(dataset: FewShotDataset) -> dict[str, str]:
 
 
 def read_pairs(path: str) -> dict[str, str]:
-    """A file with a line of folder and class name each. Raises ValueError for anything else."""
-    with open(path) as file:
-        pairs = [line.strip().split(" ", 1) for line in file if line.strip()]
+    """A file with a line of folder and class name each. Raises ValueError for anything else, and for a folder on two."""
+    pairs = [line.split(None, 1) for line in read_text(path).splitlines() if line.strip()]
     if any(len(pair) != 2 for pair in pairs):
         raise ValueError(f'{path} is no list of class names: expected lines like "n01440764 tench"')
-    return dict(pairs)
+    names = {folder: name.strip() for folder, name in pairs}
+    if len(names) < len(pairs):
+        folders = [folder for folder, _ in pairs]
+        double = next(folder for folder in folders if folders.count(folder) > 1)
+        raise ValueError(f'{path} has two lines for the folder "{double}": keep one')
+    return names
 
 
 def labels_of(folder: str) -> dict[str, int]:

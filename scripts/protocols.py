@@ -137,6 +137,9 @@ class Request:
             self.dataset = words.pop(0) if words else "imagenet"
             self.dataset = "drawn" if self.dataset == "small" else self.dataset
             self.targets, words = words, []
+            double = next((name for name in self.targets if self.targets.count(name) > 1), None)
+            if double:
+                raise ValueError(f'the target "{double}" is named twice: name each once')
         if words:
             usage = {"main": "dataset, shots, config", "ablation": "dataset, shots", "base2new": "dataset, seed"}
             raise ValueError(f'"{words[0]}" is one word too many: {self.protocol} takes {usage[self.protocol]}')

@@ -208,7 +208,7 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     )
     cluster.add_argument(
         "--cluster",
-        default="slurm" if env.get("CLUSTER") == "slurm" else "",
+        default=env.get("CLUSTER", ""),
         help="slurm: hand the runs to it (CLUSTER)",
     )
     cluster.add_argument("--wait", action="store_true", help="until the cluster has done them, then print the table")
@@ -276,14 +276,48 @@ class Means:
     ranks: int
 
 
+def one_number(text: str, name: str) -> int:
+    """A whole number from 1 on. Raises ValueError for anything else, and for several."""
+    found = numbers(text, name, 1)
+    if len(found) > 1:
+        raise ValueError(f'{name} is "{text}": use one number')
+    return found[0]
+
+
+def refuse_idle_words(args: argparse.Namespace, words: list[str]) -> None:
+    """Raises ValueError for options on the command line that could do nothing in this call, and for an unknown cluster.
+
+    What the environment says may be meant for other calls.
+    """
+    if args.cluster not in ("", "slurm"):
+        raise ValueError(f'CLUSTER is "{args.cluster}": use "slurm"')
+    given = {word.split("=")[0] for word in sys.argv[1:] if word.startswith("--")}
+    of_cluster = {"--wait", "--pack", "--sbatch", *(f"--{name}" for name in cluster.KINDS)}
+    for word in sorted(given & of_cluster):
+        if not args.cluster:
+            raise ValueError(f"{word} is for a cluster: give --cluster slurm, too")
+    if "--jobs" in given and args.cluster:
+        raise ValueError("--jobs is for this machine: a cluster decides itself, or --pack")
+    if args.status and args.wait:
+        raise ValueError("--status and --wait exclude each other")
+    takes_shots = args.protocol in ("main", "ablation") and len(words) > 1
+    if "--shots" in given and takes_shots:
+        raise ValueError(f'the shots are said twice, as "{words[1]}" and by --shots')
+    if "--cfg" in given and args.protocol == "main" and len(words) > 2:
+        raise ValueError(f'the config is said twice, as "{words[2]}" and by --cfg')
+    if "--seeds" in given and args.protocol == "base2new" and len(words) > 1:
+        raise ValueError(f'the seed is said twice, as "{words[1]}" and by --seeds')
+
+
 def requested(args: argparse.Namespace) -> tuple[list[Request], Means]:
     """What is asked of each method, and with what means. Raises ValueError, in one line."""
     words, settings = split(args.words)
-    ranks = numbers(args.gpus_per_run, "GPUS_PER_RUN", 1)[0]
+    refuse_idle_words(args, words)
+    ranks = one_number(args.gpus_per_run, "GPUS_PER_RUN")
     gpus = _named(args.gpus) if args.gpus or args.cluster else gpus_to_share(settings, ranks)
     if len(gpus) % ranks:
         raise ValueError(f'GPUS_PER_RUN is {ranks}, but GPUS is "{args.gpus}": name {ranks} for each run')
-    jobs = numbers(args.jobs, "JOBS", 1)[0] if args.jobs else len(gpus) // ranks or 1
+    jobs = one_number(args.jobs, "JOBS") if args.jobs else len(gpus) // ranks or 1
     if args.tag and not re.fullmatch(r"[\w.+-]{1,60}", args.tag):
         raise ValueError(f'TAG is "{args.tag}": use up to 60 letters, digits, ".", "-", "+" or "_"')
     requests = [
@@ -298,10 +332,8 @@ def requested(args: argparse.Namespace) -> tuple[list[Request], Means]:
 
 def on_cluster(args: argparse.Namespace, runs: list[Job], means: Means, output: Path) -> bool:
     """Hands over what is neither finished nor queued, and waits if asked; whether there is a table to show."""
-    if args.cluster != "slurm":
-        raise ValueError(f'CLUSTER is "{args.cluster}": use "slurm"')
     given = {key: getattr(args, key) for key in cluster.KINDS}
-    wishes = cluster.Wishes.of(given, numbers(args.pack, "PACK", 1)[0], means.ranks)
+    wishes = cluster.Wishes.of(given, one_number(args.pack, "PACK"), means.ranks)
     name = f"mocoop-{args.protocol}"
     logs = output.absolute() / "cluster"
     if args.dry_run:

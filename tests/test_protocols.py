@@ -1,8 +1,11 @@
 """The runs that the scripts list, and the words that they give to train.py."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from datasets.drawing.styles import STYLES
 from scripts.catalog import group
@@ -62,3 +65,25 @@ def test_small_stands_for_the_small_benchmarks():
 def test_cross_dataset_goes_from_imagenet_to_the_ten_others():
     listed = runs("lasp", "xd")
     assert [run.dataset for run in listed[:11]] == ["imagenet", *group("benchmarks")[1:]]
+
+
+IDLE = {
+    "main demo 16 --wait": "--wait is for a cluster: give --cluster slurm, too",
+    "main demo 16 --pack 2": "--pack is for a cluster",
+    "main demo 16 --partition gpu": "--partition is for a cluster",
+    "main demo 16 --cluster slrum": 'CLUSTER is "slrum": use "slurm"',
+    "main demo 4 --shots 16": 'the shots are said twice, as "4" and by --shots',
+    "main demo 4 small --cfg small_ep6": 'the config is said twice, as "small" and by --cfg',
+    "base2new demo 2 --seeds 1": 'the seed is said twice, as "2" and by --seeds',
+    "xd demo cifar10 cifar10": 'the target "cifar10" is named twice',
+    "main demo 16 --jobs 2,3": 'JOBS is "2,3": use one number',
+    "main demo 16 --status --wait --cluster slurm": "--status and --wait exclude each other",
+}
+
+
+@pytest.mark.parametrize("words", IDLE)
+def test_words_of_the_scripts_that_could_do_nothing_are_refused(words, tmp_path):
+    command = [sys.executable, str(ROOT / "scripts" / "run.py"), "mocoop", *words.split(), "--output", str(tmp_path)]
+    process = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert process.returncode == 2
+    assert process.stderr.startswith(f"error: {IDLE[words]}"), process.stderr

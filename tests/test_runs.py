@@ -156,6 +156,35 @@ def fails(process, *words):
         assert word in last, (word, last)
 
 
+IDLE = {
+    "--model-dir /nowhere": "--model-dir /nowhere is for --eval-only: to go on with that run, give --resume",
+    "--load-epoch 3": "--load-epoch 3 is for --eval-only",
+    "--resume /nowhere": "nothing to resume in /nowhere: it holds no checkpoint",
+    "--eval-only --no-train": "--eval-only and --no-train exclude each other",
+    "--eval-only --resume /nowhere": "--eval-only and --resume exclude each other",
+    "--source-domains clean": "Caltech101 has no domains: leave out --source-domains",
+    "DATASET.FOLDER /nowhere": "DATASET.FOLDER is for FolderDataset, not for Caltech101",
+    "ZeroshotCLIP --eval-only --model-dir /nowhere": "ZeroshotCLIP is made anew from its pictures: leave out --model-dir",
+    "LinearProbe --resume /nowhere": "LinearProbe trains nothing that could be resumed",
+}
+
+
+@pytest.mark.parametrize("words", IDLE)
+def test_words_that_could_do_nothing_are_refused(words, mini_root, tiny_clip_file, tmp_path):
+    own = words.split()
+    trainer = own.pop(0) if own[0] in ("ZeroshotCLIP", "LinearProbe") else "CoOp"
+    process = run_train(*arguments(mini_root, tiny_clip_file, tmp_path / "out", trainer), *own)
+    assert process.returncode == 1
+    assert process.stderr.startswith(f"error: {IDLE[words]}"), process.stderr
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_no_train_is_no_evaluation(mini_root, tiny_clip_file, tmp_path):
+    words = arguments(mini_root, tiny_clip_file, tmp_path / "out", "ZeroshotCLIP", "--no-train")
+    assert run_train(*words).returncode == 0
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
 class TestBadInput:
     """Each ends with one clear message, a non-zero status, and nothing half-written."""
 

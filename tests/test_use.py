@@ -65,7 +65,7 @@ def test_what_is_loaded_and_exported_predicts_as_the_evaluation_did(trainer, run
     labels = torch.tensor([CLASSES.index(name) for _, name in pictures])
     logits = model(images)
     assert calibration_error(logits, labels) == pytest.approx(results["ece"], abs=1e-3)
-    assert model.temperature == results.get("temperature", 1.0)
+    assert model.temperature == results.get("temperature")
 
     assert export(model, tmp_path / "out", results) < 1e-4
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(FILES)
@@ -270,7 +270,30 @@ def test_calibration():
     assert calibration_error(5 * sharp, labels, temperature) < 3 < calibration_error(5 * sharp, labels)
     faultless = torch.eye(5)[labels]
     assert 0.05 <= fitted_temperature(10 * faultless, labels) < 1
-    assert fitted_temperature(10 * faultless, (labels + 1) % 5) == pytest.approx(20.0)
+    assert fitted_temperature(10 * faultless, (labels + 1) % 5) == pytest.approx(20.0, rel=1e-3)
+    few = [fitted_temperature(scale * faultless[:5], labels[:5]) for scale in (10, 30, 100, 1000)]
+    assert few == pytest.approx(sorted(few), abs=1e-4)  # nothing is left to chance where pictures say little
+    assert all(0.3 < t <= 1.0 + 1e-4 for t in few)
+
+
+@pytest.mark.parametrize("value", [-1, 0, 1e9, "x", None, True])
+def test_a_temperature_that_was_never_fitted_is_refused(value, runs, tmp_path):
+    run = shutil.copytree(runs["CoOp"], tmp_path / "run")
+    results = json.loads((run / "results.json").read_text())
+    (run / "results.json").write_text(json.dumps(results | {"temperature": value}))
+    with pytest.raises(ValueError, match=r"results.json cannot be believed: temperature is .*from 0\.05 to 20"):
+        load_run(run)
+
+
+def test_calibrated_where_nothing_was_fitted(runs, pictures):
+    done = predict(runs["ZeroshotCLIP"], pictures[0][0], "--calibrated")
+    assert done.returncode == 2
+    assert "there is no temperature for calibrated probabilities" in done.stderr
+    assert load_run(runs["CoOp"]).temperature is not None
+    assert load_run(runs["CoOp"], epoch=1).temperature is None
+
+
+def test_how_calibrated_sure_probabilities_are():
     sure = torch.tensor([[100.0, 0.0], [100.0, 0.0]])
     assert calibration_error(sure, torch.tensor([0, 1])) == pytest.approx(50.0)
     assert calibration_error(sure, torch.tensor([0, 0])) == pytest.approx(0.0)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 PERCENTAGES = ("accuracy", "error_rate", "macro_f1", "ece")
+TEMPERATURES = (0.05, 20.0)  # the least and the largest that are ever fitted
 LARGEST = 2**20  # bytes
 
 
@@ -25,6 +26,13 @@ def read_results(path: Path) -> dict[str, Any]:
         raise ValueError(f"it is no JSON: {error}") from None
     check_results(found)
     return found
+
+
+def check_temperature(value: Any) -> None:
+    """Raises ValueError for what was never fitted: a negative one would turn a ranking round."""
+    least, largest = TEMPERATURES
+    if not _is_number(value, least, largest):
+        raise ValueError(f"temperature is {str(value)[:40]}, but those fitted lie from {least:g} to {largest:g}")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -56,8 +64,8 @@ def check_results(found: Any) -> None:
     for name in ("seconds", "train_seconds", "test_seconds"):
         if name in found and not _is_number(found[name], 0, 1e12):
             raise ValueError(f"{name} is {str(found[name])[:40]}, which is no duration")
-    if "temperature" in found and not _is_number(found["temperature"], 0, 100):
-        raise ValueError(f"temperature is {str(found['temperature'])[:40]}, which is no temperature")
+    if "temperature" in found:
+        check_temperature(found["temperature"])
     for name in ("trainer", "dataset", "backbone", "backbone_sha256", "text_classes", "subsample_classes"):
         if not isinstance(found.get(name, ""), str):
             raise ValueError(f"{name} is {str(found[name])[:40]}, which is no text")

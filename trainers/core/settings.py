@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from dassl.config import get_cfg_default
 from yacs.config import CfgNode
 
 from ..components.options import PRECISIONS, Options, Setting, fits, option, shown
 from .dassl_support import DASSL_IS_INSTALLED
 from .errors import did_you_mean
+from .text_files import read_yaml
 
 __all__ = [
     "PRECISIONS", "ROOT", "SHARED", "Options", "Setting", "add_shared", "configure", "declaring", "methods", "option",
@@ -380,10 +380,7 @@ def _read_yaml(path: str) -> dict[str, Any]:
         raise ValueError(f"no config file {path}{did_you_mean(file.name, known)}")
     if file.suffix not in (".yaml", ".yml"):
         raise ValueError(f"{path} is no configuration: only .yaml files are read")
-    try:
-        found = yaml.safe_load(file.read_text()) or {}
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no yaml: {str(error).splitlines()[0]}") from None
+    found = read_yaml(file) or {}
     if not isinstance(found, dict):
         raise ValueError(f"{path} is no configuration: it holds {type(found).__name__}, not settings")
     return found

@@ -526,6 +526,7 @@ class PromptTrainer(TrainerX):
         self.test_seconds = time.monotonic() - begin
         if split == "test" and self.is_trained_here and "val" in self.USES and self.val_loader is not None:
             self.results["temperature"] = round(temperature_of(self._batches(self.val_loader), logits()), 4)
+            self.results["temperature_pictures"] = len(self.val_loader.dataset)
         self._tell_of_caches()
         for key, value in self.results.items():
             self.write_scalar(f"{split}/{key}", value, self.epoch)

@@ -20,6 +20,7 @@ import torch
 
 from ..components.model import Trained
 from ..core.files import write_atomically
+from ..core.results import check_temperature
 from .model import TrainedModel, build
 
 TOLERANCE = 1e-4  # of logits and weights, ONNX against torch, relative to the largest logit
@@ -138,7 +139,9 @@ def read_export(folder: str | os.PathLike, backbone: str = "") -> TrainedModel:
         identity, precision = config["identity"], config["precision"]
         trained = Trained(config["options"], identity, learned, identity["classnames"])
         names = [str(name) for name in config["classnames"]]
-        temperature = float(config["temperature"])
+        temperature = config["temperature"]
+        if temperature is not None:
+            check_temperature(temperature)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{folder} is no export of this project, or damaged: {error!r}") from error
     except Exception as error:

@@ -10,7 +10,6 @@ Shapes: B pictures, C classes, G experts, H x W pixels.
 """
 
 import contextlib
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from ..components.model import AdaptedCLIP, Trained
 from ..components.pictures import read_picture
 from ..components.prompts import clean_classname, refuse_alike
 from ..core import checkpoints
+from ..core.results import read_results
 from ..models.cocoop import CoCoOpCLIP
 from ..models.coop import CoOpCLIP
 from ..models.lasp import LaspCLIP
@@ -63,7 +63,7 @@ class TrainedModel(nn.Module):
     """A method's model with what was learned, its classes and its preprocessing; in evaluation mode.
 
     model(images_BCHW) gives logits, B x C; `classify` takes pictures as they lie on a disk. transform: PIL picture -> what
-    the model takes. temperature: of the validation split, 1.0 where none was fitted.
+    the model takes. temperature: fitted to the validation split, None where none was.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class TrainedModel(nn.Module):
         normalizes: bool = True,
         upright: bool = False,
         precision: str = "fp32",
-        temperature: float = 1.0,
+        temperature: float | None = None,
     ) -> None:
         super().__init__()
         self.model, self.trained, self.classnames = model, trained, list(classnames)
@@ -153,8 +153,9 @@ class TrainedModel(nn.Module):
 
         calibrated: probabilities at the temperature of the validation split, instead of as trained. names: what the
         pictures are called in what is returned; paths are called as they are. Raises OSError or ValueError for a picture
-        that cannot be read.
+        that cannot be read, and ValueError where there is no temperature.
         """
+        temperature = self.checked_temperature() if calibrated else 1.0
         if isinstance(pictures, str | os.PathLike | Image.Image):
             pictures = [pictures]
         found: list[Prediction] = []
@@ -163,8 +164,17 @@ class TrainedModel(nn.Module):
             images = part if isinstance(part, torch.Tensor) else torch.stack([self.read(p) for p in part])
             called = [str(p) if isinstance(p, str | os.PathLike) else "" for p in part]
             called = called if names is None else list(names[start : start + batch])
-            found += self._named(called, *self.predict(images), top, self.temperature if calibrated else 1.0)
+            found += self._named(called, *self.predict(images), top, temperature)
         return found
+
+    def checked_temperature(self) -> float:
+        """Raises ValueError where none was fitted."""
+        if self.temperature is None:
+            raise ValueError(
+                "there is no temperature for calibrated probabilities: runs that train, and have validation pictures, fit "
+                "one to the model that they test"
+            )
+        return self.temperature
 
     def _named(
         self,
@@ -237,7 +247,12 @@ def load_run(
         "size": said["SIZE"], "mean": said["PIXEL_MEAN"], "std": said["PIXEL_STD"],
         "interpolation": said["INTERPOLATION"], "resize_mode": said.get("RESIZE_MODE") or "shortest",
     }  # fmt: skip
-    temperature = json.loads(results.read_text()).get("temperature", 1.0) if results.is_file() else 1.0
+    temperature = None  # which belongs to the model that was tested
+    if results.is_file() and epoch is None:
+        try:
+            temperature = read_results(results).get("temperature")
+        except ValueError as error:
+            raise ValueError(f"{results} cannot be believed: {error}") from None
     # what it tells apart: with LASP's INCLUDE_ALL_CLASSES more than it was trained on
     own = identity.get("classifies", identity["classnames"])
     model = build(
@@ -257,7 +272,7 @@ def build(
     normalizes: bool,
     upright: bool,
     precision: str,
-    temperature: float,
+    temperature: float | None,
     backbone: str,
     where: str | os.PathLike,
 ) -> TrainedModel:

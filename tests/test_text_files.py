@@ -1,0 +1,45 @@
+"""Text that people bring: BOM, UTF-16, Latin-1, keys that stand twice."""
+
+import pytest
+
+from datasets.imagenet import read_pairs
+from trainers.core.settings import configure
+from trainers.core.text_files import read_text, read_yaml
+
+TEXT = "n00 café\nn01 crème brûlée\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le with mark", "utf-16-be with mark"])
+def test_what_says_its_encoding_is_read(encoding, tmp_path):
+    name, _, marked = encoding.partition(" with ")
+    (tmp_path / "names.txt").write_bytes((("\ufeff" if marked else "") + TEXT).encode(name))
+    assert read_text(tmp_path / "names.txt") == TEXT
+    assert read_pairs(tmp_path / "names.txt") == {"n00": "café", "n01": "crème brûlée"}
+
+
+@pytest.mark.parametrize(("content", "said"), [
+    (TEXT.encode("latin-1"), r"is no text in UTF-8 \(line 1\): save it as UTF-8"),
+    (TEXT.encode("utf-16-le"), "is no text"),
+    (b"\x89PNG\r\n\x1a\n\0\0", "is no text"),
+])  # fmt: skip
+def test_what_does_not_is_refused_by_name(content, said, tmp_path):
+    (tmp_path / "names.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"names\.txt {said}"):
+        read_text(tmp_path / "names.txt")
+
+
+def test_lines_of_windows_tabs_and_doubles(tmp_path):
+    (tmp_path / "names.txt").write_bytes(b"n00\tcat\r\nn01   red panda \r\n\r\n")
+    assert read_pairs(tmp_path / "names.txt") == {"n00": "cat", "n01": "red panda"}
+    (tmp_path / "names.txt").write_text("a apple\na avocado\n")
+    with pytest.raises(ValueError, match='two lines for the folder "a"'):
+        read_pairs(tmp_path / "names.txt")
+
+
+@pytest.mark.parametrize("text", ["OPTIM: {LR: 0.5}\nOPTIM: {NAME: adam}\n", "OPTIM:\n  LR: 0.5\n  LR: 0.1\n"])
+def test_a_key_that_stands_twice_is_refused(text, tmp_path):
+    (tmp_path / "own.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"own\.yaml: (OPTIM|LR) stands twice, again in line \d"):
+        read_yaml(tmp_path / "own.yaml")
+    with pytest.raises(ValueError, match="stands twice"):
+        configure([str(tmp_path / "own.yaml")], [])

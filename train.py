@@ -192,8 +192,10 @@ def run(args: argparse.Namespace, cfg: "CfgNode") -> None:
         identity = begun(args, cfg, folder, inside) if ranks.first else None
         if not ranks.hear(identity is not None):
             return
+        own = identity
         if ranks.several:  # each reads data and backbone for itself
-            ranks.insist("run", (identity or what_this_is(args, cfg)).digest())
+            own = identity or what_this_is(args, cfg)
+            ranks.insist("run", own.digest())
         set_random_seed(cfg.SEED)
         if ranks.first:
             setup_logger(cfg.OUTPUT_DIR)
@@ -202,6 +204,7 @@ def run(args: argparse.Namespace, cfg: "CfgNode") -> None:
         print_settings(args, cfg)
         begin = time.time()
         trainer = build_trainer(cfg)
+        trainer.contents = own.contents if own else {}
         if args.no_train:
             return
         if args.eval_only or not getattr(trainer, "takes_steps", True):

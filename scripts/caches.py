@@ -22,6 +22,7 @@ from trainers.core.cache import INDEX, MB, default_folder
 
 HOLDS = {
     "resized": "test pictures, resized and cropped",
+    "hashes": "what pictures hold, by what the system says of their files",
     "decoded": "training pictures at full size",
     "texts": "features of hard templates",
     "features": "features of pictures by frozen encoders",

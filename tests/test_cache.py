@@ -1,5 +1,6 @@
 """What runs keep for each other: proved when it is read, whatever was done to the files in between."""
 
+import hashlib
 import json
 import os
 import pickle
@@ -24,8 +25,8 @@ from torchvision import transforms as T
 from scripts import caches
 from trainers.components.backbones.protocol import Preprocessing
 from trainers.components.pictures import read_picture
-from trainers.core import kept_pictures
 from trainers.core.cache import INDEX, MB, ArrayCache, key_of
+from trainers.core.contents import Contents
 from trainers.core.frozen_features import FrozenFeatures, as_array, from_array, is_fixed, remembering
 from trainers.core.kept_pictures import Photographs, ResizedPictures
 from trainers.core.loading import Pictures
@@ -248,7 +249,7 @@ def test_a_full_and_a_read_only_disk(own_disks, tmp_path):  # noqa: F811
 @pytest.fixture
 def pictures(tmp_path, monkeypatch):
     """A configuration, and paths of pictures of several kinds that were written long ago."""
-    monkeypatch.setattr(kept_pictures, "SETTLED", 0.0)
+    monkeypatch.setattr("trainers.core.contents.SETTLED", 0.0)
     folder = tmp_path / "pictures"
     write_pictures(folder, {"train": [[f"a/{i}.{kind}", i, "a"] for i in range(6) for kind in ("jpg", "png")]}, 50)
     Image.new("RGBA", (70, 40), (20, 90, 200, 80)).save(folder / "a" / "clear.png")
@@ -296,21 +297,69 @@ def test_transforms_that_cannot_be_parted_are_left_whole(pictures):
     assert not is_fixed(T.Compose([T.RandomResizedCrop(32), *numbers]))
 
 
-def test_a_picture_that_is_written_again_is_another(pictures):
+def test_a_picture_that_is_written_again_is_another(pictures, tmp_path):
     _, paths = pictures
-    before = kept_pictures.picture_key(paths[0], False)
+    contents = Contents(tmp_path / "index", 10 * MB)
+    before = contents.key(paths[0], False)
     content, times = Path(paths[0]).read_bytes(), os.stat(paths[0])
     Path(paths[0]).write_bytes(content[::-1])
     os.utime(paths[0], ns=(times.st_atime_ns, times.st_mtime_ns))  # as cp -p and touch -r leave it
-    assert kept_pictures.picture_key(paths[0], False) != before
-    assert kept_pictures.picture_key(paths[0], True) != kept_pictures.picture_key(paths[0], False)
-    assert kept_pictures.picture_key(paths[0] + ".gone", False) == b""
+    assert contents.key(paths[0], False) != before
+    assert contents.key(paths[0], True) != contents.key(paths[0], False)
+    assert contents.key(paths[0] + ".gone", False) == b""
 
 
-def test_a_picture_written_just_now_is_not_kept(pictures, monkeypatch):
+def test_a_picture_written_just_now_is_not_kept(pictures, tmp_path, monkeypatch):
     _, paths = pictures
-    monkeypatch.setattr(kept_pictures, "SETTLED", 1e6)
-    assert kept_pictures.picture_key(paths[0], False) == b""
+    monkeypatch.setattr("trainers.core.contents.SETTLED", 1e6)
+    contents = Contents(tmp_path / "index", 10 * MB)
+    assert contents.key(paths[0], False) == b""
+    contents.of_all(paths)
+    assert len(contents.kept) == 0
+
+
+@pytest.mark.parametrize("keeps_times", [True, False])
+def test_digests_are_of_what_the_files_hold_whatever_comes_to_stand_there(keeps_times, tmp_path, monkeypatch):
+    """Folders swapped, links turned, files replaced by others of the same size and times; in this process and the next."""
+    monkeypatch.setattr("trainers.core.contents.SETTLED", 0.0)
+    monkeypatch.setattr("trainers.core.contents._keeps_times", lambda path: keeps_times)
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            (tmp_path / name / f"{i}.bmp").write_bytes(f"{name}{i}".encode() * 100)
+            os.utime(tmp_path / name / f"{i}.bmp", ns=(10**18, 10**18))
+    (tmp_path / "link").symlink_to("a")
+    paths = [str(tmp_path / folder / f"{i}.bmp") for folder in ("a", "b", "link") for i in range(3)]
+
+    def check(contents):
+        expected = [hashlib.sha256(Path(path).read_bytes()).digest() for path in paths]
+        assert contents.of_all(paths) == expected
+        assert [contents.of(path) for path in paths] == expected
+
+    first = Contents(tmp_path / "index", 10 * MB)
+    check(first)
+    assert len(first.kept) == (9 if keeps_times else 0)
+    for old, new in (("a", "c"), ("b", "a"), ("c", "b")):
+        (tmp_path / old).rename(tmp_path / new)
+    check(first)
+    check(Contents(tmp_path / "index", 10 * MB))
+    (tmp_path / "link").unlink()
+    (tmp_path / "link").symlink_to("b")
+    check(Contents(tmp_path / "index", 10 * MB))
+    for path in paths[:3]:
+        Path(f"{path}.new").write_bytes(Path(path).read_bytes()[::-1])
+        os.utime(f"{path}.new", ns=(10**18, 10**18))
+        os.replace(f"{path}.new", path)
+    check(first)
+    check(Contents(tmp_path / "index", 10 * MB))
+
+
+def test_a_digest_is_not_computed_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("trainers.core.contents.SETTLED", 0.0)
+    (tmp_path / "a").write_bytes(b"a")
+    found = Contents(tmp_path / "index", 10 * MB).of_all([str(tmp_path / "a")])
+    monkeypatch.setattr("builtins.open", None)  # it cannot be read now
+    assert Contents(tmp_path / "index", 10 * MB).of_all([str(tmp_path / "a")]) == found
 
 
 def test_what_a_worker_finds_damaged_is_made_again(pictures):

@@ -92,6 +92,37 @@ class TestSkipping:
         picture.write_bytes(picture.read_bytes() + b" ")
         self.refused(words, "other test pictures")
 
+    def test_pictures_of_the_same_size_and_times_are_others_all_the_same(self, copied):
+        words, _, data = copied
+        folder = data / "caltech-101" / "101_ObjectCategories"
+        times = os.stat(folder / "ant" / "test_0.jpg")
+        content = bytearray((folder / "ant" / "test_0.jpg").read_bytes())
+        content[-100] ^= 1
+        (folder / "ant" / "test_0.jpg").write_bytes(content)
+        os.utime(folder / "ant" / "test_0.jpg", ns=(times.st_atime_ns, times.st_mtime_ns))
+        self.refused(words, "other test pictures")
+
+    def test_what_older_runs_did_not_note_is_said_and_not_made_up(self, copied):
+        words, out, _ = copied
+        file = folder_of(out) / "run.json"
+        about = json.loads(file.read_text())
+        del about["identity"]["contents"]
+        file.write_text(json.dumps(about))
+        process = protocol(*words)
+        assert process.returncode == 0, process.stderr
+        assert "is finished: skipped" in process.stdout
+        assert "runs noted only the sizes of their pictures" in process.stdout
+        assert not json.loads(file.read_text())["identity"].get("contents")
+
+    def test_a_run_is_not_resumed_on_other_pictures(self, one_run, mini_root, tiny_clip_file, tmp_path):
+        data = shutil.copytree(mini_root, tmp_path / "data")
+        for picture in (data / "caltech-101" / "101_ObjectCategories").glob("*/train_*.jpg"):
+            picture.write_bytes(picture.read_bytes() + b" ")
+        words = arguments(data, tiny_clip_file, tmp_path / "out", "CoOp", "--resume", folder_of(one_run[1]))
+        process = run_train(*words)
+        assert process.returncode == 1
+        assert "belongs to a run on other training pictures" in process.stderr, process.stderr
+
     def test_other_labels_are_refused(self, copied):
         words, _, data = copied
         file = data / "caltech-101" / "split_zhou_Caltech101.json"

@@ -12,7 +12,7 @@ import contextlib
 import functools
 import importlib.metadata
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ from yacs.config import CfgNode
 
 from ..components.ranks import here
 from .cache import ArrayCache, key_of
+from .contents import contents_for
 from .device import described
-from .kept_pictures import code_of, open_cache, picture_key
+from .kept_pictures import code_of, open_cache
 from .loading import in_turns
 
 Encode = Callable[[torch.Tensor], torch.Tensor]
@@ -162,8 +163,13 @@ class Batches:
         return self.batches()
 
     def batches(self) -> Iterator[dict[str, Any]]:
-        upright = self.loader.dataset.upright  # type: ignore[attr-defined]
-        pictures = [picture_key(item.impath, upright) for item in self.items]
+        dataset: Any = self.loader.dataset
+        contents = contents_for(dataset.cfg)
+
+        def keys(rows: Iterable[int]) -> list[bytes]:
+            return [contents.key(self.items[i].impath, dataset.upright) for i in rows]
+
+        pictures = keys(range(len(self.items)))
         kept = [self._kept([pictures[i] for i in rows]) for rows in self.rows]
         left = [rows.tolist() for rows, found in zip(self.rows, kept, strict=True) if found is None]
         computed = iter(self._loader_of(left))
@@ -171,7 +177,8 @@ class Batches:
             if found is None:
                 batch = next(computed)
                 found = self.features.encoded(batch)
-                self._keep([pictures[i] for i in rows], found)
+                if keys(rows) == [pictures[i] for i in rows]:  # unchanged
+                    self._keep([pictures[i] for i in rows], found)
             own = [self.items[i] for i in rows]
             yield {"img": found, "label": torch.tensor([x.label for x in own]), "impath": [x.impath for x in own]}
 

@@ -3,12 +3,13 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from yacs.config import CfgNode
 
+from .contents import Contents
 from .settings import SHARED, UNUSED, flat
 
 # Settings that change where, how fast or how loudly a run goes, but not what comes out of it; paths among them are covered
@@ -88,11 +89,20 @@ def fingerprint(items: Iterable[Any], folder: str) -> str:
     return digest.hexdigest()
 
 
+def content_fingerprint(items: Sequence[Any], folder: str, contents: Contents) -> str:
+    """The same with what the files hold in the place of their sizes."""
+    digest = hashlib.sha256()
+    for x, own in zip(items, contents.of_all([item.impath for item in items]), strict=True):
+        line = (os.path.relpath(x.impath, folder), x.label, x.classname, x.domain, own.hex())
+        digest.update(json.dumps(line).encode())
+    return digest.hexdigest()
+
+
 @dataclass(frozen=True)
 class Identity:
-    """What a run is. data: part of the pictures -> fingerprint. model: digest of the checkpoint that is evaluated.
-
-    templates: the hard templates in use, wherever they came from.
+    """What a run is. data: part of the pictures -> fingerprint, by their sizes. model: digest of the checkpoint that is
+    evaluated. templates: the hard templates in use, wherever they came from. contents: part of the pictures -> fingerprint
+    by what they hold, which older versions did not look at.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
@@ -100,6 +110,7 @@ class Identity:
     data: dict[str, str] = field(default_factory=dict)
     model: str = ""
     templates: list | None = None
+    contents: dict[str, str] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
         """As JSON can hold it. Raises ValueError for what is nested too deeply."""
@@ -116,9 +127,10 @@ class Identity:
         if "settings" not in record:
             return cls(_translated(record))
         known = {name: record[name] for name in cls.__dataclass_fields__ if name in record}
-        kinds = {"settings": dict, "data": dict, "backbone_sha256": str, "model": str, "templates": list | None}
+        kinds = {"settings": dict, "data": dict, "backbone_sha256": str, "model": str, "templates": list | None,
+                 "contents": dict}  # fmt: skip
         if not all(isinstance(value, kinds[name]) for name, value in known.items()) or not all(
-            isinstance(digest, str) for digest in known.get("data", {}).values()
+            isinstance(digest, str) for name in ("data", "contents") for digest in known.get(name, {}).values()
         ):
             raise ValueError("what it says of its run is damaged")
         return cls(**known)
@@ -140,8 +152,10 @@ class Identity:
                 found.append(f"{name} was {_short(old)}, now {_short(new)}")
         if theirs.backbone_sha256 and self.backbone_sha256 and theirs.backbone_sha256 != self.backbone_sha256:
             found.append(f"backbone was {theirs.backbone_sha256[:12]}, now {self.backbone_sha256[:12]} (SHA-256)")
+        both_looked = bool(self.contents and theirs.contents)
+        own, other = (self.contents, theirs.contents) if both_looked else (self.data, theirs.data)
         for part in PARTS:
-            if part not in apart_from and theirs.data and theirs.data.get(part) != self.data.get(part):
+            if part not in apart_from and other and other.get(part) != own.get(part):
                 found.append(f"other {part} pictures")
         if theirs.model != self.model and theirs.model and self.model:
             found.append("another trained model")

@@ -6,9 +6,7 @@ Shapes: B pictures, H x W pixels.
 import functools
 import hashlib
 import os
-import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,8 @@ from PIL import Image, features
 from torchvision import transforms as T
 from yacs.config import CfgNode
 
-from .cache import MB, ArrayCache, default_folder, key_of
+from .cache import MB, ArrayCache
+from .contents import cache_root, contents_for
 from .pixels import as_bytes, in_two
 from .settings import ROOT
 
@@ -28,11 +27,10 @@ def open_cache(cfg: CfgNode, holds: str, **about: Any) -> ArrayCache:
     """The cache of one kind of arrays of the dataset that a configuration names."""
     d = cfg.DATASET
     place = os.path.abspath(os.path.expanduser(d.FOLDER or d.ROOT or "data"))
-    root = Path(os.path.expanduser(cfg.CACHE.FOLDER)) if cfg.CACHE.FOLDER else default_folder()
     versions = {"pillow": PIL.__version__, "jpeg": features.version("jpg"), "torchvision": torchvision.__version__,
                 "reading": code_of("components/pictures.py")}  # fmt: skip
     about = {"holds": holds, "dataset": d.NAME, "place": place, "versions": versions} | about
-    return ArrayCache(root, about, cfg.CACHE.LIMIT_MB * MB)
+    return ArrayCache(cache_root(cfg), about, cfg.CACHE.LIMIT_MB * MB)
 
 
 @functools.cache
@@ -45,21 +43,6 @@ def code_of(*places: str) -> str:
     return digest.hexdigest()
 
 
-SETTLED = 2.0  # seconds after which file systems give a file that is written again another time
-
-
-def picture_key(path: str, upright: bool) -> bytes:
-    """What a file is while nobody has written to it: path, size, and when content and inode last changed, which cannot be
-    set back. Empty for a file that is not there, and for one that was written just now and might be again, unseen."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return b""  # whoever reads it will say so
-    if abs(time.time() - max(status.st_mtime, status.st_ctime)) < SETTLED:
-        return b""
-    return key_of(os.path.abspath(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns, upright)
-
-
 class ResizedPictures:
     """Test pictures as they are after the transform's last step on pixels, H x W x 3 bytes, the same for all runs.
 
@@ -67,7 +50,7 @@ class ResizedPictures:
     """
 
     def __init__(self, cfg: CfgNode, pixels: T.Compose, upright: bool) -> None:
-        self._as_bytes, self.upright = as_bytes(pixels), upright
+        self._as_bytes, self.upright, self._contents = as_bytes(pixels), upright, contents_for(cfg)
         self.cache = open_cache(cfg, "resized", transform=repr(pixels), upright=upright)
 
     @classmethod
@@ -83,10 +66,12 @@ class ResizedPictures:
 
     def get(self, path: str, decode: Callable[[], Image.Image]) -> dict[str, Any]:
         """What a batch holds of one picture: "img", H x W x 3, and "fresh", the key of one that is not kept yet, or b""."""
-        key = picture_key(path, self.upright)
+        key = self._contents.key(path, self.upright)
         found = self.cache.get(key)
         if found is None:
-            return {"img": self._as_bytes(decode()), "fresh": key}
+            pixels_HW3 = self._as_bytes(decode())
+            unchanged = self._contents.key(path, self.upright) == key
+            return {"img": pixels_HW3, "fresh": key if unchanged else b""}
         return {"img": torch.from_numpy(found.copy()), "fresh": b""}
 
     def keep(self, batch: dict[str, Any]) -> None:
@@ -100,14 +85,19 @@ class Photographs:
 
     def __init__(self, cfg: CfgNode, paths: Iterable[str], upright: bool) -> None:
         self.cache = open_cache(cfg, "decoded", upright=upright)
-        self.keys = [picture_key(path, upright) for path in paths]
+        self._paths, self._upright, self._contents = list(paths), upright, contents_for(cfg)
+        self.keys = [self._contents.key(path, upright) for path in self._paths]
 
     def missing(self) -> list[int]:
         """Numbers of those that are not kept, or damaged."""
         return [i for i, key in enumerate(self.keys) if self.cache.get(key) is None]
 
     def put(self, pictures: Iterable[tuple[int, Image.Image]]) -> None:
-        self.cache.put((self.keys[i], np.asarray(picture)) for i, picture in pictures if self.keys[i])
+        self.cache.put(
+            (key, np.asarray(picture))
+            for i, picture in pictures
+            if (key := self.keys[i]) and self._contents.key(self._paths[i], self._upright) == key  # unchanged
+        )
 
     def get(self, i: int) -> Image.Image | None:
         found = self.cache.get(self.keys[i])

@@ -18,7 +18,8 @@ INTERRUPTED = "model-interrupted.pth.tar"  # written inside an epoch
 class Training:
     """The parts of a training whose state a checkpoint holds.
 
-    folder: of the run. about: what tells this run from others ("identity", "config" as yaml, "settings", "precision").
+    folder: of the run. about: what tells this run from others ("identity", "config" as yaml, "settings", "precision",
+    "contents").
     """
 
     def __init__(
@@ -63,6 +64,9 @@ class Training:
         differing = Identity(self.about["settings"]).differences(Identity.of(state.get("settings", {})))
         if "settings" in state and differing:
             raise ValueError(f"{path} belongs to a run with other settings: {'; '.join(differing[:5])}")
+        then, now = (about.get("contents", {}).get("train") for about in (state, self.about))
+        if then and now and then != now:
+            raise ValueError(f"{path} belongs to a run on other training pictures")
         if not 0 <= state["epoch"] <= max_epoch:
             raise ValueError(f"{path} is at epoch {state['epoch']} of {max_epoch}: it belongs to another run")
         checkpoints.copy_into(self.model.learned(), state["state_dict"], path, same_types=True)

@@ -5,6 +5,7 @@ first. results.json is written last, whole: a run is finished when it is there.
 """
 
 import contextlib
+import dataclasses
 import json
 import re
 import shutil
@@ -98,6 +99,12 @@ class RunFolder:
     def claim(self, identity: Identity, about: dict[str, Any]) -> None:
         """Notes what run this is, or refuses when the folder holds another one."""
         self.refuse_other(identity)
+        theirs = self.identity()
+        if theirs is not None and theirs.data and not theirs.contents:
+            print(
+                f"Note: {self.path} was made when runs noted only the sizes of their pictures; only these were compared"
+            )
+            identity = dataclasses.replace(identity, contents={})  # nobody knows what they held then
         record = about | {"identity": identity.record()}
         files.write_atomically(self.path / "run.json", json.dumps(record, indent=1, sort_keys=True).encode())
 

@@ -29,9 +29,10 @@ from ..components.ranks import here
 from . import checkpoints, dassl_support
 from .ahead import opened
 from .cache import ArrayCache
+from .contents import contents_for
 from .evaluation import Logits, evaluate, temperature_of
 from .frozen_features import FrozenFeatures, features_cache, is_fixed, remembering
-from .identity import Identity, fingerprint, material_settings
+from .identity import Identity, content_fingerprint, fingerprint, material_settings
 from .loading import Slices, build_data_manager, follow_backbone, in_turns
 from .resuming import (
     INTERRUPTED,
@@ -56,6 +57,7 @@ class PromptTrainer(TrainerX):
     USES: tuple[str, ...] = ("train", "val", "test")  # the pictures that it looks at
     takes_steps = True  # whether it takes steps
     reads_names = True  # whether class names decide anything
+    contents: dict[str, str] = {}  # of the pictures of each part, as its run's identity has it
     is_trained_here = True  # and not only evaluated; then a temperature is fitted to the validation split
     model: Any
     optim: Any
@@ -405,8 +407,10 @@ class PromptTrainer(TrainerX):
         uses = ("test",) if model else cls.USES
         parts = {"train": dataset.train_x, "val": dataset.val, "test": dataset.test}
         data = {part: fingerprint(parts[part] or [], dataset.dataset_dir) for part in uses}
+        seen = contents_for(cfg)
+        contents = {part: content_fingerprint(parts[part] or [], dataset.dataset_dir, seen) for part in uses}
         sha256 = source_of(cfg.MODEL.BACKBONE.NAME).digest()
-        return Identity(cls.material(cfg), sha256, data, model, None if model else cls.templates_of(cfg))
+        return Identity(cls.material(cfg), sha256, data, model, None if model else cls.templates_of(cfg), contents)
 
     def identity(self) -> dict[str, Any]:
         """What tells this run from others; stored in checkpoints and results."""
@@ -436,6 +440,7 @@ class PromptTrainer(TrainerX):
             "config": self.cfg.dump(),
             "settings": self.material(self.cfg),
             "precision": self.precision,
+            "contents": self.contents,
         }
 
     def save_model(

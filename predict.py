@@ -21,13 +21,11 @@ from typing import TYPE_CHECKING, Any
 from tabulate import tabulate
 
 from trainers.core.errors import one_line
-from trainers.core.files import write_atomically
+from trainers.core.files import printable, write_for_user
 
 if TYPE_CHECKING:
     from trainers import TrainedModel
     from trainers.use import Prediction
-
-KINDS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -52,12 +50,19 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def find(words: list[str]) -> list[str]:
-    """The pictures that files, folders and patterns mean, each once. Raises ValueError for a word that means none."""
+def find(words: list[str]) -> tuple[list[str], list[str]]:
+    """The pictures that files, folders and patterns mean, each once, and what else lies in the folders.
+
+    Raises ValueError for a word that means no picture.
+    """
+    from trainers.components.pictures import pictures_below
+
     found: list[str] = []
+    others: list[str] = []
     for word in words:
         if os.path.isdir(word):
-            inside = sorted(str(p) for p in Path(word).rglob("*") if p.suffix.lower() in KINDS and p.is_file())
+            inside, more = pictures_below(word)
+            others += more
         elif os.path.isfile(word):
             inside = [word]
         else:
@@ -65,7 +70,7 @@ def find(words: list[str]) -> list[str]:
         if not inside:
             raise ValueError(f"no pictures at {word}: give files, folders or patterns")
         found += inside
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(found)), others
 
 
 def names_from(word: str) -> list[str]:
@@ -103,7 +108,12 @@ def classify(model: "TrainedModel", paths: list[str], args: argparse.Namespace) 
 def as_table(found: list["Prediction"]) -> str:
     """A line for each picture."""
     rows = [
-        [p.picture, *(f"{name} {100 * share:.1f}%" for name, share in p.classes), _experts(p.experts)] for p in found
+        [
+            printable(p.picture),
+            *(f"{printable(name)} {100 * share:.1f}%" for name, share in p.classes),
+            _experts(p.experts),
+        ]
+        for p in found
     ]
     columns = max(len(p.classes) for p in found)
     header = ["picture", *(str(rank) for rank in range(1, columns + 1)), "experts"]
@@ -116,6 +126,11 @@ def _experts(experts: list[tuple[str, float]]) -> str:
     return "; ".join(f"{template} {weight:.2f}" for template, weight in experts)
 
 
+def _cell(text: str) -> str:
+    """Text that a spreadsheet takes for text, and not for a formula."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
 def as_csv(found: list["Prediction"]) -> str:
     """Columns picture, rank, class, probability, experts."""
     text = io.StringIO()
@@ -123,7 +138,7 @@ def as_csv(found: list["Prediction"]) -> str:
     writer.writerow(["picture", "rank", "class", "probability", "experts"])
     for p in found:
         for rank, (name, share) in enumerate(p.classes, 1):
-            writer.writerow([p.picture, rank, name, f"{share:.6f}", _experts(p.experts)])
+            writer.writerow([_cell(p.picture), rank, _cell(name), f"{share:.6f}", _cell(_experts(p.experts))])
     return text.getvalue()
 
 
@@ -147,14 +162,14 @@ def write(found: list["Prediction"], args: argparse.Namespace, model: "TrainedMo
         made.append((args.sheet, lambda found: sheet(found, model)))
     for path, text in made:
         if path:
-            write_atomically(path, text(found).encode())
+            write_for_user(path, text(found))
             print(f"Wrote {path}")
 
 
 def main() -> int:
     args = parse_arguments()
     try:
-        paths = find(args.pictures)
+        paths, others = find(args.pictures)
         for path in (args.csv, args.json, args.sheet):
             if path and not path.absolute().parent.is_dir():
                 raise ValueError(f"no folder {path.absolute().parent} to write {path.name} into")
@@ -162,6 +177,10 @@ def main() -> int:
 
         names = checked_names(names_from(args.classnames)) if args.classnames is not None else None
         model = open_model(args.run, args.epoch, args.backbone, names)
+        if others:
+            from trainers.components.pictures import told
+
+            print(printable(told(others)), file=sys.stderr)
         if args.calibrated:
             model.checked_temperature()
             if names is not None:
@@ -177,7 +196,7 @@ def main() -> int:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     for line in unreadable:
-        print(f"error: {line}", file=sys.stderr)
+        print(f"error: {printable(line)}", file=sys.stderr)
     return 1 if unreadable else 0
 
 

@@ -228,8 +228,13 @@ def subsample_classes(*parts: Items, subsample: str = "all") -> Sequence[Items]:
     ]
 
 
-def random_split(items: Items, shares: tuple[float, float], seed: int = 1) -> tuple[Items, Items, Items]:
-    """Training, validation and test pictures, class by class, by `shares` of the first two; reproducible."""
+def random_split(
+    items: Items, shares: tuple[float, float], seed: int = 1, keep_for_testing: bool = False
+) -> tuple[Items, Items, Items]:
+    """Training, validation and test pictures, class by class, by `shares` of the first two; reproducible.
+
+    keep_for_testing: one picture of a class that has two or three.
+    """
     rng = random.Random(seed)
     by_class: dict[int, Items] = {}
     for item in items:
@@ -239,6 +244,9 @@ def random_split(items: Items, shares: tuple[float, float], seed: int = 1) -> tu
         own = rng.sample(own, len(own))
         n_train, n_val = (round(len(own) * share) for share in shares)
         n_train = max(1, n_train)  # a class nobody trains on would have no name
+        if keep_for_testing and n_train + n_val >= len(own) > 1:
+            n_val = 0
+            n_train = min(n_train, len(own) - 1)
         for part, chosen in zip(
             parts, (own[:n_train], own[n_train : n_train + n_val], own[n_train + n_val :]), strict=True
         ):

@@ -2,10 +2,11 @@
 
     bash scripts/mocoop/main.sh path/to/pictures 16
 
-The folder holds class folders; or train/, (val/,) test/ with class folders each; or DATASET.SPLIT_FILE names a split file
-in CoOp's format whose paths are relative to the folder. One without a split of its own is split 50/20/30 per class,
-always the same way. Class names are the folders' names, or those of DATASET.NAMES_FILE, or of a file classnames.txt in the
-folder: a line of folder and name each ("n01440764 tench"). Nothing is written into the folder.
+The folder holds class folders; or train/, (val/ or valid/,) test/ with class folders each, or train/ alone; or
+DATASET.SPLIT_FILE names a split file in CoOp's format whose paths are relative to the folder. One without a test part is
+split 50/20/30 per class, always the same way. Pictures may lie in folders below their class's. Class names are the
+folders' names, or those of DATASET.NAMES_FILE, or of a file classnames.txt in the folder: a line of folder and name each
+("n01440764 tench"). Nothing is written into the folder.
 """
 
 import hashlib
@@ -13,15 +14,15 @@ import os
 from pathlib import Path
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
-from PIL import Image
 from yacs.config import CfgNode
 
+from trainers.components.pictures import left_by_a_system, pictures_below, told
 from trainers.core.files import user_cache
 
 from .few_shot import FewShotDataset, Items, random_split, read_split
 from .imagenet import read_pairs
 
-PARTS = ("train", "val", "test")
+PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
 
 
 @DATASET_REGISTRY.register()
@@ -42,19 +43,53 @@ class FolderDataset(FewShotDataset):
             raise FileNotFoundError(f"{folder} is missing: DATASET.FOLDER names a folder of class folders")
         if cfg.DATASET.SPLIT_FILE:
             return read_split(cfg.DATASET.SPLIT_FILE, self.image_dir)
-        has_parts = (folder / "train").is_dir() and (folder / "test").is_dir()
-        folders = _class_folders(folder / "train" if has_parts else folder)
+        parts = _parts(folder)
+        folders = _class_folders(parts.get("train", folder))
         names = _names(folder, cfg.DATASET.NAMES_FILE, folders)
-        if has_parts:
-            train, val, test = (_read(folder / part, names) for part in PARTS)
+        if "test" in parts:
+            train, val, test = (_read(parts[part], names, part) if part in parts else [] for part in PARTS)
             return train, val, test
-        items = _read(folder, names)
-        print("This folder has no split: 50 % of each class are for training, 20 % for validation, 30 % for testing")
-        return random_split(items, (0.5, 0.2))
+        items = _read(parts.get("train", folder), names, "train")
+        print(
+            "This folder has no test part: 50 % of each class are for training, 20 % for validation, 30 % for testing"
+        )
+        return random_split(items, (0.5, 0.2), keep_for_testing=True)
+
+
+def _parts(folder: Path) -> dict[str, Path]:
+    """The folders of the parts of a split, whatever they are called; none where class folders lie in the folder itself,
+    one of which may be called train.
+
+    Raises ValueError for two folders of one part, and for parts that make no split.
+    """
+    folders = [folder / name for name in _folders_in(folder)]
+    found: dict[str, Path] = {}
+    for entry in folders:
+        part = next((part for part, words in PARTS.items() if entry.name.lower() in words), "")
+        if part in found:
+            raise ValueError(f"{found[part]} and {entry} are both for {part}: keep one")
+        if part:
+            found[part] = entry
+    if "train" in found and "test" in found:
+        return found
+    if len(found) < len(folders) or not found:
+        return {}
+    if list(found) != ["train"]:
+        there = ", ".join(path.name for path in found.values())
+        raise ValueError(
+            f"{folder} has {there} alone: add train/ and test/, or leave train/ alone, which is then split"
+        )
+    return found
+
+
+def _folders_in(folder: Path) -> list[str]:
+    """But for hidden ones, what systems leave, and CoOp's cache."""
+    names = sorted(e.name for e in os.scandir(folder) if e.is_dir())
+    return [name for name in names if name != "split_fewshot" and not left_by_a_system(name)]
 
 
 def _class_folders(folder: Path) -> list[str]:
-    names = sorted(e.name for e in os.scandir(folder) if e.is_dir() and e.name != "split_fewshot" and e.name[0] != ".")
+    names = _folders_in(folder)
     if not names:
         raise ValueError(f"{folder} holds no class folders")
     return names
@@ -76,21 +111,23 @@ def _names(folder: Path, names_file: str, folders: list[str]) -> dict[str, str]:
     return names
 
 
-def _read(folder: Path, names: dict[str, str]) -> Items:
-    if not folder.is_dir():
-        return []
-    extra = sorted({e.name for e in os.scandir(folder) if e.is_dir() and e.name[0] != "."} - {*names, "split_fewshot"})
+def _read(folder: Path, names: dict[str, str], part: str) -> Items:
+    extra = [name for name in _folders_in(folder) if name not in names]
     if extra:
         raise ValueError(f"{folder / extra[0]} is a class without training pictures")
-    known = Image.registered_extensions()
-    items = [
-        Datum(impath=str(path), label=label, classname=name)
-        for label, (below, name) in enumerate(names.items())
-        for path in sorted((folder / below).glob("[!.]*"))  # not what macOS leaves beside pictures (._name.jpg)
-        if path.suffix.lower() in known and path.is_file()
-    ]
-    filled = {item.label for item in items}
-    empty = [name for label, name in enumerate(names) if label not in filled]
-    if empty and folder.name not in PARTS[1:]:
-        raise ValueError(f"{folder / empty[0]} holds no picture, but stands for a class: fill or remove it")
+    items, others = [], []
+    for label, (below, name) in enumerate(names.items()):
+        pictures, left = pictures_below(folder / below)
+        others += left
+        if not pictures and part == "train":
+            raise ValueError(f"{folder / below} holds no picture, but stands for a class: fill or remove it")
+        if not pictures:
+            print(f"Note: {folder} has no picture of the class {name}")
+        items += [Datum(impath=path, label=label, classname=name) for path in pictures]
+    if others:
+        print(told(others))
+    if not items and part == "test":
+        raise ValueError(
+            f"{folder} holds no pictures: fill it, or remove it, and a part of the training pictures tests"
+        )
     return items

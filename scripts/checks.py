@@ -94,7 +94,9 @@ def check_inputs(runs: list[Job], configurations: dict[Path, Any]) -> None:
         if theirs is not None and not theirs.data:
             print(f"Note: {run.folder} was made before runs noted their pictures; only its settings were compared")
         elif theirs is not None and not theirs.contents:
-            print(f"Note: {run.folder} was made when runs noted only the sizes of their pictures; only these were compared")
+            print(
+                f"Note: {run.folder} was made when runs noted only the sizes of their pictures; only these were compared"
+            )
         differing = ours.differences(theirs) if theirs else []
         if differing:
             others[run.folder] = differing

@@ -1,19 +1,24 @@
 """Whatever is reused first proves that it is what was asked for; numbers that are no numbers are refused."""
 
 import copy
+import io
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from conftest import CLASSES, ROOT, golden_state, run_train, write_pictures
+from dassl.data.datasets import build_dataset
 from PIL import Image
 from test_runs import arguments, fails
 
+import datasets
 from datasets.few_shot import read_split
 from trainers.components.backbones import as_backbone, load_backbone
 from trainers.components.pictures import ImageError, read_picture
@@ -21,6 +26,7 @@ from trainers.core import checkpoints
 from trainers.core.evaluation import Logits, evaluate
 from trainers.core.identity import Identity, fingerprint
 from trainers.core.run_folder import RunFolder
+from trainers.core.settings import configure
 from trainers.mocoop import MixtureCLIP
 
 
@@ -189,6 +195,53 @@ class TestOwnPictures:
         process = protocol("linear_probe", *words[1:], "--seeds", "1", "DATALOADER.NUM_WORKERS", "0")  # reads no names
         assert process.returncode == 0, process.stderr
 
+    @pytest.mark.parametrize("words", ["train valid test", "Train Test", "train dev testing", "train", "."])
+    def test_parts_by_the_names_that_people_give_them(self, words, tmp_path):
+        parts = words.split()
+        for part in parts:
+            rows = [[f"{part}/{name}/{i}.png", y, name] for y, name in enumerate(["cat", "dog"]) for i in range(3)]
+            write_pictures(tmp_path, {"x": rows})
+        dataset = own_pictures(tmp_path)
+        counts = [len(dataset.train_x), len(dataset.val or []), len(dataset.test)]
+        assert counts == ([6, 6 if len(parts) == 3 else 0, 6] if len(parts) > 1 else [4, 0, 2])
+
+    def test_a_class_called_train(self, tmp_path):
+        write_pictures(tmp_path, {"x": [[f"{name}/{i}.png", 0, name] for name in ("car", "train") for i in range(4)]})
+        assert own_pictures(tmp_path).classnames == ["car", "train"]
+
+    @pytest.mark.parametrize(
+        ("folders", "said"),
+        [("train val", "has train, val alone"), ("test", "has test alone"), ("train valid val test", "both for val")],
+    )
+    def test_parts_that_make_no_split(self, folders, said, tmp_path):
+        for part in folders.split():
+            write_pictures(tmp_path, {"x": [[f"{part}/{name}/0.png", 0, name] for name in ("cat", "dog")]})
+        with pytest.raises(ValueError, match=said):
+            own_pictures(tmp_path)
+
+    def test_what_lies_among_the_pictures(self, tmp_path, capsys):
+        """Deeper folders count; what systems leave does not; all else is counted and named."""
+        write_pictures(tmp_path, {"x": [[f"{name}/{i}.png", 0, name] for name in ("cat", "dog") for i in range(4)]})
+        write_pictures(
+            tmp_path,
+            {"x": [["cat/deeper/4.png", 0, "cat"], ["cat/.thumbs/x.png", 0, "cat"], ["__MACOSX/x.png", 0, ""]]},
+        )
+        for name in ("._0.png", "Thumbs.db", ".DS_Store", "phone.HEIC", "notes.txt", "nosuffix"):
+            (tmp_path / "cat" / name).write_bytes(b"x")
+        (tmp_path / "cat" / "gone.png").symlink_to("nowhere.png")
+        dataset = own_pictures(tmp_path)
+        assert dataset.classnames == ["cat", "dog"]
+        assert len(dataset.train_x) + len(dataset.val) + len(dataset.test) == 9
+        told = capsys.readouterr().out
+        assert "Note: 4 files are no pictures of a kind that is read (.heic, .png, .txt, no suffix)" in told
+        assert "pillow-heif" in told
+
+
+def own_pictures(folder):
+    cfg = configure(["configs/datasets/folder.yaml"], [("DATASET.FOLDER", str(folder)), ("TRAINER.NAME", "CoOp")])
+    datasets.register_all()
+    return build_dataset(cfg)
+
 
 class TestDraws:
     @pytest.mark.parametrize("harm", ["duplicate", "outside", "empty", "unlike"])
@@ -342,20 +395,85 @@ class TestVisualPrompts:
             backbone.encode_image(images, {2: prompt})
 
 
+KINDS = ["png", "jpg", "gif", "bmp", "tiff", "webp", "avif", "ico", "jp2", "ppm", "tga", "pcx", "sgi", "dds", "qoi"]
+
+
 class TestPictures:
     def test_kinds_of_pixels(self, tmp_path):
         grey = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
         Image.fromarray(grey).save(tmp_path / "deep.png")
-        assert np.abs(np.asarray(read_picture(tmp_path / "deep.png"))[..., 0] - grey / 257).max() <= 0.5
+        assert np.abs(np.asarray(read_picture(tmp_path / "deep.png", True))[..., 0] - grey / 257).max() <= 0.5
         Image.fromarray(grey.astype(np.int32)).save(tmp_path / "whole.tiff")
         Image.fromarray(grey.astype(np.float32) / 65535).save(tmp_path / "real.tiff")
         for name, kind in (("whole", "mode I"), ("real", "mode F")):
             with pytest.raises(ImageError, match=kind):
-                read_picture(tmp_path / f"{name}.tiff")
+                read_picture(tmp_path / f"{name}.tiff", True)
         Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(tmp_path / "clear.png")
-        assert np.asarray(read_picture(tmp_path / "clear.png")).min() == 255
+        assert np.asarray(read_picture(tmp_path / "clear.png", True)).min() == 255
         Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "print.jpg")
-        assert read_picture(tmp_path / "print.jpg").mode == "RGB"
+        assert read_picture(tmp_path / "print.jpg", True).mode == "RGB"
+
+    @pytest.mark.filterwarnings("ignore:Palette images with Transparency")
+    @pytest.mark.parametrize("mode", ["L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "1", "I;16"])
+    def test_benchmarks_are_read_as_dassl_reads_them(self, mode, tmp_path):
+        noise = Image.effect_noise((16, 12), 90)
+        if mode == "I;16":
+            picture = Image.fromarray(np.random.default_rng(0).integers(0, 65536, (12, 16)).astype(np.uint16))
+        else:
+            picture = Image.merge("RGBA", [noise, noise.rotate(180), noise.transpose(0), noise.transpose(1)])
+            picture = picture.convert("RGB" if mode == "CMYK" else "RGBA").convert(mode)
+        file = tmp_path / ("picture.tiff" if mode in ("CMYK", "PA", "I;16") else "picture.png")
+        picture.save(file)
+        assert np.array_equal(np.asarray(read_picture(file)), np.asarray(Image.open(file).convert("RGB")))
+
+    def test_whatever_a_damaged_file_makes_pillow_raise(self, tmp_path):
+        """Cut, and with bytes changed, of every kind that Pillow writes: an ImageError or a picture, and nothing else."""
+        rng, raised = random.Random(0), 0
+        small = Image.effect_noise((20, 14), 90).convert("RGB")
+        for kind in [
+            "png",
+            "jpg",
+            "gif",
+            "bmp",
+            "tiff",
+            "webp",
+            "avif",
+            "ico",
+            "jp2",
+            "ppm",
+            "tga",
+            "pcx",
+            "sgi",
+            "dds",
+            "qoi",
+        ]:
+            try:
+                small.save(tmp_path / f"whole.{kind}")
+            except (KeyError, ValueError, OSError):  # this Pillow does not write it
+                continue
+            whole = (tmp_path / f"whole.{kind}").read_bytes()
+            for _ in range(60):
+                content = bytearray(whole[: rng.randrange(len(whole))] if rng.random() < 0.3 else whole)
+                for _ in range(rng.randrange(6)):
+                    if content:
+                        content[rng.randrange(len(content))] = rng.randrange(256)
+                try:
+                    with warnings.catch_warnings():
+                        warnings.simplefilter("ignore")
+                        read_picture(io.BytesIO(bytes(content)), upright=rng.random() < 0.5)
+                except ImageError:
+                    raised += 1
+        assert raised > 200
+
+    def test_what_is_no_picture_or_none_to_work_with(self, tmp_path):
+        Image.new("1", (3_000_000, 1)).save(tmp_path / "strip.png")
+        (tmp_path / "program.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EOF\n")
+        (tmp_path / "empty.png").write_bytes(b"")
+        (tmp_path / "folder.png").mkdir()
+        for name, said in (("strip", "is a strip of 3000000 x 1"), ("program", "cannot be decoded"), ("empty", "cannot be"),
+                           ("folder", "directory")):  # fmt: skip
+            with pytest.raises(ImageError, match=said):
+                read_picture(tmp_path / f"{name}.png")
 
     def test_turned_as_exif_says_only_where_asked(self, tmp_path):
         exif = Image.Exif()

@@ -161,10 +161,23 @@ def test_an_export_writes_nothing_where_something_else_is(runs, tmp_path):
 
 
 def test_the_cards_own_example_predicts_the_same(runs, pictures, tmp_path):
+    """Also of pictures that are turned, transparent, or 16 bits deep, as people's own are read."""
     model = load_run(runs["LASP"])
+    model.upright = True
     export(model, tmp_path / "out", json.loads((runs["LASP"] / "results.json").read_text()))
     code = (tmp_path / "out" / "README.md").read_text().split("```python\n")[1].split("```")[0]
-    paths = [str(path) for path, _ in pictures]
+    noise, exif = Image.effect_noise((60, 40), 90), Image.Exif()
+    exif[0x0112] = 6
+    noise.convert("RGB").save(tmp_path / "turned.jpg", exif=exif)
+    Image.merge("RGBA", [noise, noise, noise, noise.rotate(180)]).save(tmp_path / "clear.png")
+    Image.fromarray(np.asarray(noise).astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    paths = [str(path) for path, _ in pictures] + [
+        str(tmp_path / name) for name in ("turned.jpg", "clear.png", "deep.png")
+    ]
+    prepare = code.split("session =")[0] + "\nnp.save('prepared.npy', np.stack([prepare(p) for p in sys.argv[1:]]))"
+    subprocess.run([sys.executable, "-c", prepare, *paths], cwd=tmp_path / "out", check=True)
+    prepared = torch.from_numpy(np.load(tmp_path / "out" / "prepared.npy"))
+    assert torch.allclose(prepared, torch.stack([model.read(path) for path in paths]), atol=1e-5)
     done = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, cwd=tmp_path / "out")
     assert done.returncode == 0, done.stderr
     named = [line.rsplit(" ", 1)[1] for line in done.stdout.splitlines()]

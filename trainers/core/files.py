@@ -41,6 +41,26 @@ def write_atomically(path: Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
+def write_for_user(path: Path, text: str) -> None:
+    """Writes what a user has named a file for: a link's target whole or not at all, a device or a pipe as it stands.
+
+    Raises OSError, of a folder too.
+    """
+    target = Path(os.path.realpath(path))
+    content = text.encode("utf-8", "backslashreplace")  # of file names that are no UTF-8
+    if target.exists() and not target.is_file() and not target.is_dir():
+        with open(target, "wb") as file:
+            file.write(content)
+    else:
+        write_atomically(target, content)
+
+
+def printable(text: str) -> str:
+    """Text for a terminal: what would steer it, or is no UTF-8, as its escape."""
+    safe = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in safe)
+
+
 @contextlib.contextmanager
 def held(folder: Path, advice: str = "wait for it") -> Iterator[None]:
     """Makes `folder` and keeps other processes out while inside; the lock goes with the process, however it ends.

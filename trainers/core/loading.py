@@ -95,8 +95,7 @@ class Pictures(DatasetWrapper):
         try:
             return read_picture(item.impath, self.upright)
         except UNDECODABLE as error:
-            what = "is missing" if isinstance(error, FileNotFoundError) else "cannot be decoded"
-            what = str(error) if isinstance(error, ImageError) else what
+            what = "is missing" if isinstance(error, FileNotFoundError) else str(error)
             raise ImageError(
                 f'image {item.impath} (class "{item.classname}") {what}: restore it, then start again'
             ) from None

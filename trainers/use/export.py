@@ -18,13 +18,14 @@ from typing import Any
 
 import torch
 
+from ..components import pictures
 from ..components.model import Trained
 from ..core.files import write_atomically
 from ..core.results import check_temperature
 from .model import TrainedModel, build
 
 TOLERANCE = 1e-4  # of logits and weights, ONNX against torch, relative to the largest logit
-FILES = ("model.safetensors", "model.onnx", "config.json", "README.md")
+FILES = ("model.safetensors", "model.onnx", "config.json", "README.md", "pictures.py")
 PACKAGES = "pip install onnx onnxscript onnxruntime safetensors"
 
 
@@ -53,6 +54,7 @@ def export(model: TrainedModel, folder: str | os.PathLike, results: dict[str, An
         config = configuration(model, results or {})
         write_atomically(made / "config.json", json.dumps(config, indent=1, ensure_ascii=False).encode())
         write_atomically(made / "README.md", card(model, config, apart).encode())
+        shutil.copyfile(pictures.__file__, made / "pictures.py")
         folder.mkdir(exist_ok=True)
         for name in FILES:
             os.replace(made / name, folder / name)

@@ -173,6 +173,14 @@ def main() -> int:
         for path in (args.csv, args.json, args.sheet):
             if path and not path.absolute().parent.is_dir():
                 raise ValueError(f"no folder {path.absolute().parent} to write {path.name} into")
+            if path and path.is_dir():
+                raise ValueError(f"{path} is a folder: name a file in it")
+        named = [
+            os.path.realpath(path) for path in (args.csv, args.json, args.sheet) if path and not path.is_char_device()
+        ]
+        both = {*named} & {os.path.realpath(path) for path in paths}
+        if both or len({*named}) < len(named):
+            raise ValueError(f"{next(iter(both or named))} would be overwritten: name another file")
         from trainers.use import checked_names, open_model
 
         names = checked_names(names_from(args.classnames)) if args.classnames is not None else None
@@ -193,7 +201,7 @@ def main() -> int:
             print(as_table(found))
             write(found, args, model)
     except (ValueError, OSError, RuntimeError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        print(f"error: {printable(one_line(error))}", file=sys.stderr)
         return 2
     for line in unreadable:
         print(f"error: {printable(line)}", file=sys.stderr)

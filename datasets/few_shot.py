@@ -171,8 +171,9 @@ def read_split(path: str, image_dir: str) -> tuple[Items, Items, Items]:
     Raises ValueError when the file is no such split, or contradicts itself: labels that are no whole numbers from 0 on,
     a label with two names, a name with two labels, a picture that stands twice.
     """
+    text = read_text(path)
     try:
-        split = json.loads(read_text(path))
+        split = json.loads(text)
         rows = {part: [tuple(row) for row in split[part]] for part in ("train", "val", "test")}
         parts = [[_datum(image_dir, *row) for row in rows[part]] for part in ("train", "val", "test")]
     except (ValueError, KeyError, TypeError, RecursionError) as error:

@@ -90,8 +90,9 @@ def _folders_in(folder: Path) -> list[str]:
 
 def _class_folders(folder: Path) -> list[str]:
     names = _folders_in(folder)
-    if not names:
-        raise ValueError(f"{folder} holds no class folders")
+    if len(names) < 2:
+        there = f"one class alone, {names[0]}: there is nothing to tell apart" if names else "no class folders"
+        raise ValueError(f"{folder} holds {there}")
     return names
 
 
@@ -119,6 +120,12 @@ def _read(folder: Path, names: dict[str, str], part: str) -> Items:
     for label, (below, name) in enumerate(names.items()):
         pictures, left = pictures_below(folder / below)
         others += left
+        within = {os.path.relpath(path, folder / below).split(os.sep)[0] for path in pictures}
+        if len(within) > 1 and all((folder / below / name).is_dir() for name in within):
+            raise ValueError(
+                f"{folder / below} holds folders of pictures, and none of its own: is it a part (train/ beside test/), or "
+                "a folder too many?"
+            )
         if not pictures and part == "train":
             raise ValueError(f"{folder / below} holds no picture, but stands for a class: fill or remove it")
         if not pictures:

@@ -8,6 +8,7 @@ import random
 import resource
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, write_pictures
+from conftest import ROOT, patience, write_pictures
 from PIL import Image
 from test_faults import in_small_disk, own_disks  # noqa: F401
 from torch.utils.data import DataLoader
@@ -192,7 +193,7 @@ def test_several_processes_at_once(tmp_path):
             "print(cache.added)")  # fmt: skip
     command = process(tmp_path, body, tmp_path / "c")
     started = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) for _ in range(4)]
-    added = [int(p.communicate(timeout=120)[0]) for p in started]
+    added = [int(p.communicate(timeout=patience(120))[0]) for p in started]
     assert all_there(tmp_path / "c", arrays_of(200))
     assert sum(added) == 200 * 60  # each array once
 
@@ -220,7 +221,7 @@ def test_a_disk_that_takes_no_more(tmp_path):
             "print(sum(cache.put([a]) for a in arrays_of(20)), cache.told())")  # fmt: skip
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[1] == resource.RLIM_INFINITY
     done = subprocess.run(
-        process(tmp_path, body, tmp_path / "c"), cwd=ROOT, capture_output=True, text=True, timeout=120
+        process(tmp_path, body, tmp_path / "c"), cwd=ROOT, capture_output=True, text=True, timeout=patience(120)
     )
     count, told = done.stdout.split(" ", 1)
     assert told.startswith("Note: nothing more is kept in "), done
@@ -358,7 +359,7 @@ def test_a_digest_is_not_computed_again(tmp_path, monkeypatch):
     monkeypatch.setattr("trainers.core.contents.SETTLED", 0.0)
     (tmp_path / "a").write_bytes(b"a")
     found = Contents(tmp_path / "index", 10 * MB).of_all([str(tmp_path / "a")])
-    monkeypatch.setattr("builtins.open", None)  # it cannot be read now
+    monkeypatch.setattr("hashlib.file_digest", None)  # it cannot be read now
     assert Contents(tmp_path / "index", 10 * MB).of_all([str(tmp_path / "a")]) == found
 
 
@@ -523,3 +524,42 @@ def test_what_about_says(filled):
     assert caches.found_below(root)[0].about == "nothing is known of it"
     opened(root)  # mends it
     assert caches.found_below(root)[0].about == "Caltech101 in /data"
+
+
+@pytest.mark.parametrize("harm", ["link", "pipe", "somebody else's"])
+def test_a_cache_that_is_not_ours_is_refused(harm, tmp_path, monkeypatch):
+    about = {"holds": "texts", "what": 1}
+    first = ArrayCache(tmp_path / "cache", about, MB)
+    assert stat.S_IMODE(os.stat(first.folder / "arrays").st_mode) == 0o600
+    mine = tmp_path / "mine"
+    mine.write_text("thesis")
+    (first.folder / "arrays").unlink()
+    if harm == "link":
+        (first.folder / "arrays").symlink_to(mine)
+    elif harm == "pipe":
+        os.mkfifo(first.folder / "arrays")
+    elif os.getuid() == 0:
+        os.chown(first.folder, 12345, -1)
+    else:
+        monkeypatch.setattr(os, "getuid", lambda: 12345)
+    cache = ArrayCache(tmp_path / "cache", about, MB)
+    assert cache.put([(key_of(1), np.zeros(3))]) == 0
+    assert cache.trouble
+    assert mine.read_text() == "thesis"
+
+
+def test_a_cache_of_ones_own_is_taken_from_others_hands_and_its_root_left_as_it_is(tmp_path):
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o1777)
+    folder = ArrayCache(tmp_path / "shared", {"holds": "texts"}, MB).folder
+    folder.chmod(0o777)
+    assert not ArrayCache(tmp_path / "shared", {"holds": "texts"}, MB).trouble
+    assert stat.S_IMODE((tmp_path / "shared").stat().st_mode) == 0o1777
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+
+
+def test_a_pipe_in_the_place_of_about(tmp_path):
+    folder = ArrayCache(tmp_path, {"holds": "texts"}, MB).folder
+    (folder / "about.json").unlink()
+    os.mkfifo(folder / "about.json")
+    assert not ArrayCache(tmp_path, {"holds": "texts"}, MB).trouble

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, run_train
+from conftest import ROOT, patience, run_train
 from test_resume import assert_same, outcome, words
 from test_runs import fails
 
@@ -77,7 +77,7 @@ def wait_for(process, text):
 
 
 def ended(process):
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=patience(120))
     return subprocess.CompletedProcess([], process.returncode, out, err)
 
 

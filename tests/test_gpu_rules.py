@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, golden_state
+from conftest import ROOT, golden_state, patience
 
 from scripts.run import gpus_to_share
 from scripts.workers import environments
@@ -37,7 +37,7 @@ def data(mini_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cases(data: Path) -> dict[str, dict[str, Any]]:
     """All runs of virtual/cases.py, by name."""
     command = [sys.executable, str(VIRTUAL / "cases.py"), str(data), str(data.parent / "out")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=patience(600))
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert done.returncode == 0, done.stderr[-2000:]
     return {row["case"]: row for row in rows}
@@ -143,7 +143,9 @@ def test_the_scripts_forked_runs(data, tmp_path):
     words = f"""scripts/run.py coop main caltech101 4 --seeds 1 --cfg small --data {data} --output {tmp_path}
         OPTIM.MAX_EPOCH 1 DATALOADER.NUM_WORKERS 0 MODEL.BACKBONE.NAME {data}/tiny_clip.pt"""
     command = [sys.executable, *words.split()]
-    done = subprocess.run(command, cwd=ROOT, env=virtual("GPU-0"), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command, cwd=ROOT, env=virtual("GPU-0"), capture_output=True, text=True, timeout=patience(300)
+    )
     assert done.returncode == 0, done.stderr
     (log,) = tmp_path.glob("**/log.txt")
     assert ", Virtual GPU" in log.read_text()
@@ -161,7 +163,7 @@ def test_two_ranks(name, data, tmp_path):
         subprocess.Popen([sys.executable, *words.split()], cwd=ROOT, env=virtual(name, **own), **piped)
         for own in environments(2)
     ]
-    said = [process.communicate(timeout=300) for process in started]
+    said = [process.communicate(timeout=patience(300)) for process in started]
     if "RANK" in name:
         assert [process.returncode for process in started] == [0, 0], said[0][1] + said[1][1]
         assert "* accuracy:" in said[0][0]

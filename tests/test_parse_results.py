@@ -9,7 +9,7 @@ import time
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, patience
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -347,7 +347,7 @@ def test_the_live_view(varied):
 
 def test_watching_a_tree_at_rest_ends(varied):
     command = [sys.executable, "parse_results.py", str(varied), "--watch"]
-    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=patience(60))
     assert process.returncode == 0
     assert "0 running, 1 stopped" in process.stdout
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, patience
 
 from datasets.drawing.styles import STYLES
 from scripts.catalog import group
@@ -84,6 +84,6 @@ IDLE = {
 @pytest.mark.parametrize("words", IDLE)
 def test_words_of_the_scripts_that_could_do_nothing_are_refused(words, tmp_path):
     command = [sys.executable, str(ROOT / "scripts" / "run.py"), "mocoop", *words.split(), "--output", str(tmp_path)]
-    process = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    process = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=patience(120))
     assert process.returncode == 2
     assert process.stderr.startswith(f"error: {IDLE[words]}"), process.stderr

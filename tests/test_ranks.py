@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, run_train
+from conftest import ROOT, patience, run_train
 from test_resume import EPOCHS, outcome, words
 from test_runs import arguments
 
@@ -45,7 +45,7 @@ def run_cases(cases, tmp_path):
     (tmp_path / "cases.json").write_text(json.dumps(cases))
     process = subprocess.run(
         [sys.executable, str(ROOT / "tests" / "run_ranks.py"), str(tmp_path / "cases.json")],
-        cwd=ROOT, capture_output=True, text=True, timeout=500, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        cwd=ROOT, capture_output=True, text=True, timeout=patience(500), env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
     return json.loads(process.stdout.splitlines()[-1]), process.stderr
@@ -125,7 +125,7 @@ class Group:
                 return
 
     def end(self):
-        said = [process.communicate(timeout=60) for process in self.ranks]
+        said = [process.communicate(timeout=patience(60)) for process in self.ranks]
         return [p.returncode for p in self.ranks], "".join(out for out, _ in said), "".join(err for _, err in said)
 
 

@@ -134,10 +134,10 @@ def test_a_smaller_chunk_asked_for_on_resuming_is_used(mini_root, tiny_clip_file
     interrupt(command, 4, signal.SIGTERM, 0.0)
     begun = checkpoints.load(checkpoints.latest(tmp_path))["text_chunk"]
     interrupt(command, 1, signal.SIGTERM, 0.0)
-    assert checkpoints.load(checkpoints.latest(tmp_path))["text_chunk"] == begun > 3
+    assert checkpoints.load(checkpoints.latest(tmp_path))["text_chunk"] == begun > [3]
     process = run_train(*command, "MODEL.TEXT_CHUNK", "3")
     assert process.returncode == 0, process.stderr
-    assert checkpoints.load(checkpoints.latest(tmp_path))["text_chunk"] == 3
+    assert checkpoints.load(checkpoints.latest(tmp_path))["text_chunk"] == [3]
 
 
 def test_killed_during_evaluation(uninterrupted, mini_root, tiny_clip_file, tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, patience
 
 from scripts.progress import Progress
 from trainers.core import checkpoints
@@ -120,7 +120,7 @@ def test_asked_to_stop_and_called_again(undisturbed, words, tmp_path):
     process = start(*call)
     running(tmp_path)
     process.send_signal(signal.SIGTERM)
-    printed, _ = process.communicate(timeout=60)
+    printed, _ = process.communicate(timeout=patience(60))
     assert process.returncode == 75, printed
     assert "stopped; the same command continues it" in printed
     status, printed = protocol(*call)
@@ -138,7 +138,7 @@ def test_a_crash_takes_one_run_with_it(words, tmp_path):
     call = ("coop", "main", "caltech101", *words, "--output", tmp_path, "--jobs", "2", "--seeds", "1 2 3", *LONG)
     process = start(*call)
     os.kill(running(tmp_path)[0], signal.SIGKILL)
-    printed, _ = process.communicate(timeout=200)
+    printed, _ = process.communicate(timeout=patience(200))
     assert process.returncode == 1, printed
     assert printed.count("failed with status -9") == 2  # when it happens, and at the end
     assert len(list(tmp_path.rglob("results.json"))) == 2
@@ -156,7 +156,7 @@ def test_the_process_that_runs_are_forked_from_dies(words, tmp_path):
     parent = int(Path(f"/proc/{run}/stat").read_text().rsplit(")", 1)[1].split()[1])
     os.kill(parent, signal.SIGKILL)
     os.kill(run, signal.SIGKILL)
-    printed, _ = process.communicate(timeout=200)
+    printed, _ = process.communicate(timeout=patience(200))
     assert process.returncode == 1, printed
     assert "failed with status 255" in printed
     assert len(list(tmp_path.rglob("results.json"))) == 1

@@ -2,17 +2,19 @@
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import CLASSES, ROOT, run_train
+from conftest import CLASSES, ROOT, patience, run_train
 from PIL import Image
 
 from trainers import load_run
@@ -52,7 +54,7 @@ def pictures(mini_root):
 
 def predict(*words, cwd=ROOT):
     command = [sys.executable, str(ROOT / "predict.py"), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=patience(120))
 
 
 @pytest.mark.parametrize("trainer", METHODS)
@@ -91,7 +93,9 @@ model = load_run({str(runs["MoCoOp"])!r})
 print(model.classify({str(pictures[0][0])!r}, top=2)[0].classes[0][0])
 print(model.with_classes(["okapi", "red panda"]).classnames)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=patience(120)
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith("['okapi', 'red panda']")
 
@@ -189,7 +193,7 @@ def test_the_example_of_the_document(runs, pictures, tmp_path):
     code = text.split("```python\n")[1].split("```")[0]
     code = code.replace("output/fewshot/demo/shots_16/MoCoOp/small/seed1", str(runs["MoCoOp"]))
     code = code.replace("pics/dice_dark.png", str(pictures[0][0]))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=patience(120))
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("[Prediction(picture=")
 
@@ -223,6 +227,32 @@ class TestPredict:
         page = (tmp_path / "a.html").read_text()
         assert page.count("data:image/jpeg;base64,") == 3
         assert "http" not in page
+
+    def test_files_that_are_named_for_it(self, runs, pictures, tmp_path):
+        """Devices are written to and stay devices, links stay links, and a spreadsheet meets no formula."""
+        odd = tmp_path / "=1+1.png"
+        shutil.copy(pictures[0][0], odd)
+        steering = tmp_path / "\x1b[31mred.png"
+        shutil.copy(pictures[0][0], steering)
+        raw = os.fsencode(tmp_path) + b"/caf\xe9.png"
+        shutil.copy(pictures[0][0], raw)
+        (tmp_path / "link.csv").symlink_to("there.csv")
+        done = predict(
+            runs["CoOp"], "=1+1.png", str(steering), os.fsdecode(raw), "--csv", tmp_path / "link.csv", cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+        assert "\x1b" not in done.stdout
+        assert "\\x1b[31mred.png" in done.stdout
+        assert (tmp_path / "link.csv").is_symlink()
+        rows = list(csv.reader((tmp_path / "there.csv").read_text().splitlines()))
+        assert rows[1][0] == "'=1+1.png"
+        assert rows[-1][0].endswith("caf\\udce9.png")
+        assert predict(runs["CoOp"], odd, "--csv", "/dev/null").returncode == 0
+        assert Path("/dev/null").is_char_device()
+        full = predict(runs["CoOp"], odd, "--csv", "/dev/full")
+        assert full.returncode == 2
+        assert "No space left on device" in full.stderr
+        assert Path("/dev/full").is_char_device()
 
     def test_other_classes_by_words_and_by_file(self, runs, pictures, tmp_path):
         by_words = predict(runs["CoOp"], pictures[0][0], "--classnames", "red panda, okapi")

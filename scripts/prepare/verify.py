@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from PIL import Image
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,12 +86,11 @@ def _read(name: str, root: Path) -> tuple[list, list, list, Path]:
 
 
 def _undecodable(name: str, paths: list[str]) -> list[str]:
-    from trainers.components.pictures import UNDECODABLE
+    from trainers.components.pictures import UNDECODABLE, read_picture
 
     def fails(path: str) -> str | None:
         try:
-            with Image.open(path) as picture:
-                picture.load()
+            read_picture(path)
         except UNDECODABLE:
             return path
         return None

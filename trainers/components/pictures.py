@@ -2,19 +2,21 @@
 
 import functools
 import os
+import stat
 import warnings
 from typing import IO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-# What Pillow reads by itself; its EPS would start Ghostscript, whatever the file is called.
-FORMATS = ("AVIF", "BLP", "BMP", "DDS", "DIB", "GIF", "HEIF", "ICO", "IM", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM",
-           "PSD", "QOI", "SGI", "TGA", "TIFF", "WEBP", "XBM", "XPM")  # fmt: skip
+# What pictures come in, and Pillow reads by itself and knows by its first bytes; its EPS would start Ghostscript, whatever
+# the file is called.
+FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 NARROWEST = 1000  # times as long as it is wide: resized by its shorter edge, it would fill the memory
 
-# Pillow's advice to programmers, which Dassl's reading does not follow
+# Pillow's advice to programmers, which Dassl's reading does not follow, and its remark on large pictures, which it reads
 warnings.filterwarnings("ignore", "Palette images with Transparency", UserWarning)
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class ImageError(OSError):
@@ -32,13 +34,17 @@ def read_picture(path: str | os.PathLike | IO[bytes], upright: bool = False) -> 
     ImageError for all else that is no picture, whatever Pillow meets in it.
     """
     try:
+        if isinstance(path, str | os.PathLike) and not stat.S_ISREG(os.stat(path).st_mode):
+            raise ImageError("is no file")  # a pipe would be waited for
         with Image.open(path, formats=_formats()) as file:
             longer, shorter = max(file.size), max(1, min(file.size))
             if longer > NARROWEST * shorter:
                 raise ImageError(f"is a strip of {file.size[0]} x {file.size[1]} pixels")
-            return _as_people_see_it(file) if upright else file.convert("RGB")
-    except (FileNotFoundError, ImageError, MemoryError):
+            return as_people_see_it(file) if upright else file.convert("RGB")
+    except (FileNotFoundError, ImageError):
         raise
+    except MemoryError:
+        raise ImageError("needs more memory than there is") from None
     except Exception as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ImageError(f"cannot be decoded ({said[:200]})") from error
@@ -54,11 +60,12 @@ def _formats() -> list[str]:
 def pictures_below(folder: str | os.PathLike) -> tuple[list[str], list[str]]:
     """The pictures in a folder and in those below it, by their names, in order; and the files that are none of a kind that
     is read. Hidden files and folders, and what systems leave beside pictures, are neither."""
-    known = {suffix for suffix, name in Image.registered_extensions().items() if name in _formats()}
+    known = {suffix for suffix, name in Image.registered_extensions().items() if name in _formats()} | {".mpo"}
     found: list[str] = []
     others: list[str] = []
-    for place, folders, files in os.walk(str(folder), followlinks=True):
+    for place, folders, files in os.walk(str(folder)):  # links to folders may lead round
         folders[:] = sorted(name for name in folders if not left_by_a_system(name))
+        others += [path for name in folders if os.path.islink(path := os.path.join(place, name))]
         for name in files:
             if not left_by_a_system(name):
                 path = os.path.join(place, name)
@@ -76,19 +83,26 @@ def told(others: list[str]) -> str:
     if not others:
         return ""
     suffixes = sorted({os.path.splitext(path)[1].lower() or "no suffix" for path in others})
-    hint = "; HEIC needs the package pillow-heif and a conversion" if {".heic", ".heif"} & set(suffixes) else ""
-    return (f"Note: {len(others)} files are no pictures of a kind that is read ({', '.join(suffixes[:6])}), the first is "
+    hint = "; save HEIC as JPEG" if {".heic", ".heif"} & set(suffixes) else ""
+    said = (f"Note: {len(others)} files are no pictures of a kind that is read ({', '.join(suffixes[:6])}), the first is "
             f"{others[0]}{hint}")  # fmt: skip
+    return said.encode("unicode_escape").decode("ascii") if not said.isprintable() else said
 
 
-def _as_people_see_it(file: Image.Image) -> Image.Image:
-    picture = ImageOps.exif_transpose(file)
-    if picture.mode.startswith("I;16"):
-        picture = Image.fromarray((np.asarray(picture) / 257).round().astype(np.uint8))
-    elif picture.mode in ("I", "F"):
+_TURNED = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # EXIF's orientation -> Pillow's transposition
+
+
+def as_people_see_it(picture: Image.Image) -> Image.Image:
+    """In RGB: turned as EXIF says, 16-bit grey scaled, what is transparent on white. Raises ImageError for other pixels."""
+    picture.load()  # after which TIFF has turned itself
+    turn = _TURNED.get(picture.getexif().get(0x0112, 1))
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PPM"):
+        grey = Image.fromarray((np.asarray(picture) / 257).round().astype(np.uint8))
+        return (grey if turn is None else grey.transpose(turn)).convert("RGB")  # type: ignore[arg-type]
+    if picture.mode in ("I", "F"):
         kind = {"I": "32-bit whole numbers", "F": "fractions"}[picture.mode]
         raise ImageError(f"has pixels that are {kind} (mode {picture.mode}), with no scale that is known")
     if picture.has_transparency_data:
         opaque = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque)
-    return picture.convert("RGB")
+    return (picture if turn is None else picture.transpose(turn)).convert("RGB")  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -71,11 +72,13 @@ class ArrayCache:
         if self.trouble:
             return
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for place in (self.folder.parent, self.folder):  # `root` may be anybody's, /tmp say
+                _make_ours(place)
             if not self._is_described(text):
                 write_atomically(self.folder / "about.json", text.encode())
             for name in ("index", "arrays"):
-                self._files[name] = os.open(self.folder / name, os.O_RDWR | os.O_CREAT, 0o666)
+                self._files[name] = _opened(self.folder / name, os.O_RDWR | os.O_CREAT)
             self._measure()
         except OSError as error:
             self._stop(error)
@@ -101,16 +104,18 @@ class ArrayCache:
 
     def _is_described(self, text: str) -> bool:
         try:
-            return (self.folder / "about.json").read_text() == text
-        except (OSError, ValueError):
+            descriptor = _opened(self.folder / "about.json", os.O_RDONLY)
+        except OSError:
             return False
+        with open(descriptor, "rb") as file:
+            return file.read() == text.encode()
 
     def _open_for_reading(self) -> None:
         """What others kept can be used where nothing can be added."""
         self._close()
         with contextlib.suppress(OSError):
             for name in ("index", "arrays"):
-                self._files[name] = os.open(self.folder / name, os.O_RDONLY)
+                self._files[name] = _opened(self.folder / name, os.O_RDONLY)
         if len(self._files) < 2:
             self._close()
 
@@ -243,6 +248,26 @@ class ArrayCache:
 
     def _stop(self, why: OSError | str) -> None:
         self.trouble = why if isinstance(why, str) else why.strerror or str(why)
+
+
+def _make_ours(folder: Path) -> None:
+    """Takes a folder of this project's from others' hands. Raises PermissionError for one that is somebody else's: whoever
+    can write there could give runs any picture for any other."""
+    status = os.stat(folder, follow_symlinks=False)
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid not in (0, os.getuid()):
+        raise PermissionError(errno.EACCES, f"{folder} belongs to somebody else: set CACHE.FOLDER, or MOCOOP_CACHE")
+    if status.st_mode & 0o022:
+        os.chmod(folder, stat.S_IMODE(status.st_mode) & ~0o022)
+
+
+def _opened(path: Path, flags: int) -> int:
+    """A file that only its owner reads. Raises OSError for a link, a pipe, and a file of somebody else."""
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_uid not in (0, os.getuid()):
+        os.close(descriptor)
+        raise PermissionError(errno.EACCES, f"{path} is no file of this user")
+    return descriptor
 
 
 _KINDS = {np.dtype(kind).str.encode() for kind in ("u1", "i2", "f2", "f4", "f8", "i8")}

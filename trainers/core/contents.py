@@ -6,9 +6,11 @@ systems that keep that time, which nobody can set back.
 """
 
 import contextlib
+import errno
 import functools
 import hashlib
 import os
+import stat
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -81,6 +83,8 @@ class Contents:
         return known
 
     def _read(self, path: str, state: State) -> bytes:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise OSError(errno.EINVAL, "is no file", path)  # a pipe would be waited for
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").digest()
         if _is_settled(state) and _state(path) == state:

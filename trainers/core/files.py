@@ -46,13 +46,12 @@ def write_for_user(path: Path, text: str) -> None:
 
     Raises OSError, of a folder too.
     """
-    target = Path(os.path.realpath(path))
     content = text.encode("utf-8", "backslashreplace")  # of file names that are no UTF-8
-    if target.exists() and not target.is_file() and not target.is_dir():
-        with open(target, "wb") as file:
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with open(path, "wb") as file:
             file.write(content)
     else:
-        write_atomically(target, content)
+        write_atomically(Path(os.path.realpath(path)), content)
 
 
 def printable(text: str) -> str:

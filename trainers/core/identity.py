@@ -5,12 +5,14 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from yacs.config import CfgNode
 
-from .contents import Contents
 from .settings import SHARED, UNUSED, flat
+
+if TYPE_CHECKING:
+    from .contents import Contents  # which imports numpy: settings are checked without
 
 # Settings that change where, how fast or how loudly a run goes, but not what comes out of it; paths among them are covered
 # by what is found there, the backbone's hash and the fingerprint of the pictures.
@@ -89,7 +91,7 @@ def fingerprint(items: Iterable[Any], folder: str) -> str:
     return digest.hexdigest()
 
 
-def content_fingerprint(items: Sequence[Any], folder: str, contents: Contents) -> str:
+def content_fingerprint(items: Sequence[Any], folder: str, contents: "Contents") -> str:
     """The same with what the files hold in the place of their sizes."""
     digest = hashlib.sha256()
     for x, own in zip(items, contents.of_all([item.impath for item in items]), strict=True):

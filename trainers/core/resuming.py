@@ -1,7 +1,7 @@
 """What of a training goes into checkpoints, and how it comes back out of them: to go on, or to be evaluated."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,10 @@ class Training:
         self.model: Any = model
         self.optimiser, self.schedule, self.scaler, self.about = optimiser, schedule, scaler, about
 
-    def state(self, epoch: int, best_result: float, val_result: float | None = None) -> dict[str, Any]:
-        """All that is needed to go on after `epoch` epochs."""
+    def state(
+        self, epoch: int, best_result: float, val_result: float | None = None, chunks: Sequence[int] = ()
+    ) -> dict[str, Any]:
+        """All that is needed to go on after `epoch` epochs. chunks: each rank's text_chunk, its own share's."""
         return {
             "state_dict": {name: p.detach().cpu().clone() for name, p in self.model.learned().items()},
             "epoch": epoch,
@@ -39,7 +41,7 @@ class Training:
             "val_result": val_result,
             "best_result": float(best_result),
             "random": checkpoints.random_state(),
-            "text_chunk": self.model.text_encoder.training_chunk,
+            "text_chunk": list(chunks) or [self.model.text_encoder.training_chunk],
             "ranks": here().size,  # whose shares text_chunk was chosen for
             **self.about,
         }
@@ -87,7 +89,10 @@ class Training:
         then, now = (yaml.safe_load(config)["MODEL"] for config in (state["config"], self.about["config"]))
         same = all(then[key] == now[key] for key in ("TEXT_CHUNK", "TEXT_MEMORY_MB"))
         if same and ranks == here().size:
-            self.model.text_encoder.training_chunk = state["text_chunk"]
+            chunks = state["text_chunk"]  # older versions kept rank 0's alone
+            own = chunks[here().rank] if isinstance(chunks, list) and len(chunks) == ranks else chunks
+            if isinstance(own, int):
+                self.model.text_encoder.training_chunk = own
         checkpoints.set_random_state(state["random"])
         return state
 

@@ -353,7 +353,8 @@ class PromptTrainer(TrainerX):
                 print(steps.line(self.epoch, self.max_epoch, self.get_current_lr()), flush=True)
             if leaves:
                 training = self.training()
-                training.save(INTERRUPTED, training.state(self.epoch, self.best_result) | steps.progress())
+                state = training.state(self.epoch, self.best_result, chunks=self._chunks())
+                training.save(INTERRUPTED, state | steps.progress())
                 self._last_save = time.monotonic()
                 self.stop.leave_if_asked()
             self.batch_idx = number + 1
@@ -434,6 +435,10 @@ class PromptTrainer(TrainerX):
         """What a checkpoint holds the state of."""
         return Training(self.output_dir, self.model, self.optim, self.sched, self.scaler, self._about())
 
+    def _chunks(self) -> list[int]:
+        """Prompts that each rank encodes at a time."""
+        return here().all_say(self.model.text_encoder.training_chunk)
+
     def _about(self) -> dict[str, Any]:
         return {
             "identity": self.identity(),
@@ -449,9 +454,9 @@ class PromptTrainer(TrainerX):
         if not self.takes_steps:
             return
         name = model_name or f"model.pth.tar-{epoch + 1}"
-        training = self.training()
+        training, chunks = self.training(), self._chunks()
         for target in [name, "model-best.pth.tar"] if is_best else [name]:
-            training.save(target, training.state(epoch + 1, self.best_result, val_result))
+            training.save(target, training.state(epoch + 1, self.best_result, val_result, chunks))
         self._last_save = time.monotonic()
 
     def resume_model_if_exist(self, directory: str) -> int:

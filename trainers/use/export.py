@@ -9,6 +9,7 @@ import io
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -22,6 +23,7 @@ from ..components import pictures
 from ..components.model import Trained
 from ..core.files import write_atomically
 from ..core.results import check_temperature
+from ..core.text_files import read_text
 from .model import TrainedModel, build
 
 TOLERANCE = 1e-4  # of logits and weights, ONNX against torch, relative to the largest logit
@@ -133,7 +135,7 @@ def read_export(folder: str | os.PathLike, backbone: str = "") -> TrainedModel:
 
     folder = Path(folder)
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads(read_text(folder / "config.json"))
         tensors = load_file(folder / "model.safetensors")
         said = dict(config["preprocessing"])
         upright, normalizes = said.pop("upright"), said.pop("normalizes")
@@ -160,7 +162,15 @@ def card(model: TrainedModel, config: dict[str, Any], apart: float) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=False, keep_trailing_newline=True
     )
+    environment.finalize = _in_markdown
     return environment.get_template("card.md.j2").render(c=config, model=model, apart=f"{apart:.0e}")
+
+
+def _in_markdown(value: Any) -> Any:
+    """A class name or the like as text of a card: no markup, no HTML, no further line."""
+    if not isinstance(value, str):
+        return value
+    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", " ".join(value.split()))
 
 
 def hub_model() -> type:

@@ -23,7 +23,7 @@ from torch import nn
 
 from ..components.backbones import Backbone, Preprocessing, trained_backbone
 from ..components.model import AdaptedCLIP, Trained
-from ..components.pictures import read_picture
+from ..components.pictures import as_people_see_it, read_picture
 from ..components.prompts import clean_classname, refuse_alike
 from ..core import checkpoints
 from ..core.results import read_results
@@ -138,8 +138,11 @@ class TrainedModel(nn.Module):
 
     def read(self, picture: Picture) -> torch.Tensor:
         """A picture, read as in training, as the model takes it, 3 x H x W. Raises OSError or ValueError, naming it."""
-        image = picture if isinstance(picture, Image.Image) else read_picture(picture, self.upright)
-        return self.transform(image)
+        if not isinstance(picture, Image.Image):
+            picture = read_picture(picture, self.upright)
+        elif self.upright:
+            picture = as_people_see_it(picture)
+        return self.transform(picture)
 
     def classify(
         self,

@@ -31,7 +31,12 @@ try:
     import open_clip
     from open_clip.factory import load_checkpoint
     from open_clip.hf_model import HFTextEncoder
-    from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model
+    from open_clip.pretrained import (
+        download_pretrained,
+        download_pretrained_from_hf,
+        get_pretrained_cfg,
+        list_pretrained_tags_by_model,
+    )
     from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
     from open_clip.transformer import ResidualAttentionBlock, TextTransformer, Transformer
 except ModuleNotFoundError as missing:
@@ -543,7 +548,7 @@ def _first_line(error: Exception) -> str:
 
 def _from_hub(repository: str, file: str | None = None) -> str:
     try:
-        return open_clip.download_pretrained_from_hf(repository, filename=file)
+        return download_pretrained_from_hf(repository, filename=file)
     except (OSError, RuntimeError, ValueError) as error:
         raise OSError(f"{file or 'the weights'} of hf-hub:{repository} could not be fetched: "
                       f"{_first_line(error)}") from error  # fmt: skip

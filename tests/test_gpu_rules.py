@@ -99,6 +99,16 @@ def test_a_replayed_step_is_the_step_bit_by_bit(case):
     assert replayed["trained"] == by_kernels["trained"]
 
 
+def test_a_step_that_cannot_be_recorded_is_computed_as_it_is(case):
+    """Also where the backward pass had begun: nothing of it is left in the gradients."""
+    asks, by_kernels = case("CoOp-asks"), case("CoOp-asks-kernels")
+    (note,) = asks["notes"]
+    assert "cannot be recorded: CUDA error: operation not permitted when stream is capturing" in note
+    assert not by_kernels["notes"]
+    assert asks["losses"] == by_kernels["losses"]
+    assert asks["trained"] == by_kernels["trained"]
+
+
 @pytest.mark.parametrize("name", ["MoCoOp-fp32", "MoCoOp-chunks", "CoCoOp-fp16", "LASP-bf16"])
 def test_waits_of_a_whole_run_do_not_grow_with_its_steps(name, case):
     """Losses are fetched at the end of an epoch, logits sixteen batches at a time; the rest is done once."""

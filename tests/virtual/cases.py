@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,29 @@ def resumed(name: str, trainer: str, stop_after: int, *settings: object) -> None
     )
 
 
+@contextlib.contextmanager
+def asking_in_the_backward_pass() -> Iterator[None]:
+    """CoOp whose backward pass asks a tensor for its value, when some gradients are there already."""
+    from trainers.coop import CoOp
+
+    finish, loss = CoOp.finish_model, CoOp.compute_loss
+
+    def finished(self: Any) -> None:
+        self.model.more = torch.nn.Parameter(torch.zeros(1))
+        finish(self)
+        self.model.ctx.register_hook(lambda grad: grad + 0 * float(grad.sum()))
+
+    def computed(self: Any, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        found, shown = loss(self, images, labels)
+        return found + (self.model.more - 1).square().sum(), shown
+
+    CoOp.finish_model, CoOp.compute_loss = finished, computed  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        CoOp.finish_model, CoOp.compute_loss = finish, loss  # type: ignore[method-assign]
+
+
 def main() -> None:
     for trainer, key in KEYS.items():
         for prec in ("fp32", "fp16", "amp", "bf16"):
@@ -129,6 +153,9 @@ def main() -> None:
         "frozen": ("TRAINER.MOCOOP.TRAIN_VISUAL_LN", False),
     }.items():
         say(**run(f"MoCoOp-{name}", "MoCoOp", *amp, *settings))
+    for name, settings in {"asks": (), "asks-kernels": ("TRAIN.CUDA_GRAPH", False)}.items():
+        with asking_in_the_backward_pass():
+            say(**run(f"CoOp-{name}", "CoOp", "TRAINER.COOP.PREC", "fp32", *settings))
     say(**run("MoCoOp-eval", "MoCoOp", *amp, "--eval-only", "--model-dir", OUT / "MoCoOp-amp"))
     bad = run("MoCoOp-bad", "MoCoOp", *amp, "OPTIM.LR", 1e38, "OPTIM.WARMUP_EPOCH", 0)
     say(**bad, kept=(OUT / "MoCoOp-bad" / "bad_step" / "state.pth.tar").is_file())

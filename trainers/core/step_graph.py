@@ -50,6 +50,8 @@ class StepGraph:
                 self._values = torch.stack([value.detach() for value in shown.values()])
         except RuntimeError as error:
             self.trouble = str(error).strip().splitlines()[0]
+            for parameter in self._learned:
+                parameter.grad = None  # of a backward pass that was begun, and never computed
             return
         self._names = list(shown)
         self._grads = [parameter.grad for parameter in self._learned]

@@ -94,11 +94,12 @@ def route(model_dir: Path, dataset: str | None, root: str | None) -> Routing:
     model = MixtureCLIP(backbone, data.classnames, identity["template_groups"], **options)
     checkpoints.copy_into(model.learned(), state["state_dict"], path)
     model.eval()
-    loader = DataLoader(Pictures(cfg, data.test, transform=test_transform(cfg)), batch_size=200)
+    pictures = Pictures(cfg, data.test, transform=test_transform(cfg))
+    loader = DataLoader(pictures, batch_size=200)
     weights, probabilities, targets = [], [], []
     with torch.no_grad():
         for batch in loader:
-            image_BD = model.image_features(batch["img"])
+            image_BD = model.image_features(pictures.as_numbers(batch["img"]))
             router_BG, weights_BG = model.route(image_BD)
             weights.append(weights_BG)
             probabilities.append(router_BG.softmax(1))

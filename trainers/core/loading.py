@@ -53,6 +53,10 @@ class Pictures(DatasetWrapper):
         self.draws_alone = is_train and (cfg.INPUT.SEED_PER_PICTURE or here().several)
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # with workers that outlive an epoch
 
+    def as_numbers(self, images: torch.Tensor) -> torch.Tensor:
+        """What a batch holds of pictures as the transform gives it, B x 3 x H x W; features in their place as they are."""
+        return self.numbers(images) if self.numbers is not None and images.dtype == torch.uint8 else images
+
     @property
     def epoch(self) -> int:
         """What pictures are drawn for now, also for workers that were started before."""

@@ -260,9 +260,7 @@ class PromptTrainer(TrainerX):
         return self._on_device(batch["img"], self.test_loader), batch["label"].to(self.device, non_blocking=True)
 
     def _on_device(self, images: torch.Tensor, loader: DataLoader) -> torch.Tensor:
-        """Pictures of a loader as numbers; features in their place as they are."""
-        images = images.to(self.device, non_blocking=True)
-        return loader.dataset.numbers(images) if images.dtype == torch.uint8 else images  # type: ignore[attr-defined]
+        return loader.dataset.as_numbers(images.to(self.device, non_blocking=True))  # type: ignore[attr-defined]
 
     def largest_gradient(self) -> float:
         """The norm to which gradients are clipped; 0: not at all. Where nothing is said, as in LASP's and MoCoOp's code."""

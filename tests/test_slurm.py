@@ -185,7 +185,7 @@ def test_the_controller_is_started_anew_in_between(slurm, handed, undisturbed, t
     slurm.start_controller()
     slurm.until(lambda: "main" in slurm.call("sinfo", check=False), 120)
     status, said, error = handed("--wait")
-    assert "2 queued before, 0 handed to Slurm" in said
+    assert "queued before, 0 handed to Slurm" in said  # one may have finished without the controller
     assert status == 0, error
     assert_same_as(undisturbed, tmp_path, (1,))
 

@@ -91,12 +91,8 @@ def check_inputs(runs: list[Job], configurations: dict[Path, Any]) -> None:
             ours = kind.run_identity(cfg, model)
         theirs = folder.identity()
         folder.results()  # raises where the figures contradict each other
-        if theirs is not None and not theirs.data:
-            print(f"Note: {run.folder} was made before runs noted their pictures; only its settings were compared")
-        elif theirs is not None and not theirs.contents:
-            print(
-                f"Note: {run.folder} was made when runs noted only the sizes of their pictures; only these were compared"
-            )
+        if theirs is not None and theirs.left_unsaid():
+            print(f"Note: {run.folder} {theirs.left_unsaid()}")
         differing = ours.differences(theirs) if theirs else []
         if differing:
             others[run.folder] = differing

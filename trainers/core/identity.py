@@ -78,24 +78,29 @@ def fingerprint(items: Iterable[Any], folder: str) -> str:
 
     Raises FileNotFoundError for a picture that is not there, naming it and its class.
     """
-    digest = hashlib.sha256()
-    for item in items:
-        try:
-            size = os.stat(item.impath).st_size
-        except OSError:
-            raise FileNotFoundError(
-                f'image {item.impath} (class "{item.classname}") is missing: restore it, then start again'
-            ) from None
-        line = (os.path.relpath(item.impath, folder), item.label, item.classname, item.domain, size)
-        digest.update(json.dumps(line).encode())
-    return digest.hexdigest()
+    return _digest(((item, _size_of(item)) for item in items), folder)
 
 
 def content_fingerprint(items: Sequence[Any], folder: str, contents: "Contents") -> str:
     """The same with what the files hold in the place of their sizes."""
+    digests = contents.of_all([item.impath for item in items])
+    return _digest(zip(items, (own.hex() for own in digests), strict=True), folder)
+
+
+def _size_of(item: Any) -> int:
+    try:
+        return os.stat(item.impath).st_size
+    except OSError:
+        raise FileNotFoundError(
+            f'image {item.impath} (class "{item.classname}") is missing: restore it, then start again'
+        ) from None
+
+
+def _digest(marked: Iterable[tuple[Any, int | str]], folder: str) -> str:
+    """Of pictures, each with what tells its file from others."""
     digest = hashlib.sha256()
-    for x, own in zip(items, contents.of_all([item.impath for item in items]), strict=True):
-        line = (os.path.relpath(x.impath, folder), x.label, x.classname, x.domain, own.hex())
+    for item, mark in marked:
+        line = (os.path.relpath(item.impath, folder), item.label, item.classname, item.domain, mark)
         digest.update(json.dumps(line).encode())
     return digest.hexdigest()
 
@@ -113,6 +118,14 @@ class Identity:
     model: str = ""
     templates: list | None = None
     contents: dict[str, str] = field(default_factory=dict)
+
+    def left_unsaid(self) -> str:
+        """What a run of an older version did not note of its pictures, as a note's end; empty where it noted all."""
+        if not self.data:
+            return "was made before runs noted their pictures; only its settings were compared"
+        if not self.contents:
+            return "was made when runs noted only the sizes of their pictures; only these were compared"
+        return ""
 
     def record(self) -> dict[str, Any]:
         """As JSON can hold it. Raises ValueError for what is nested too deeply."""

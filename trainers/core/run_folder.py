@@ -101,9 +101,7 @@ class RunFolder:
         self.refuse_other(identity)
         theirs = self.identity()
         if theirs is not None and theirs.data and not theirs.contents:
-            print(
-                f"Note: {self.path} was made when runs noted only the sizes of their pictures; only these were compared"
-            )
+            print(f"Note: {self.path} {theirs.left_unsaid()}")
             identity = dataclasses.replace(identity, contents={})  # nobody knows what they held then
         record = about | {"identity": identity.record()}
         files.write_atomically(self.path / "run.json", json.dumps(record, indent=1, sort_keys=True).encode())

@@ -9,7 +9,6 @@ import math
 import platform
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -223,10 +222,9 @@ class PromptTrainer(TrainerX):
         self.sched = build_lr_scheduler(self.optim, self.cfg.OPTIM)
         self.scaler = torch.amp.GradScaler("cuda", enabled=self.precision == "amp")
         self.register_model(checkpoints.FOLDER, self.model, self.optim, self.sched)
-        self._gradients: Callable[..., dict[str, torch.Tensor]] = self._backward
         self._graph: StepGraph | None = None
         if self.device.type == "cuda" and self.cfg.TRAIN.CUDA_GRAPH and not here().several:
-            self._gradients = self._graph = StepGraph(self._backward, list(self.model.learned().values()))
+            self._graph = StepGraph(self._backward, list(self.model.learned().values()))
         count = sum(p.numel() for p in self.model.learned().values())
         print(f"Training {count:,} parameters in {self.precision}")
 
@@ -272,10 +270,10 @@ class PromptTrainer(TrainerX):
     def forward_backward(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         images, labels = self.parse_batch_train(batch)
         self.optim.zero_grad()
-        shown = self._gradients(images, labels, *self.drawn())
+        shown = (self._graph or self._backward)(images, labels, *self.drawn())
         if self._graph is not None and self._graph.trouble:
             print(f"Note: steps are computed kernel by kernel, since they cannot be recorded: {self._graph.trouble}")
-            self._graph, self._gradients = None, self._backward
+            self._graph = None
         grads = [p.grad for p in self.model.learned().values() if p.grad is not None]
         summed = here().add_up(grads, shown)  # before unscaling, so that all ranks see the same infinities
         if self.largest_gradient() > 0:

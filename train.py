@@ -192,10 +192,9 @@ def run(args: argparse.Namespace, cfg: "CfgNode") -> None:
         identity = begun(args, cfg, folder, inside) if ranks.first else None
         if not ranks.hear(identity is not None):
             return
-        own = identity
-        if ranks.several:  # each reads data and backbone for itself
-            own = identity or what_this_is(args, cfg)
-            ranks.insist("run", own.digest())
+        identity = identity or what_this_is(args, cfg)  # each rank reads data and backbone for itself
+        if ranks.several:
+            ranks.insist("run", identity.digest())
         set_random_seed(cfg.SEED)
         if ranks.first:
             setup_logger(cfg.OUTPUT_DIR)
@@ -204,7 +203,7 @@ def run(args: argparse.Namespace, cfg: "CfgNode") -> None:
         print_settings(args, cfg)
         begin = time.time()
         trainer = build_trainer(cfg)
-        trainer.contents = own.contents if own else {}
+        trainer.contents = identity.contents
         if args.no_train:
             return
         if args.eval_only or not getattr(trainer, "takes_steps", True):

@@ -188,7 +188,7 @@ def main() -> int:
         if others:
             from trainers.components.pictures import told
 
-            print(printable(told(others)), file=sys.stderr)
+            print(told(others), file=sys.stderr)
         if args.calibrated:
             model.checked_temperature()
             if names is not None:

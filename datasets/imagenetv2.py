@@ -18,11 +18,11 @@ class ImageNetV2(FewShotDataset):
     def read(self, cfg: CfgNode) -> tuple[Items, Items, Items]:
         names = [name for _, name in sorted(read_classnames(self).items())]  # a label is a place among the synsets
         folders = {e.name for e in os.scandir(self.require(self.image_dir)) if e.is_dir() and e.name[0] != "."}
-        if folders != set(map(str, range(len(names)))):
-            odd = min(folders ^ set(map(str, range(len(names)))))
+        odd = folders ^ set(map(str, range(len(names))))
+        if odd:
             raise ValueError(
                 f"{self.image_dir} has {len(folders)} folders for the {len(names)} classes of classnames.txt, and not "
-                f'the same ("{odd}"): labels would be off'
+                f'the same ("{min(odd)}"): labels would be off'
             )
         items = [
             Datum(impath=os.path.join(self.image_dir, str(label), picture), label=label, classname=name)

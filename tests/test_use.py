@@ -4,9 +4,12 @@ import csv
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -345,6 +348,54 @@ def test_how_calibrated_sure_probabilities_are():
 def test_a_method_without_steps_keeps_what_it_made(runs):
     state = checkpoints.load(runs["LinearProbe"] / "prompt_learner" / "model.pth.tar")
     assert sorted(state["state_dict"]) == ["bias_C", "weight_CD"]
+
+
+def test_the_page_answers_its_own_requests_beside_silent_connections(runs, pictures):
+    """Half-sent requests hold up nobody; other hosts, other origins, too many names and too much are refused in a line."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    here, boundary = f"http://127.0.0.1:{port}", "b"
+    command = [sys.executable, "scripts/explore.py", str(runs["ZeroshotCLIP"]), "--port", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert server.stdout.readline().startswith("Open ")
+
+    def ask(headers=(), names="", body=None):
+        head = f"--{boundary}\r\nContent-Disposition: form-data; name="
+        sent = f'{head}"classnames"\r\n\r\n{names}\r\n{head}"picture"; filename="x"\r\n\r\n'.encode()
+        sent += (pictures[0][0].read_bytes() if body is None else body) + f"\r\n--{boundary}--\r\n".encode()
+        said = {"Content-Type": f"multipart/form-data; boundary={boundary}"} | dict(headers)
+        try:
+            with urllib.request.urlopen(urllib.request.Request(f"{here}/classify", sent, said), timeout=60) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
+    try:
+        for connection in silent[10:]:
+            connection.sendall(b"POST /classify HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 999\r\n\r\nhalf")
+        status, answer = ask({"Origin": here})
+        assert status == 200
+        (expected,) = load_run(runs["ZeroshotCLIP"]).classify(str(pictures[0][0]))
+        assert json.loads(answer)["classes"][0][0] == expected.classes[0][0]
+        assert ask()[0] == 200  # a program sends no Origin
+        assert ask({"Origin": "http://elsewhere.example"}) == (403, "this page answers its own requests alone")
+        assert ask({"Origin": "null"})[0] == 403
+        assert ask({"Host": "elsewhere.example"}) == (403, "this page answers 127.0.0.1 alone")
+        assert ask({"Host": f"127.0.0.1:{port + 1}"})[0] == 403
+        many = ",".join(f"thing {i}" for i in range(1001))
+        assert ask(names=many)[0] == 400
+        assert "1,001 names are too many for this page" in ask(names=many)[1]
+        for names in ("okapi, red panda", "okapi, okapi", ",", "x" * 5000):
+            assert ask(names=names)[0] == (200 if names == "okapi, red panda" else 400)
+        assert ask(body=b"%!PS-Adobe-3.0 EPSF-3.0")[0] == 400
+    finally:
+        for connection in silent:
+            connection.close()
+        server.send_signal(signal.SIGINT)
+        with server:
+            assert server.wait(20) == 0
 
 
 @pytest.mark.slow

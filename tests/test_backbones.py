@@ -210,6 +210,22 @@ class TestNames:
         assert (here, features) == ("here (32, 32) 64", "32")
         assert gone.startswith("['open_clip_config.json of hf-hub:org/gone could not be fetched: ")
 
+    @pytest.mark.parametrize(("name", "said"), [
+        ("ViT-B/16", "ViT-B/16 is another backbone than the model's (5806e77cd80f, not 000000000000"),
+        ("hf-hub:somebody/else", "hf-hub:somebody/else is not on this machine, and is fetched only if you"),
+    ])  # fmt: skip
+    def test_what_a_model_names_is_compared_before_it_is_fetched(self, name, said, tmp_path):
+        """Nothing answers here, so whatever asked for a file would end in another message."""
+        code = (
+            "from trainers.components.backbones import trained_backbone\n"
+            f"try:\n    trained_backbone({name!r}, {{'backbone_sha256': 64 * '0'}})\n"
+            "except ValueError as error:\n    print(error)"
+        )
+        environment = os.environ | {"HF_HOME": str(tmp_path), "HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.stdout.startswith(said), done.stderr
+        assert not list(tmp_path.rglob("*"))
+
     def test_a_folder_without_weights_is_not_random(self, tmp_path):
         name = build("pe", tmp_path / "pe")
         (tmp_path / "pe" / "open_clip_model.safetensors").unlink()

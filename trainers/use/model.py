@@ -281,7 +281,7 @@ def build(
 ) -> TrainedModel:
     """From what a checkpoint or an export says of itself. where: what messages call it."""
     kind, _ = _model_of(trained.identity["trainer"])
-    opened = _backbone(backbone or trained.identity["backbone"], trained.identity)
+    opened = _backbone(backbone, trained.identity)
     model = kind.of(opened, trained, classnames)
     _put_in(model, trained, where)
     said: dict[str, Any] = {
@@ -303,11 +303,15 @@ def _model_of(trainer: str) -> tuple[type[AdaptedCLIP], str]:
     return MODELS[trainer]
 
 
-def _backbone(name: str, identity: Any) -> Backbone:
-    """By the name that training gave it; a path is also looked for beside this package. Raises ValueError, OSError."""
+def _backbone(given: str, identity: Any) -> Backbone:
+    """`given`, or by the name that training gave it; a path is also looked for beside this package.
+
+    Raises ValueError, OSError.
+    """
+    name = given or identity["backbone"]
     found = name if os.path.exists(name) or not (ROOT / name).is_file() else str(ROOT / name)
     try:
-        return trained_backbone(found, identity)
+        return trained_backbone(found, identity, named_by_user=bool(given))
     except (ValueError, OSError) as error:
         needs = identity.get("backbone_sha256", "")
         raise ValueError(f"{error} -- this model was trained on {identity.get('backbone')} (SHA-256 {needs}): give it with "

@@ -35,10 +35,19 @@ def load_backbone(name: str, weights: bool = True) -> Backbone:
     return source_of(name).load(weights)
 
 
-def trained_backbone(name: str, identity: Mapping[str, Any]) -> Backbone:
-    """The backbone of a trained model, whose identity names its hash. Raises ValueError when the file is another one."""
+def trained_backbone(name: str, identity: Mapping[str, Any], named_by_user: bool = False) -> Backbone:
+    """The backbone of a trained model, whose identity names its hash.
+
+    Raises ValueError when the file is another one. A model's own file may name anything: what it names is compared before
+    it is fetched, where its publisher says what it will be, and otherwise not fetched at all unless the user names it.
+    """
     source = source_of(name)
-    expected, found = identity.get("backbone_sha256", ""), source.digest()
+    expected = identity.get("backbone_sha256", "")
+    found = source.promised_digest()
+    if not found:
+        if source.missing() and not named_by_user:
+            raise ValueError(f"{name} is not on this machine, and is fetched only if you name it yourself")
+        found = source.digest()
     if expected and expected != found:
         raise ValueError(f"{name} is another backbone than the model's ({found[:12]}, not {expected[:12]}, by SHA-256)")
     return source.load()

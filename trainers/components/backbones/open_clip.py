@@ -465,10 +465,10 @@ class OpenClipSource:
 
     def _check(self) -> None:
         """Raises ValueError for weights that do not exist, or were trained with another activation than is computed."""
-        config, _ = self._config
         schema, _ = self._place
         if schema or os.path.isfile(self.weights):
             return
+        config, _ = self._config
         tags = list_pretrained_tags_by_model(self.architecture)
         cfg = get_pretrained_cfg(self.architecture, self.weights)
         if not cfg:
@@ -500,6 +500,9 @@ class OpenClipSource:
         config, _ = self._config
         about = {"weights": file_sha256(self.file()), "config": config, "preprocessing": asdict(self.preprocessing())}
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+    def promised_digest(self) -> str:
+        return ""
 
     def fetch(self) -> Path:
         self.load()  # tokeniser and configurations too

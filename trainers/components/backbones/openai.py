@@ -5,6 +5,7 @@ tower, D features.
 """
 
 import functools
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,6 +197,10 @@ class OpenAISource:
     def digest(self) -> str:
         """Of the file."""
         return file_sha256(self.fetch())
+
+    def promised_digest(self) -> str:
+        is_published = self.name in published() and not os.path.isfile(self.name)
+        return published()[self.name].sha256 if is_published else ""
 
     def preprocessing(self) -> Preprocessing:
         if self.name in published():

@@ -215,6 +215,10 @@ class Source(Protocol):
         """SHA-256 of all that decides its features; fetches the weights if need be. Raises OSError, ValueError."""
         ...
 
+    def promised_digest(self) -> str:
+        """What digest() will be, where its publisher says so and nothing need be fetched to know; else empty."""
+        ...
+
     def preprocessing(self) -> Preprocessing:
         """What it wants done to pictures; known without opening large files where that is possible."""
         ...

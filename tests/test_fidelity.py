@@ -10,14 +10,18 @@ import pytest
 import torch
 from conftest import DATA, fidelity_root, noting_steps, run_train
 from dassl.engine import build_trainer
+from dassl.optim import build_optimizer
 from dassl.utils import set_random_seed
+from yacs.config import CfgNode
 
 import datasets
 import train
 from trainers.core import methods
 from trainers.core.trainer import PromptTrainer
+from trainers.linear_probe import best_strength, fit
 
 RUNS = json.loads((DATA / "fidelity.json").read_text())["runs"]
+SEARCHES = json.loads((DATA / "optimisers.json").read_text())
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +60,40 @@ def test_same_losses_and_accuracy(name, root, tiny_clip_file, tmp_path, monkeypa
     else:
         assert losses == pytest.approx(expected["losses"], rel=1e-13 if expected["float64"] else 2e-6)
     assert trainer.results["accuracy"] == expected["accuracy"]
+
+
+def test_dassls_radam():
+    """Twelve steps down p^3 + k p, with weight decay."""
+    p = torch.nn.Parameter(torch.linspace(-1, 1, 5))
+    optim = CfgNode({"NAME": "radam", "LR": 0.05, "WEIGHT_DECAY": 0.1, "ADAM_BETA1": 0.9, "ADAM_BETA2": 0.99})
+    optimiser = build_optimizer(None, optim, param_groups=[p])
+    for _ in range(12):
+        optimiser.zero_grad()
+        ((p**3).sum() + (p * torch.arange(5)).sum()).backward()
+        optimiser.step()
+    assert p.tolist() == pytest.approx(SEARCHES["radam"], rel=1e-5)
+
+
+@pytest.mark.parametrize(("shots", "seed", "strength", "accuracy"), SEARCHES["probe"])
+def test_coops_search_of_the_probe(shots, seed, strength, accuracy):
+    """Its own draws, from features that are drawn here as they were for it."""
+    rng, C = np.random.default_rng(0), 6
+    means_CD = rng.normal(0, 0.35, (C, 24))
+    parts = []
+    for n in (20, 6, 40):  # train, val, test
+        labels_N = np.repeat(np.arange(C), n)
+        parts.append(((means_CD[labels_N] + rng.normal(0, 1, (len(labels_N), 24))).astype(np.float32), labels_N))
+    np.random.seed(seed)
+    drawn = []
+    for (features_ND, labels_N), n in zip(parts[:2], (shots, min(shots, 4)), strict=True):
+        chosen = [i for c in range(C) for i in np.random.choice(np.where(labels_N == c)[0], size=n, replace=False)]
+        drawn.append((features_ND[chosen], labels_N[chosen]))
+    found, solver = best_strength(*drawn, search="coop")
+    weight_CD, bias_C = fit(drawn[0], found, solver)
+    features_ND, labels_N = parts[2]
+    right_N = np.argmax(features_ND @ weight_CD.T + bias_C, 1) == labels_N
+    assert found == pytest.approx(strength)
+    assert 100 * right_N.mean() == pytest.approx(accuracy, abs=0.01)
 
 
 def test_a_checkpoint_of_mocoops_authors_gives_their_accuracy(root, tiny_clip_file, tmp_path):

@@ -1,13 +1,14 @@
-"""MixtureCLIP against numbers that the authors' own code computed (tests/data/mocoop_pets.npz)."""
+"""MixtureCLIP against numbers that the authors' own code computed (tests/data/mocoop_pets.npz, released_steps.npz)."""
 
 import itertools
 
 import numpy as np
 import pytest
 import torch
-from conftest import DATA, VOCABULARY
+from conftest import DATA, VOCABULARY, golden_state, in_double
 from torch.nn import functional as F
 
+from trainers.components.backbones.openai import build_model
 from trainers.components.features import hard_features
 from trainers.components.losses import gate_target
 from trainers.components.mixture import mixture_weights
@@ -116,3 +117,45 @@ def test_initial_soft_prompts_are_the_first_templates(golden, case, tiny_clip):
     model = MixtureCLIP(tiny_clip, names, groups)
     hard = hard_features(model.text_encoder, [g[0] for g in groups], names, VOCABULARY)
     torch.testing.assert_close(model.text_features(), F.normalize(hard, dim=-1), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("part", ["all", "base"])
+def test_training_with_the_prompts_of_the_authors_release(part):
+    """Eight steps in float64, losses and what was learned; their code as it is, with words before and after the name."""
+    with np.load(DATA / "released_steps.npz") as arrays:
+        theirs = {name.removeprefix(f"{part}/"): arrays[name] for name in arrays.files}
+    names = [str(name) for name in theirs["names"]]
+    starts = np.cumsum([0, *theirs["groups"]])
+    groups = [[str(t) for t in theirs["prompts"][a:b]] for a, b in itertools.pairwise(starts)]
+    own = names[:4] if part == "base" else names
+    clip = in_double(build_model(golden_state()).float().eval())
+    model = MixtureCLIP(clip, own, groups, names, layout="released").double()
+    with torch.no_grad():
+        model.router.weight.copy_(torch.from_numpy(theirs["gate.weight"]))
+        model.router.bias.copy_(torch.from_numpy(theirs["gate.bias"]))
+    tuned = {id(p) for p in model.tuned}
+    others = [p for p in model.learned().values() if id(p) not in tuned]
+    optimiser = torch.optim.SGD([{"params": model.tuned, "lr": 0.01}, {"params": others}], lr=0.1, momentum=0.9,
+                                weight_decay=5e-4)  # fmt: skip
+    generator = torch.Generator().manual_seed(1)
+    size = 5 if part == "base" else 6
+    images = torch.randn(8, size, 3, 32, 32, generator=generator).double()
+    labels = torch.randint(0, len(own), (8, size), generator=generator)
+    losses = []
+    for batch, wanted in zip(images, labels, strict=True):
+        parts = model.losses(batch, wanted)
+        loss = parts["cls"] + 5 * parts["text"] + parts["gate"]
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    np.testing.assert_allclose(losses, theirs["losses"], rtol=1e-12)
+    model.eval()
+    with torch.no_grad():
+        np.testing.assert_allclose(model(images[0]).numpy(), theirs["logits"], rtol=1e-10)
+    named = {"correction": "w", "router.weight": "gate.weight", "router.bias": "gate.bias"}
+    for g in range(len(groups)):
+        named |= {f"prompts.before.{g}": f"ctx_before_{g}", f"prompts.after.{g}": f"ctx_after_{g}"}
+    for name, other in named.items():
+        learned = model.get_parameter(name).detach().numpy()
+        np.testing.assert_allclose(learned, theirs[f"after/{other}"], rtol=1e-9, atol=1e-12)

@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader
 from .components.backbones import Backbone
 from .components.ranks import here
 from .core.loading import Pictures
-from .core.settings import add_shared
+from .core.settings import declaring
 from .core.trainer import PromptTrainer
-from .models.linear_probe import ProbedCLIP
+from .models.linear_probe import LinearProbeOptions, ProbedCLIP
 
 STRENGTHS = [10.0**e for e in range(6, -7, -2)]  # C of scikit-learn, coarse grid; then halved eight times
 NEVER = -1e9  # the bias of a class without training pictures
@@ -27,6 +27,7 @@ CLIPS_STRENGTH = 0.316  # in the README of CLIP's own repository
 class LinearProbe(PromptTrainer):
     """Fits the classifier while it is built; the strength of its regularisation is searched on the validation split."""
 
+    OPTIONS = LinearProbeOptions
     takes_steps = False  # in steps: it is fitted while it is built
     reads_names = False
 
@@ -36,11 +37,11 @@ class LinearProbe(PromptTrainer):
         backbone = self.load_clip()
         train = self._features(backbone, self.dm.dataset.train_x)
         if self.dm.dataset.val:
-            chosen = best_strength(train, self._features(backbone, self.dm.dataset.val))
+            chosen = best_strength(train, self._features(backbone, self.dm.dataset.val), self.options.search)
         else:  # ImageNet: a quarter of each class's training pictures has to do
             held_out = held_out_quarter(train[1])
             kept = train[0][~held_out], train[1][~held_out]
-            chosen = best_strength(kept, (train[0][held_out], train[1][held_out]))
+            chosen = best_strength(kept, (train[0][held_out], train[1][held_out]), self.options.search)
         weight, bias = fit(train, *chosen)
         full = np.zeros((self.num_classes, weight.shape[1])), np.full(self.num_classes, NEVER)
         classes = np.unique(train[1])
@@ -73,15 +74,16 @@ def held_out_quarter(labels_N: np.ndarray) -> np.ndarray:
 Labelled = tuple[np.ndarray, np.ndarray]  # features (N x D) and labels (N)
 
 
-def best_strength(train: Labelled, val: Labelled) -> tuple[float, Any]:
+def best_strength(train: Labelled, val: Labelled, search: str = "neighbours") -> tuple[float, Any]:
     """The C that does best on `val`, on a coarse grid, then by halving the step in log space; and the solver.
 
-    Each fit starts where the last one ended: the problem is convex, so this changes the time and not the answer.
+    Each fit starts where the last one ended, which takes less time. search "coop": as CoOp's lpclip/linear_probe.py has it,
+    which starts each fit anew, halves an interval and takes its better end, also where what lay between was better.
     """
     from sklearn.exceptions import ConvergenceWarning  # slow to import
     from sklearn.linear_model import LogisticRegression
 
-    solver = LogisticRegression(max_iter=1000, warm_start=True)
+    solver = LogisticRegression(max_iter=1000, warm_start=search != "coop")
     tried: dict[float, float] = {}
     if not len(val[1]):
         print(
@@ -100,9 +102,16 @@ def best_strength(train: Labelled, val: Labelled) -> tuple[float, Any]:
         accuracy(strength)
     best = max(STRENGTHS, key=accuracy)
     step = 1.0  # in powers of ten
-    for _ in range(8):
-        best = max((best * 10.0**-step, best, best * 10.0**step), key=accuracy)
-        step /= 2
+    if search == "coop":
+        left, right = np.log10(best) - step, np.log10(best) + step
+        for _ in range(8):
+            grows = accuracy(10.0**left) < accuracy(10.0**right)
+            best = 10.0 ** (right if grows else left)
+            left, right = ((left + right) / 2, right) if grows else (left, (left + right) / 2)
+    else:
+        for _ in range(8):
+            best = max((best * 10.0**-step, best, best * 10.0**step), key=accuracy)
+            step /= 2
     print(f"Regularisation C = {best:.3g}, validation accuracy {100 * tried[best]:.1f}%")
     return best, solver
 
@@ -116,4 +125,4 @@ def fit(train: Labelled, strength: float, solver: Any) -> tuple[np.ndarray, np.n
     return weight, bias
 
 
-add_config = add_shared
+add_config = declaring(LinearProbeOptions)

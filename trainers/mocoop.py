@@ -26,7 +26,6 @@ class MoCoOp(PromptTrainer):
 
     OPTIONS = MoCoOpOptions
     TEST_SETTINGS = ("TOP_K", "ROUTER")
-    counted_in_words = False  # as in the authors' own checkpoints
 
     @classmethod
     def templates_of(cls, cfg: CfgNode) -> list:
@@ -38,7 +37,7 @@ class MoCoOp(PromptTrainer):
         text_names = self.all_classnames if o.text_classes == "all" else self.classnames
         self.model = MixtureCLIP(
             self.load_clip(), self.classnames, self.template_groups, text_names, **o.keywords(MixtureOptions),
-            counted_in_words=self.counted_in_words, **self.encoder_options,
+            **self.encoder_options,
         )  # fmt: skip
         print(f"{len(self.template_groups)} soft prompts; the text loss scores {len(text_names)} class names")
         for group in self.template_groups:
@@ -69,11 +68,10 @@ class MoCoOp(PromptTrainer):
 
         One of the authors' code brings none: the dataset's are theirs, read in their way.
         """
-        in_words = "prompt_learner.gate.weight" in tensors
+        layout = "released" if "prompt_learner.gate.weight" in tensors else self.options.layout
         groups = identity.get("template_groups", self.template_groups)
-        if groups != self.template_groups or in_words != self.counted_in_words:
-            self.options = dataclasses.replace(self.options, template_groups=groups)
-            self.counted_in_words = in_words
+        if groups != self.template_groups or layout != self.options.layout:
+            self.options = dataclasses.replace(self.options, template_groups=groups, layout=layout)
             self.rebuild_model()
 
     def convert_state(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

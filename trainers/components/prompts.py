@@ -395,8 +395,9 @@ class SoftPrompts(nn.Module):
     before[g] (tokens x W) and after[g] (tokens x W) start as the token embeddings of template g; the final full stop,
     SOS, EOT and the class names keep CLIP's embeddings (MoCoOp section 3.2; METHOD: soft prompts).
 
-    counted_in_words: the layout of checkpoints that MoCoOp's authors' code wrote, which splits templates at spaces, has no
-    final full stop, and takes the vector after the last word, where EOT stands, for a learned one too.
+    as_released: the layout of MoCoOp's authors' code, which splits templates at spaces, has no final full stop, and takes
+    the vector after the last word, where EOT stands, for a learned one too; plan_with_stop: with the full stop, which their
+    text loss has where it scores more names than are trained on.
     """
 
     def __init__(
@@ -405,17 +406,17 @@ class SoftPrompts(nn.Module):
         classnames: Sequence[str],
         token_embedding: nn.Embedding,
         vocabulary: Vocabulary,
-        counted_in_words: bool = False,
+        as_released: bool = False,
     ) -> None:
         super().__init__()
-        if counted_in_words:
+        if as_released:
             templates = [template.replace(".", "") for template in templates]
         self.before, self.after = nn.ParameterList(), nn.ParameterList()
-        filled = [[tokenize_prompt(t, name, vocabulary, counted_in_words) for name in classnames] for t in templates]
+        filled = [[tokenize_prompt(t, name, vocabulary, as_released) for name in classnames] for t in templates]
         counts = []
         for template, (first, *_) in zip(templates, filled, strict=True):
             n_before, n_after = len(first.before), len(first.after)
-            if counted_in_words:
+            if as_released:
                 words_before, words_after = split_template(template)
                 n_before = len(words_before.split())
                 n_after = len(words_after.split(" ")) if words_after else 0
@@ -438,6 +439,9 @@ class SoftPrompts(nn.Module):
                 start_LW = token_embedding(_ids(ids, token_embedding))
                 vectors.append(nn.Parameter(start_LW.detach().clone().float()))
         self.plan = context_plan(contexts, filled, vocabulary)
+        if as_released:
+            stopped = [[tokenize_prompt(f"{t}.", name, vocabulary, True) for name in classnames] for t in templates]
+            self.plan_with_stop = context_plan(contexts, stopped, vocabulary)
 
     def vectors(self) -> torch.Tensor:
         """All learned vectors in the order of their numbers; K x W."""

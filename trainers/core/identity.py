@@ -42,6 +42,8 @@ _BEFORE = {
     "DATASET.INCLUDE_ALL_CLASSES": False,
     "TRAINER.LASP.TEXT_CLASSES": "all",
     "TRAINER.LASP.TEXT_LOSS_OVER": "hard",
+    "TRAINER.MOCOOP.LAYOUT": "sentence",
+    "TRAINER.LINEARPROBE.SEARCH": "neighbours",
     **{f"TRAINER.{key}.CTX_COUNT": "tokens" for key in ("COOP", "COCOOP", "LASP")},
 }
 PARTS = ("train", "val", "test")

@@ -4,6 +4,7 @@ Shapes: N pictures of a set, B pictures, C classes, D features, H x W pixels.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,6 +12,19 @@ import torch
 from ..components.backbones import Backbone
 from ..components.frozen import FrozenLinear
 from ..components.model import AdaptedCLIP, Trained
+from ..components.options import Options, option
+
+
+@dataclass(frozen=True)
+class LinearProbeOptions(Options):
+    KEY = "LINEARPROBE"
+
+    search: str = option(
+        "neighbours",
+        "of C, from the best of a coarse grid on: with both neighbours each time, or by halving as CoOp's lpclip does, "
+        "which forgets where it came from",
+        among=("neighbours", "coop"),
+    )
 
 
 class ProbedCLIP(AdaptedCLIP):

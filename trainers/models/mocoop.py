@@ -23,7 +23,7 @@ from ..components.mixture import mixed_logits, mixture_weights
 from ..components.model import AdaptedCLIP, Trained
 from ..components.options import PRECISIONS, Options, option
 from ..components.precision import einsum, linear
-from ..components.prompts import SoftPrompts, clean_classname
+from ..components.prompts import PromptPlan, SoftPrompts, clean_classname
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,11 @@ class MixtureOptions(Options):
         None, "of the text loss; clip: exp(logit_scale); None: 1.0, as in the authors' code", among=("clip",)
     )
     text_noise: float = option(0.0, "sigma of LASP's noise on the hard features", least=0)
+    layout: str = option(
+        "sentence",
+        "of soft prompts: the template's own tokens, or as the authors' code was released (counted in words, no full stop)",
+        among=("sentence", "released"),
+    )
     router: str = option("learned", "uniform: every expert counts alike, for an ablation", among=("learned", "uniform"))
 
 
@@ -73,7 +78,6 @@ class MixtureCLIP(AdaptedCLIP):
     text_classnames: the A names that the text loss scores; they begin with `classnames`, which is the default.
     options: those of MixtureOptions, such as top_k=2.
     text_encoder: "fast" or "plain"; text_chunk: prompts encoded at a time, 0 by memory; text_memory: bytes for a chunk.
-    counted_in_words: prompts as in checkpoints of the authors' code, see SoftPrompts.
 
     Learned: prompts.before.<g>, prompts.after.<g> (tokens x W), correction (1 x D), router.weight (G x D),
     router.bias (G), image_encoder...ln_1/ln_2. Raises ValueError for groups, classes or options that make no sense,
@@ -93,7 +97,6 @@ class MixtureCLIP(AdaptedCLIP):
         text_encoder: str = "fast",
         text_chunk: int = 0,
         text_memory: int = 0,
-        counted_in_words: bool = False,
         **options: Any,
     ) -> None:
         self_options = MixtureOptions(**options)
@@ -109,7 +112,7 @@ class MixtureCLIP(AdaptedCLIP):
 
         embedding, vocabulary = self.backbone.token_embedding, self.vocabulary
         first = [group[0] for group in template_groups]
-        self.prompts = SoftPrompts(first, all_names, embedding, vocabulary, counted_in_words)
+        self.prompts = SoftPrompts(first, all_names, embedding, vocabulary, self.options.layout == "released")
         hard_TAD = hard_features(self.text_encoder, [t for g in template_groups for t in g], all_names, vocabulary)
         self.register_buffer("prototypes_GAD", group_means(hard_TAD, template_groups), persistent=False)
         D = hard_TAD.shape[-1]
@@ -117,9 +120,9 @@ class MixtureCLIP(AdaptedCLIP):
         self.router = nn.Linear(D, G)
         self.train()
 
-    def text_features(self) -> torch.Tensor:
-        """w_gc = normalise(TextEncoder([SOS] before_g name_c after_g [EOT]) + delta); G x A x D."""
-        features_GAD = self.text_encoder.of_all(self.prompts.plan, self.prompts.vectors())
+    def text_features(self, plan: PromptPlan | None = None) -> torch.Tensor:
+        """w_gc = normalise(TextEncoder([SOS] before_g name_c after_g [EOT]) + delta); G x A x D. plan: of other prompts."""
+        features_GAD = self.text_encoder.of_all(plan or self.prompts.plan, self.prompts.vectors())
         if self.correction is not None:
             features_GAD = features_GAD + self.correction.to(features_GAD.dtype)
         return F.normalize(features_GAD, dim=-1)
@@ -150,7 +153,11 @@ class MixtureCLIP(AdaptedCLIP):
         """
         hard_GAD = self.seen_hard_features() if hard_GAD is None else hard_GAD
         image_BD = self.image_features(images_BCHW)
-        text_GAD = self.text_features()
+        scored_GAD = text_GAD = self.text_features()
+        if self.options.layout == "released" and text_GAD.shape[1] > self.n_classes:
+            scored_GAD = self.text_features(
+                self.prompts.plan_with_stop
+            )  # where there are names beyond the trained ones
         router_BG, weights_BG = self.route(image_BD)
         scale = self.logit_scale.exp()
         logits_BC = mixed_logits(image_BD, text_GAD[:, : self.n_classes], weights_BG, scale)
@@ -161,7 +168,7 @@ class MixtureCLIP(AdaptedCLIP):
         )
         return {
             "cls": F.cross_entropy(logits_BC, labels_B),
-            "text": text_to_text_loss(text_GAD, hard_GAD, text_scale),
+            "text": text_to_text_loss(scored_GAD, hard_GAD, text_scale),
             "gate": soft_cross_entropy(router_BG, gate_target(similarity_BG, self.top_k, o.gate_boost)),
             "logits_BC": logits_BC,
             "router_BG": router_BG,

@@ -44,7 +44,7 @@ MODELS: dict[str, tuple[type[AdaptedCLIP], str]] = {
     "ZeroshotCLIP": (HardPromptCLIP, ""),
     "ZeroshotCLIP2": (HardPromptCLIP, ""),
     "HardMixture": (HardMixtureCLIP, "HARDMIXTURE"),
-    "LinearProbe": (ProbedCLIP, ""),
+    "LinearProbe": (ProbedCLIP, "LINEARPROBE"),
 }
 
 Picture = str | os.PathLike | Image.Image

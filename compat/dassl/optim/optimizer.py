@@ -47,7 +47,7 @@ def build_optimizer(
     if c.NAME == "rmsprop":
         return torch.optim.RMSprop(param_groups, momentum=c.MOMENTUM, alpha=c.RMSPROP_ALPHA, **common)
     if c.NAME == "radam":
-        return torch.optim.RAdam(param_groups, betas=betas, **common)
+        return torch.optim.RAdam(param_groups, betas=betas, decoupled_weight_decay=True, **common)  # as Dassl's own
     if c.NAME == "adamw":
         return torch.optim.AdamW(param_groups, betas=betas, **common)
     return torch.optim.Adam(param_groups, betas=betas, amsgrad=c.NAME == "amsgrad", **common)

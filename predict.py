@@ -178,7 +178,9 @@ def main() -> int:
         named = [
             os.path.realpath(path) for path in (args.csv, args.json, args.sheet) if path and not path.is_char_device()
         ]
-        both = {*named} & {os.path.realpath(path) for path in paths}
+        read = {os.path.realpath(path) for path in (*paths, args.classnames or "", args.backbone) if path}
+        run = os.path.realpath(args.run) + os.sep
+        both = [path for path in named if path in read or (path.startswith(run) and os.path.exists(path))]
         if both or len({*named}) < len(named):
             raise ValueError(f"{next(iter(both or named))} would be overwritten: name another file")
         from trainers.use import checked_names, open_model

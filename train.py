@@ -77,14 +77,19 @@ def setup_cfg(args: argparse.Namespace) -> "CfgNode":
         "MODEL.BACKBONE.NAME": args.backbone,
         "MODEL.HEAD.NAME": args.head,
     }
-    opts = args.opts[1:] if args.opts[:1] == ["--"] else args.opts
     files = [file for file in (args.dataset_config_file, args.config_file) if file]
     given = [(key, value) for key, value in flags.items() if value not in (None, "")]
-    return configure(files, [*given, *in_pairs(opts)])
+    return configure(files, [*given, *in_pairs(settings_given(args))])
+
+
+def settings_given(args: argparse.Namespace) -> list[str]:
+    """KEY value KEY value ..., as the command line has them."""
+    return args.opts[1:] if args.opts[:1] == ["--"] else args.opts
 
 
 def refuse_idle_words(args: argparse.Namespace, cfg: "CfgNode") -> None:
     """Raises ValueError for words that could do nothing in this call: who wrote them expects something else of it."""
+    from trainers.core.idle import why_idle
     from trainers.core.settings import methods
 
     own = methods().get(cfg.TRAINER.NAME)
@@ -111,6 +116,9 @@ def refuse_idle_words(args: argparse.Namespace, cfg: "CfgNode") -> None:
     for fault, is_there in faults.items():
         if own is not None and is_there:  # of others' trainers and datasets nothing is known
             raise ValueError(fault)
+    for key in settings_given(args)[::2]:
+        if why_idle(key, cfg):
+            raise ValueError(why_idle(key, cfg))
 
 
 def print_settings(args: argparse.Namespace, cfg: "CfgNode") -> None:

@@ -177,8 +177,9 @@ def read_split(path: str, image_dir: str) -> tuple[Items, Items, Items]:
         rows = {part: [tuple(row) for row in split[part]] for part in ("train", "val", "test")}
         parts = [[_datum(image_dir, *row) for row in rows[part]] for part in ("train", "val", "test")]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
+        said = str(error) if isinstance(error, ValueError) else type(error).__name__
         raise ValueError(
-            f'{path} is no split file ({error!r}): expected {{"train": [[path, label, name], ...], ...}}'
+            f'{path} is no split file ({said}): expected {{"train": [[path, label, name], ...], ...}}'
         ) from None
     names: dict[int, str] = {}
     labels: dict[str, int] = {}
@@ -195,7 +196,9 @@ def read_split(path: str, image_dir: str) -> tuple[Items, Items, Items]:
     return parts[0], parts[1], parts[2]
 
 
-def _datum(image_dir: str, path: str, label: int, name: str) -> Datum:
+def _datum(image_dir: str, path: str, label: int, name: str, *more: object) -> Datum:
+    if not isinstance(path, str) or not path or "\0" in path or more:
+        raise ValueError(f"{path!r} is no path of a picture")
     if type(label) is not int or label < 0:
         raise ValueError(f"label {label!r} of {path} is no whole number from 0 on")
     if not isinstance(name, str) or not name.strip():
@@ -206,7 +209,7 @@ def _datum(image_dir: str, path: str, label: int, name: str) -> Datum:
 def subsample_classes(*parts: Items, subsample: str = "all") -> Sequence[Items]:
     """All classes, or the first ceil(n/2) labels ("base"), or the rest ("new"), renumbered from 0.
 
-    Raises ValueError for any other word, and for "new" when there is one class only.
+    Raises ValueError for any other word, and for a half of fewer than two classes.
     """
     if subsample not in ("all", "base", "new"):
         raise ValueError(f'DATASET.SUBSAMPLE_CLASSES is "{subsample}": use all, base or new')
@@ -215,8 +218,10 @@ def subsample_classes(*parts: Items, subsample: str = "all") -> Sequence[Items]:
     labels = sorted({item.label for item in parts[0]})
     half = math.ceil(len(labels) / 2)
     chosen = labels[:half] if subsample == "base" else labels[half:]
-    if not chosen:
-        raise ValueError(f"there are no {subsample} classes among {len(labels)}")
+    if len(chosen) < 2:
+        raise ValueError(
+            f"of {len(labels)} classes {len(chosen)} would be {subsample}: base and new need two each, to be told apart"
+        )
     print(f"SUBSAMPLE {subsample.upper()} CLASSES!")
     new_label = {label: i for i, label in enumerate(chosen)}
     return [

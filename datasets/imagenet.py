@@ -19,8 +19,12 @@ def read_classnames(dataset: FewShotDataset) -> dict[str, str]:
 
 
 def read_pairs(path: str) -> dict[str, str]:
-    """A file with a line of folder and class name each. Raises ValueError for anything else, and for a folder on two."""
-    pairs = [line.split(None, 1) for line in read_text(path).splitlines() if line.strip()]
+    """A file with a line of folder and class name each, a tab between them where a folder's name has a space.
+
+    Lines that begin with # are comments. Raises ValueError for anything else, and for a folder on two lines.
+    """
+    lines = [line for line in read_text(path).splitlines() if line.strip() and not line.startswith("#")]
+    pairs = [line.split("\t" if "\t" in line else None, 1) for line in lines]
     if any(len(pair) != 2 for pair in pairs):
         raise ValueError(f'{path} is no list of class names: expected lines like "n01440764 tench"')
     names = {folder: name.strip() for folder, name in pairs}

@@ -9,6 +9,7 @@ from typing import Any
 import train
 from scripts.protocols import Job
 from trainers.core.identity import Identity, material_settings
+from trainers.core.idle import why_idle
 from trainers.core.run_folder import RunFolder
 from trainers.core.settings import methods
 
@@ -21,9 +22,35 @@ class FoundFault(Exception):
         self.status = status
 
 
-def check_settings(runs: list[Job]) -> dict[Path, Any]:
-    """The configuration of every run. Raises ValueError, in one line, for the first setting that is wrong."""
-    return {run.folder: train.setup_cfg(train.parse_arguments(run.arguments)) for run in runs}
+def check_settings(runs: list[Job], given: list[str]) -> dict[Path, Any]:
+    """The configuration of every run. given: KEY value ... that a user gave to all of them.
+
+    What can act in some runs only (TRAINER.COOP.N_CTX, beside LASP) is taken out of the others' arguments. Raises
+    ValueError, in one line, for the first setting that is wrong, or can act in none.
+    """
+    found = {}
+    idle: dict[str, list[str]] = defaultdict(list)  # why a key does nothing in a run, one reason for each such run
+    for run in runs:
+        cfg = _configuration(run)
+        reasons = {key: why_idle(key, cfg) for key in given[::2]}
+        if any(reasons.values()):
+            kept = [
+                w for key, value in zip(given[::2], given[1::2], strict=True) if not reasons[key] for w in (key, value)
+            ]
+            start = next(i for i in range(len(run.arguments)) if run.arguments[i : i + len(given)] == given)
+            run.arguments[start : start + len(given)] = kept
+            cfg = _configuration(run)
+        found[run.folder] = cfg
+        for key, reason in reasons.items():
+            idle[key] += [reason] if reason else []
+    for reasons_of_runs in idle.values():
+        if len(reasons_of_runs) == len(runs):
+            raise ValueError(reasons_of_runs[0])
+    return found
+
+
+def _configuration(run: Job) -> Any:
+    return train.setup_cfg(train.parse_arguments(run.arguments))
 
 
 def check_folders(runs: list[Job], configurations: dict[Path, Any]) -> None:

@@ -81,6 +81,10 @@ def main() -> int:
     parser.add_argument("--backbone", default="", help="the backbone's file, where it lies elsewhere now")
     args = parser.parse_args()
     try:
+        if args.top < 1:
+            raise ValueError(f"--top is {args.top}: use a number from 1 on")
+        if not 1 <= args.port <= 65535:
+            raise ValueError(f"--port is {args.port}: use a number from 1 to 65535")
         from waitress.server import create_server
 
         app = application(open_model(args.run, args.epoch, args.backbone), args.top, args.port)
@@ -90,7 +94,7 @@ def main() -> int:
     except ModuleNotFoundError as error:
         print(f"error: the page needs the package {error.name}: pip install -e .[explore]", file=sys.stderr)
         return 1
-    except (ValueError, OSError, OverflowError) as error:
+    except (ValueError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
     print(f"Open http://127.0.0.1:{args.port}/ (Ctrl-C ends it)", flush=True)

@@ -15,6 +15,7 @@ from tabulate import tabulate, tabulate_formats
 
 from trainers.components.backbones import Vocabulary, load_backbone, trained_backbone
 from trainers.core import checkpoints
+from trainers.core.errors import believing
 
 
 def prompts_of(state: dict) -> list[tuple[str, torch.Tensor]]:
@@ -58,7 +59,8 @@ def main() -> int:
         if path is None:
             raise FileNotFoundError(f"no checkpoint in {args.model_dir}: give the folder of a trained run")
         state = checkpoints.load(path)
-        pieces = prompts_of(state)
+        with believing(path, "give another run"):
+            pieces = prompts_of(state)
         if not pieces:
             raise ValueError(f"{path} holds no learned context tokens")
         backbone = args.backbone or state.get("identity", {}).get("backbone")
@@ -68,8 +70,9 @@ def main() -> int:
             raise ValueError(f"--top is {args.top}: use 1 to 100")
         model = load_backbone(backbone) if args.backbone else trained_backbone(backbone, state["identity"])
         table_VW = model.token_embedding.weight.detach()
-        if table_VW.shape[1] != pieces[0][1].shape[1]:
-            widths = f"{pieces[0][1].shape[1]} numbers wide, those of {backbone} {table_VW.shape[1]}"
+        other = next((t for _, t in pieces if t.ndim != 2 or t.shape[1] != table_VW.shape[1]), None)
+        if other is not None:
+            widths = f"{other.shape[-1] if other.ndim else 0} numbers wide, those of {backbone} {table_VW.shape[1]}"
             raise ValueError(f"the tokens of {path} are {widths}: name the right CLIP with --backbone")
     except (ValueError, OSError) as error:
         print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)

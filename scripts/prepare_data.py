@@ -95,12 +95,18 @@ def main() -> int:
     parser.add_argument("--pause", type=float, default=2.0, help="seconds before a busy server is asked again")
     args = parser.parse_args()
     try:
+        if not 0 <= args.pause <= 3600:
+            raise ValueError(f"--pause is {args.pause}: use seconds from 0 to 3600")
+        if args.root.exists() and not args.root.is_dir():
+            raise ValueError(f"--root {args.root} is no folder")
         known = read_sources(args.sources)
         models = [choose_model(name) for name in args.names if name.startswith(MODELS)]
         args.names = [name for name in args.names if not name.startswith(MODELS)]
         sources = choose(args.names or (["all"] if args.dry_run else []), known, args.root, args.verify)
         if args.link and len(sources) != 1:
             raise ValueError("--link takes one dataset: python scripts/prepare_data.py imagenet --link DIR")
+        if args.link and not args.link.is_dir():
+            raise ValueError(f"--link {args.link} is no folder")
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -130,7 +136,7 @@ def choose(names: list[str], known: dict[str, Source], root: Path, present: bool
         if name not in known:
             hint = did_you_mean(name, known) or f"; known: {', '.join(known)}"
             raise ValueError(f'dataset "{name}" is unknown{hint}')
-    return [known[name] for name in names]
+    return [known[name] for name in dict.fromkeys(names)]
 
 
 def choose_model(word: str) -> Any:
@@ -166,7 +172,7 @@ def one(source: Source, options: Options) -> bool:
         return True
     try:
         print(f"{source.name}: {prepare(source, options)} is ready")
-    except (InUseError, PrepareError, FetchError, UnpackError, OSError) as error:
+    except (InUseError, PrepareError, FetchError, UnpackError, OSError, ValueError) as error:
         print(f"error: {source.name}: {error}", file=sys.stderr)
         return False
     return True

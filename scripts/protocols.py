@@ -140,6 +140,10 @@ class Request:
             double = next((name for name in self.targets if self.targets.count(name) > 1), None)
             if double:
                 raise ValueError(f'the target "{double}" is named twice: name each once')
+            names = [dataset_named(target).name for target in self.targets if self.dataset != "demo"]
+            double = next((name for name in names if names.count(name) > 1), None)
+            if double:
+                raise ValueError(f'two targets are called "{double}", and would share a folder: rename one')
         if words:
             usage = {"main": "dataset, shots, config", "ablation": "dataset, shots", "base2new": "dataset, seed"}
             raise ValueError(f'"{words[0]}" is one word too many: {self.protocol} takes {usage[self.protocol]}')
@@ -258,7 +262,8 @@ class Request:
         for twin in same if r.trains else ():
             arguments += ["--same-as", str(self.output / twin / below)]
         shots_setting = ["DATASET.NUM_SHOTS", str(shots)] if r.draws else []
-        arguments += [*dataset.settings, *settings, *shots_setting, *self.settings]
+        # what a part of the protocol is about counts last
+        arguments += [*dataset.settings, *self.settings, *settings, *shots_setting]
         return Job(folder, arguments, needs, dataset.name, shots)
 
     def command(self, seed: int | None = None, shots: int | None = None) -> str:

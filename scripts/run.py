@@ -373,7 +373,7 @@ def main() -> int:
         requests, means = requested(args)
         runs = [run for request in requests for run in request.runs()]
         os.chdir(ROOT)  # where train.py runs, and what relative paths in configs mean
-        configurations = check_settings(runs)
+        configurations = check_settings(runs, requests[0].settings)
         check_folders(runs, configurations)
         if args.dry_run or args.status:
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error

@@ -26,7 +26,7 @@ def main() -> int:
     print(f"job {os.environ['SLURM_ARRAY_JOB_ID']}_{number}: {len(runs)} runs", flush=True)
     at_once = min(asked["jobs"], len(runs))
     try:
-        starter = starter_for(runs, check_settings(runs), at_once * asked["ranks"])
+        starter = starter_for(runs, check_settings(runs, []), at_once * asked["ranks"])
     except ValueError as error:
         return ended(runs, f"error: {error}")
     runner = Runner(runs, starter, at_once, [], asked["ranks"])

@@ -106,6 +106,16 @@ def noting_steps(steps: list[dict[str, float]], in_float64: bool) -> dict[str, C
     return found | ({"load_clip": doubled, "finish_model": finished} if in_float64 else {})
 
 
+def acting(trainer: str, *words: object) -> list[object]:
+    """KEY value KEY value ..., without what a method that takes no steps refuses."""
+    from trainers.core.idle import OF_TRAINING
+    from trainers.core.settings import methods
+
+    pairs = zip(words[::2], words[1::2], strict=True)
+    idle = () if trainer not in methods() or methods()[trainer].takes_steps else OF_TRAINING
+    return [word for key, value in pairs if not str(key).startswith(idle) for word in (key, value)]
+
+
 CLASSES = ["accordion", "air_plane", "anchor", "ant", "barrel", "bass"]
 
 

@@ -11,7 +11,7 @@ import sys
 import open_clip
 import pytest
 import torch
-from conftest import ROOT, patience, run_train
+from conftest import ROOT, acting, patience, run_train
 from open_clip_models import FAMILIES, build, tokenizer
 from PIL import Image
 from safetensors.torch import save_file
@@ -288,8 +288,9 @@ def words(name, root, out, trainer, *more):
     config = "ZeroshotCLIP" if trainer == "LinearProbe" else trainer
     return ["--trainer", trainer, "--root", root, "--seed", "1", "--backbone", name, "--output-dir", out,
             "--dataset-config-file", "configs/datasets/caltech101.yaml", "--config-file",
-            f"configs/trainers/{config}/small.yaml", "DATASET.NUM_SHOTS", "2", "OPTIM.MAX_EPOCH", "2",
-            "DATALOADER.NUM_WORKERS", "0", "TRAIN.PRINT_FREQ", "1", *more]  # fmt: skip
+            f"configs/trainers/{config}/small.yaml",
+            *acting(trainer, "DATASET.NUM_SHOTS", "2", "OPTIM.MAX_EPOCH", "2", "DATALOADER.NUM_WORKERS", "0",
+                    "TRAIN.PRINT_FREQ", "1"), *more]  # fmt: skip
 
 
 def losses(log: str) -> list[str]:

@@ -10,9 +10,11 @@ from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from scripts.checks import check_settings
+from scripts.protocols import Request
 from scripts.run import parse_arguments as parse_words
 from scripts.run import requested
-from train import parse_arguments, setup_cfg
+from train import parse_arguments, refuse_idle_words, setup_cfg
 from trainers.core.settings import all_settings, reference
 
 NUMBERS = {
@@ -150,3 +152,44 @@ def test_only_yaml_is_read(file, tmp_path):
     (tmp_path / "broken.yaml").write_text("a: [")
     with pytest.raises(ValueError, match=r"no configuration|no yaml"):
         setup_cfg(parse_arguments(["--config-file", str(tmp_path / file)]))
+
+
+@pytest.mark.parametrize(("trainer", "setting", "said"), [
+    ("CoOp", "TRAINER.LASP.N_CTX 3", "TRAINER.LASP.N_CTX is no setting of CoOp, whose are TRAINER.COOP.*: leave it out"),
+    ("CoOp", "OPTIM.STEPSIZE 3", 'OPTIM.STEPSIZE acts with LR_SCHEDULER "single_step" or "multi_step" alone'),
+    ("CoOp", "OPTIM.ADAM_BETA1 0.5", "OPTIM.ADAM_BETA1 acts with NAME"),
+    ("CoOp", "OPTIM.WARMUP_MIN_LR 0.1", "OPTIM.WARMUP_MIN_LR acts with WARMUP_TYPE"),
+    ("CoOp", "INPUT.COLORJITTER_B 0.1", 'INPUT.COLORJITTER_B is a parameter of "colorjitter"'),
+    ("CoOp", "MODEL.HEAD.NAME mlp", "MODEL.HEAD.NAME does nothing here"),
+    ("CoOp", "TRAINER.COOP.CSC True", 'TRAINER.COOP.CSC acts with CTX_INIT "" alone, and it is "a photo of a"'),
+    ("MoCoOp", "TRAINER.MOCOOP.TEXT_NOISE 0.1 TRAINER.MOCOOP.TEXT_LOSS_WEIGHT 0", "TEXT_NOISE does nothing with"),
+    ("ZeroshotCLIP", "OPTIM.LR 0.1", "OPTIM.LR is for training in steps, and ZeroshotCLIP takes none"),
+    ("ZeroshotCLIP", "TRAINER.COOP.N_CTX 3", "TRAINER.COOP.N_CTX is no setting of ZeroshotCLIP: leave it out"),
+])  # fmt: skip
+def test_settings_that_could_do_nothing_are_refused(trainer, setting, said):
+    config = "ZeroshotCLIP" if trainer == "ZeroshotCLIP" else trainer
+    words = [
+        "--trainer",
+        trainer,
+        "--seed",
+        "1",
+        "--config-file",
+        f"configs/trainers/{config}/small.yaml",
+        *setting.split(),
+    ]
+    args = parse_arguments(words)
+    with pytest.raises(ValueError, match=re.escape(said)):
+        refuse_idle_words(args, setup_cfg(args))
+
+
+def test_what_can_act_in_one_method_of_several_goes_to_that_one(tmp_path):
+    words = ["main", "demo", "1", "OPTIM.MAX_EPOCH", "3", "TRAINER.COOP.CTX_INIT", "a photo"]
+    requests = [Request(method, words[0], words[1:3], output=tmp_path, seeds=[1], settings=words[3:])
+                for method in ("zsclip", "coop", "lasp")]  # fmt: skip
+    runs = [run for request in requests for run in request.runs()]
+    found = check_settings(runs, words[3:])
+    told = {run.arguments[run.arguments.index("--trainer") + 1]: {*words[3:]} & {*run.arguments} for run in runs}
+    assert told == {"ZeroshotCLIP": set(), "CoOp": {*words[3:]}, "LASP": {"OPTIM.MAX_EPOCH", "3"}}
+    assert [cfg.OPTIM.MAX_EPOCH for cfg in found.values()] == [1, 3, 3]
+    with pytest.raises(ValueError, match=r"OPTIM\.MAX_EPOCH is for training in steps, and ZeroshotCLIP"):
+        check_settings(requests[0].runs(), words[3:])

@@ -233,6 +233,21 @@ class TestOwnPictures:
         write_pictures(tmp_path, {"x": [[f"{name}/{i}.png", 0, name] for name in ("car", "train") for i in range(4)]})
         assert own_pictures(tmp_path).classnames == ["car", "train"]
 
+    def test_test_pictures_that_are_training_pictures_are_said(self, literate_clip_file, tmp_path):
+        """Copied, whatever they are called; each half of base-to-new needs two classes."""
+        split = {part: [[f"{part}/{name}/{part}{i}.png", y, name] for y, name in enumerate(("cat", "dog", "ant"))
+                        for i in range(3)] for part in ("train", "test")}  # fmt: skip
+        write_pictures(tmp_path, split)
+        shutil.copy(tmp_path / "train" / "cat" / "train1.png", tmp_path / "test" / "cat" / "again.png")
+        words = ["--trainer", "ZeroshotCLIP", "--seed", "1", "--backbone", literate_clip_file, "--dataset-config-file",
+                 "configs/datasets/folder.yaml", "DATASET.FOLDER", tmp_path, "DATALOADER.NUM_WORKERS", "0"]  # fmt: skip
+        done = run_train(*words, "--output-dir", tmp_path / "out")
+        assert done.returncode == 0, done.stderr
+        assert "Note: 1 of 10 test pictures are training pictures, too, the first is " in done.stdout
+        done = run_train(*words, "--output-dir", tmp_path / "base", "DATASET.SUBSAMPLE_CLASSES", "base")
+        done = run_train(*words, "--output-dir", tmp_path / "new", "DATASET.SUBSAMPLE_CLASSES", "new")
+        assert "of 3 classes 1 would be new: base and new need two each" in done.stderr
+
     @pytest.mark.parametrize(
         ("folders", "said"),
         [("train val", "has train, val alone"), ("test", "has test alone"), ("train valid val test", "both for val")],

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainers.components.backbones import as_backbone, load_backbone
-from trainers.components.backbones.openai import ClipVocabulary
+from trainers.components.backbones.openai import ClipVocabulary, OpenAIBackbone
 from trainers.components.prompts import (
     PromptPlan,
     SoftPrompts,
@@ -19,6 +19,7 @@ from trainers.components.prompts import (
     refuse_alike,
     tokenize_prompt,
 )
+from trainers.coop import CoOpCLIP
 
 GROUPS = yaml.safe_load((ROOT / "configs" / "templates" / "template_groups.yaml").read_text())
 TEMPLATES = sorted({t for groups in GROUPS.values() for group in groups for t in group})
@@ -213,3 +214,16 @@ def test_the_vocabularys_first_token_is_a_fixed_one():
     bang = [0]
     plan = PromptPlan([encode(SOS)], [[encode("cat") + bang + encode(EOT)]])
     assert plan.vocabulary_V[plan.rows_S].tolist() == plan.tokens_S.tolist()
+
+
+def test_braces_and_line_breaks_in_what_people_write(tiny_clip):
+    """Only {} stands for the class; names that look alike, or break a message, are shown with escapes."""
+    prompt = tokenize_prompt("a {x} } of a {}.", "cat", VOCABULARY)
+    assert prompt.before == VOCABULARY.encode("a {x} } of a")
+    for names, said in ((["cat red", "cat\nred"], r"cat\nred"), (["caf\u00e9", "cafe\u0301"], r"cafe\u0301")):
+        with pytest.raises(ValueError, match="are the same to this backbone") as refused:
+            refuse_alike(names, OpenAIBackbone(tiny_clip))
+        assert said in str(refused.value)
+        assert str(refused.value).isprintable()
+    with pytest.raises(ValueError, match="has no word: leave it out"):
+        CoOpCLIP(tiny_clip, ["cat", "dog"], ctx_init=" _ ")

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from conftest import CLASSES, ROOT, run_train
+from conftest import CLASSES, ROOT, acting, run_train
 
 from trainers.core import checkpoints
 
@@ -19,8 +19,8 @@ def arguments(root, clip_file, out, trainer="MoCoOp", *extra):
     return [
         "--root", root, "--seed", 1, "--trainer", trainer, "--dataset-config-file", "configs/datasets/caltech101.yaml",
         "--config-file", f"configs/trainers/{config}/small.yaml", "--backbone", clip_file, "--output-dir", out,
-        *extra, "DATASET.NUM_SHOTS", 4, "OPTIM.MAX_EPOCH", 2, "DATALOADER.TRAIN_X.BATCH_SIZE", 8,
-        "DATALOADER.NUM_WORKERS", 0, "TRAIN.PRINT_FREQ", 1,
+        *extra, *acting(trainer, "DATASET.NUM_SHOTS", 4, "OPTIM.MAX_EPOCH", 2, "DATALOADER.TRAIN_X.BATCH_SIZE", 8,
+                        "DATALOADER.NUM_WORKERS", 0, "TRAIN.PRINT_FREQ", 1),
     ]  # fmt: skip
 
 

@@ -31,6 +31,8 @@ def test_what_does_not_is_refused_by_name(content, said, tmp_path):
 def test_lines_of_windows_tabs_and_doubles(tmp_path):
     (tmp_path / "names.txt").write_bytes(b"n00\tcat\r\nn01   red panda \r\n\r\n")
     assert read_pairs(tmp_path / "names.txt") == {"n00": "cat", "n01": "red panda"}
+    (tmp_path / "names.txt").write_text("# folder and name\nred cat\tkitty cat\nn01\tpanda\n")
+    assert read_pairs(tmp_path / "names.txt") == {"red cat": "kitty cat", "n01": "panda"}
     (tmp_path / "names.txt").write_text("a apple\na avocado\n")
     with pytest.raises(ValueError, match='two lines for the folder "a"'):
         read_pairs(tmp_path / "names.txt")
@@ -43,3 +45,14 @@ def test_a_key_that_stands_twice_is_refused(text, tmp_path):
         read_yaml(tmp_path / "own.yaml")
     with pytest.raises(ValueError, match="stands twice"):
         configure([str(tmp_path / "own.yaml")], [])
+
+
+def test_yaml_that_merges_and_yaml_that_is_none(tmp_path):
+    (tmp_path / "own.YAML").write_text("OPTIM: &a {LR: 0.5}\nTEST:\n  <<: *a\n")
+    assert read_yaml(tmp_path / "own.YAML") == {"OPTIM": {"LR": 0.5}, "TEST": {"LR": 0.5}}
+    (tmp_path / "own.YAML").write_text("OPTIM:\n\tLR: 0.5\n")
+    with pytest.raises(ValueError, match=r"own\.YAML is no yaml: .* \(line 2: found character '\\t'"):
+        read_yaml(tmp_path / "own.YAML")
+    (tmp_path / "own.YAML").write_text("? [a]\n: 1\n")
+    with pytest.raises(ValueError, match=r"own\.YAML"):
+        read_yaml(tmp_path / "own.YAML")

@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import CLASSES, ROOT, patience, run_train
+from conftest import CLASSES, ROOT, acting, patience, run_train
 from PIL import Image
 
 from trainers import load_run
@@ -41,8 +41,8 @@ def runs(mini_root, literate_clip_file, tmp_path_factory):
         done = run_train(
             "--trainer", trainer, "--root", mini_root, "--seed", "1", "--backbone", literate_clip_file, "--output-dir", out,
             "--dataset-config-file", "configs/datasets/caltech101.yaml", "--config-file",
-            f"configs/trainers/{config}/small.yaml", "DATASET.NUM_SHOTS", "2", "OPTIM.MAX_EPOCH", "1",
-            "OPTIM.WARMUP_EPOCH", "0", "DATALOADER.NUM_WORKERS", "0",
+            f"configs/trainers/{config}/small.yaml", *acting(trainer, "DATASET.NUM_SHOTS", "2", "OPTIM.MAX_EPOCH", "1",
+            "OPTIM.WARMUP_EPOCH", "0", "DATALOADER.NUM_WORKERS", "0"),
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
     return found
@@ -256,6 +256,21 @@ class TestPredict:
         assert full.returncode == 2
         assert "No space left on device" in full.stderr
         assert Path("/dev/full").is_char_device()
+
+    def test_nothing_that_was_read_is_overwritten(self, runs, pictures, tmp_path):
+        run = shutil.copytree(runs["CoOp"], tmp_path / "run")
+        (tmp_path / "names.txt").write_text("red panda\nokapi\n")
+        for target, *more in (
+            (run / "results.json",),
+            (tmp_path / "names.txt", "--classnames", tmp_path / "names.txt"),
+        ):
+            before = target.read_bytes()
+            done = predict(run, pictures[0][0], "--csv", target, *more)
+            assert done.returncode == 2
+            assert "would be overwritten: name another file" in done.stderr
+            assert target.read_bytes() == before
+        done = predict(run, pictures[0][0], "--classnames", "okapi;red panda")
+        assert '"okapi;red panda" is one class, and every picture would be that' in done.stderr
 
     def test_other_classes_by_words_and_by_file(self, runs, pictures, tmp_path):
         by_words = predict(runs["CoOp"], pictures[0][0], "--classnames", "red panda, okapi")

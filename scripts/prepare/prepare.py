@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from trainers.core.errors import believing
 from trainers.core.files import held, write_atomically
+from trainers.core.text_files import read_text, read_yaml
 
 from . import npm_packages
 from .fetch import FetchError, digest, fetch, fetch_drive
@@ -85,7 +85,11 @@ class Options:
 
 def read_sources(file: Path = SOURCES) -> dict[str, Source]:
     """The datasets that a sources file describes, by name."""
-    text = yaml.safe_load(file.read_text())
+    with believing(file, "see scripts/prepare/sources.yaml for what it holds"):
+        return _sources_in(read_yaml(file))
+
+
+def _sources_in(text: Any) -> dict[str, Source]:
     found = {}
     for name, entry in text["datasets"].items():
         parts = [
@@ -96,7 +100,8 @@ def read_sources(file: Path = SOURCES) -> dict[str, Source]:
             part.file = part.file or part.gives[0]
         if "mirror" in entry:
             entry["mirror"]["url"] = text["mirror"].format(entry["mirror"]["file"])
-        found[name] = Source(name=name, parts=parts, **entry)
+        found[name] = source = Source(name=name, parts=parts, **entry)
+        float(source.gb), Path(source.folder), len(source.pictures), int(source.classes)
     return found
 
 
@@ -248,7 +253,7 @@ def _require_split(file: Path) -> None:
     try:
         split = json.loads(file.read_text())
         ok = isinstance(split, dict) and {"train", "val", "test"} <= split.keys()
-    except ValueError:
+    except (ValueError, RecursionError):
         ok = False
     if not ok:
         file.unlink()
@@ -258,6 +263,8 @@ def _require_split(file: Path) -> None:
 def _note(folder: Path, origin: str, archive: Path) -> None:
     """Adds a download to the folder's manifest.json."""
     manifest = folder / "manifest.json"
-    record = json.loads(manifest.read_text()) if manifest.is_file() else []
+    record: list[dict[str, Any]] = []
+    with believing(manifest, "remove it"):
+        record = [dict(entry) for entry in json.loads(read_text(manifest))] if manifest.is_file() else []
     record.append({"file": archive.name, "from": origin, "bytes": archive.stat().st_size, "sha256": digest(archive)})
     write_atomically(manifest, json.dumps(record, indent=1).encode())

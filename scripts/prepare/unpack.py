@@ -1,5 +1,7 @@
 """Archives, unpacked with distrust: nothing outside the folder, no links, no devices."""
 
+import errno
+import json
 import lzma
 import shutil
 import stat
@@ -20,6 +22,10 @@ class UnpackError(RuntimeError):
     """An archive is damaged, hostile, or not one at all; the message says which, in one line."""
 
 
+# what unpacking meets where a file's name is also a folder's, or no system takes it
+_OF_ITS_NAMES = (errno.EINVAL, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EEXIST)
+
+
 def unpack(archive: Path, folder: Path) -> None:
     """Unpacks a tar (of any compression) or zip archive into `folder`, which appears when that is done.
 
@@ -37,16 +43,22 @@ def unpack(archive: Path, folder: Path) -> None:
         else:
             raise UnpackError(f"{archive} is no archive: remove it, and it is fetched again")
         partial.rename(folder)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, RuntimeError) as error:
         raise UnpackError(f"{archive} is damaged ({error}): remove it, and it is fetched again") from error
+    except OSError as error:
+        if error.errno not in _OF_ITS_NAMES and str(error) != "Invalid data stream":
+            raise
+        raise UnpackError(f"{archive} cannot be unpacked ({error}): remove it, and it is fetched again") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def _refuse_unsafe(archive: Path, name: str, special: bool) -> None:
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or special:
-        raise UnpackError(f'{archive} holds "{name}", which a dataset has no business to hold: nothing was unpacked')
+    if path.is_absolute() or ".." in path.parts or "\\" in name or not name.isprintable() or special:
+        raise UnpackError(
+            f"{archive} holds {json.dumps(name)}, which a dataset has no business to hold: nothing was unpacked"
+        )
 
 
 def _refuse_bomb(archive: Path, unpacked: int) -> None:

@@ -23,6 +23,7 @@ gpu.install()
 
 import train  # noqa: E402
 from trainers.core import checkpoints  # noqa: E402
+from trainers.core.settings import methods  # noqa: E402
 from trainers.core.trainer import PromptTrainer  # noqa: E402
 
 KEYS = {"MoCoOp": "MOCOOP", "CoOp": "COOP", "CoCoOp": "COCOOP", "LASP": "LASP", "HardMixture": "HARDMIXTURE"}
@@ -35,8 +36,11 @@ def words(folder: Path, trainer: str, *settings: object) -> list[str]:
     config = trainer if trainer in KEYS and trainer != "HardMixture" else "ZeroshotCLIP"
     shared = f"""--traceback --root {DATA} --seed 1 --trainer {trainer} --backbone {DATA}/tiny_clip.pt --output-dir {folder}
         --dataset-config-file configs/datasets/caltech101.yaml --config-file configs/trainers/{config}/small.yaml
-        DATASET.NUM_SHOTS 4 OPTIM.MAX_EPOCH 2 DATALOADER.TRAIN_X.BATCH_SIZE 8 DATALOADER.NUM_WORKERS 0
-        TRAIN.CHECKPOINT_FREQ 1 TRAIN.PRINT_FREQ {BATCHES}"""
+        DATASET.NUM_SHOTS 4 DATALOADER.NUM_WORKERS 0"""
+    if methods()[trainer].takes_steps:
+        shared += (
+            f""" OPTIM.MAX_EPOCH 2 DATALOADER.TRAIN_X.BATCH_SIZE 8 TRAIN.CHECKPOINT_FREQ 1 TRAIN.PRINT_FREQ {BATCHES}"""
+        )
     return [*shared.split(), *map(str, settings)]
 
 

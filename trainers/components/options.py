@@ -6,9 +6,11 @@ arguments, the checks, and its part of docs/SETTINGS.md. Nothing here imports to
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
+
+LARGEST = 1e38  # about what float32 holds
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,10 @@ class Setting:
     among: tuple[str, ...] = ()
     also: tuple[Any, ...] = ()
     default: Any = None  # Dassl's own settings have theirs in Dassl
+    needs: Mapping[str, tuple[Any, ...]] | None = (
+        None  # other settings, and the values of theirs with which this one acts
+    )
+    unless: Mapping[str, tuple[Any, ...]] | None = None  # and those with which it does not
 
     def checked(self, name: str, value: Any) -> Any:
         """`value` in the setting's type. Raises ValueError, naming setting, value and what is allowed."""
@@ -40,11 +46,24 @@ class Setting:
             return not self.among or value in self.among
         if isinstance(value, bool) or not isinstance(value, int | float):
             return True
+        if "float" in self.kind and abs(value) > LARGEST:
+            return False
         return (
             (self.least is None or value >= self.least)
             and (self.most is None or value <= self.most)
             and (self.above is None or value > self.above)
         )
+
+    def why_idle(self, value_of: Callable[[str], Any]) -> str:
+        """Why it can do nothing beside the values of others, in words behind its name; empty where it can."""
+        for other, values in (self.needs or {}).items():
+            now = value_of(other)
+            if now not in values:
+                return f"acts with {other.upper()} {' or '.join(map(shown, values))} alone, and it is {shown(now)}"
+        for other, values in (self.unless or {}).items():
+            if value_of(other) in values:
+                return f"does nothing with {other.upper()} {shown(value_of(other))}"
+        return ""
 
     def allowed(self) -> str:
         """In words, what the setting may be."""

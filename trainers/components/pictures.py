@@ -12,6 +12,9 @@ from PIL import Image
 # What pictures come in, and Pillow reads by itself and knows by its first bytes; its EPS would start Ghostscript, whatever
 # the file is called.
 FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+LEFT_BY_SYSTEMS = (
+    "thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "system volume information", "lost+found", "__pycache__",
+)  # fmt: skip
 NARROWEST = 1000  # times as long as it is wide: resized by its shorter edge, it would fill the memory
 
 # Pillow's advice to programmers, which Dassl's reading does not follow, and its remark on large pictures, which it reads
@@ -75,7 +78,7 @@ def pictures_below(folder: str | os.PathLike) -> tuple[list[str], list[str]]:
 
 
 def left_by_a_system(name: str) -> bool:
-    return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini", "__macosx")
+    return name.startswith((".", "@ea")) or name.lower() in LEFT_BY_SYSTEMS
 
 
 def told(others: list[str]) -> str:

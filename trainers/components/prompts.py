@@ -9,6 +9,7 @@ S packed tokens, R rows of the bank, W width of the text transformer, V token id
 """
 
 import contextlib
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -62,7 +63,7 @@ def tokenize_prompt(template: str, classname: str, vocabulary: Vocabulary, cut_a
     """
     before_text, after_text = split_template(template)
     name = clean_classname(classname)
-    whole = vocabulary.encode(template.format(name))
+    whole = vocabulary.encode(template.replace("{}", name))
     _check_length(template, name, len(vocabulary.sos) + len(whole) + len(vocabulary.eot), vocabulary)
     body = after_text.rstrip()
     stop = "." if body.endswith(".") else ""
@@ -315,7 +316,7 @@ def hard_plan(templates: Sequence[str], classnames: Sequence[str], vocabulary: V
 def _hard_prompt(template: str, classname: str, vocabulary: Vocabulary) -> PromptTokens:
     """The sentence's own tokens, whatever the encoder joins: a hard prompt needs no cut behind the name."""
     prompt = tokenize_prompt(template, classname, vocabulary)
-    whole = vocabulary.encode(template.format(clean_classname(classname)))
+    whole = vocabulary.encode(template.replace("{}", clean_classname(classname)))
     if prompt.before + prompt.name + prompt.after + prompt.stop == whole:
         return prompt
     shared = len(prompt.before) if whole[: len(prompt.before)] == prompt.before else 0
@@ -337,7 +338,7 @@ def alike(names: Sequence[str], backbone: Backbone) -> list[list[str]]:
 def refuse_alike(names: Sequence[str], backbone: Backbone) -> None:
     """Raises ValueError where a backbone cannot tell two of `names` apart, or has learned no word of one."""
     for group in alike(names, backbone):
-        first, second = group[:2]
+        first, second = _told_apart(*group[:2])
         raise ValueError(
             f'classes "{first}" and "{second}" are the same to this backbone{_unlearned(group, backbone)}: rename one, or '
             "use another backbone (MODEL.BACKBONE.NAME)"
@@ -349,6 +350,14 @@ def refuse_alike(names: Sequence[str], backbone: Backbone) -> None:
                 f'class "{name}" says nothing to this backbone{_unlearned([name], backbone)}: rename it, or use another '
                 "backbone (MODEL.BACKBONE.NAME)"
             )
+
+
+def _told_apart(first: str, second: str) -> tuple[str, str]:
+    """Two names as a message can show them on one line, with escapes where they would look alike."""
+    look_alike = unicodedata.normalize("NFKC", first) == unicodedata.normalize("NFKC", second)
+    if look_alike or not (first + second).isprintable():
+        return ascii(first)[1:-1], ascii(second)[1:-1]
+    return first, second
 
 
 def _unlearned(names: Sequence[str], backbone: Backbone) -> str:
@@ -471,6 +480,8 @@ def initial_context(
         return nn.init.normal_(torch.empty(shape), std=0.02), []
     spaced = words.replace("_", " ")
     ids = vocabulary.encode(spaced)
+    if not ids:
+        raise ValueError(f'CTX_INIT is "{words}", which has no word: leave it out, and the context starts at random')
     M = len(spaced.split(" ")) if counted_in_words else len(ids)
     start_MW = token_embedding(_ids(ids[:M], token_embedding)).detach().float()
     return (start_MW.repeat(copies, 1, 1) if copies else start_MW.clone()), ids[M:]

@@ -126,7 +126,7 @@ def load(path: Path) -> dict[str, Any]:
     except (RuntimeError, NotImplementedError, TypeError) as error:
         raise ValueError(f"{path} is damaged: {str(error).splitlines()[0][:200]}") from None
     for name, tensor in state["state_dict"].items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
+        if tensor.is_floating_point() and not tensor.float().isfinite().all():
             raise ValueError(f'{path} holds numbers that are not finite, first in "{name}": choose another epoch')
     return state
 

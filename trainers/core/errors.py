@@ -1,8 +1,12 @@
 """What users are told: one line with what was wrong, with what value, and what to do."""
 
+import contextlib
 import difflib
 import errno
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+
+import yaml
 
 
 def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
@@ -28,6 +32,27 @@ def _is_memory(error: BaseException) -> bool:
 def _lost_worker(error: BaseException) -> bool:
     """Torch says so, or the pipe through which the worker's tensors came breaks (a failed download is a plain OSError)."""
     return isinstance(error, ConnectionError | EOFError) or str(error).startswith("DataLoader worker (pid")
+
+
+@contextlib.contextmanager
+def believing(path: str | os.PathLike, advice: str) -> Iterator[None]:
+    """Inside, what a file says is made use of: whatever that meets becomes a ValueError that names the file.
+
+    Errors that name it already, missing files and want of memory stay what they are.
+    """
+    try:
+        yield
+    except FloatingPointError:
+        raise
+    except (
+        ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, yaml.YAMLError,
+    ) as error:  # fmt: skip
+        if str(path) in str(error) or _is_memory(error):
+            raise
+        if type(error) is ValueError:  # in our words, most often
+            raise ValueError(f"{path}: {one_line(error)}") from error
+        said = f"{type(error).__name__}: {one_line(error)}"
+        raise ValueError(f"{path} is damaged, or was changed by hand ({said[:200]}): {advice}") from error
 
 
 def one_line(error: BaseException) -> str:

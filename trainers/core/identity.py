@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from yacs.config import CfgNode
 
+from .idle import OF_TRAINING, acts_with
 from .settings import SHARED, UNUSED, flat
 
 if TYPE_CHECKING:
@@ -23,15 +24,6 @@ _IMMATERIAL = {
     "MODEL.TEXT_CHUNK", "MODEL.TEXT_MEMORY_MB", "TEST.PER_CLASS_RESULT", "TEST.COMPUTE_CMAT",
     *(key for key, setting in SHARED.items() if setting.help == UNUSED),
 }  # fmt: skip
-# Parameters of augmentations matter only where the augmentation is chosen.
-_OF_TRANSFORM = {
-    "INPUT.CROP_PADDING": "random_crop", "INPUT.RRCROP_SCALE": "random_resized_crop", "INPUT.CUTOUT_N": "cutout",
-    "INPUT.CUTOUT_LEN": "cutout", "INPUT.GN_MEAN": "gaussian_noise", "INPUT.GN_STD": "gaussian_noise",
-    "INPUT.RANDAUGMENT_N": "randaugment", "INPUT.RANDAUGMENT_M": "randaugment", "INPUT.COLORJITTER_B": "colorjitter",
-    "INPUT.COLORJITTER_C": "colorjitter", "INPUT.COLORJITTER_S": "colorjitter", "INPUT.COLORJITTER_H": "colorjitter",
-    "INPUT.RGS_P": "randomgrayscale", "INPUT.GB_P": "gaussian_blur", "INPUT.GB_K": "gaussian_blur",
-}  # fmt: skip
-_OF_TRAINING = ("OPTIM.", "TRAIN.", "DATALOADER.TRAIN_X.", "TEST.FINAL_MODEL", "DATALOADER.K_TRANSFORMS")
 # What runs did before a setting was there.
 _BEFORE = {
     "DETERMINISTIC": False,
@@ -59,9 +51,9 @@ def material_settings(cfg: CfgNode, key: str, takes_steps: bool = True, draws: b
         others = (
             name.startswith("TRAINER.") and name != "TRAINER.NAME" and not (key and name.startswith(f"TRAINER.{key}."))
         )
-        if others or name in _IMMATERIAL or not _applies(name, cfg.INPUT.TRANSFORMS):
+        if others or name in _IMMATERIAL or not acts_with(name, cfg.INPUT.TRANSFORMS):
             continue
-        if not takes_steps and name.startswith(_OF_TRAINING):
+        if not takes_steps and name.startswith(OF_TRAINING):
             continue
         if value is None and name.startswith("INPUT."):
             continue  # not read off the backbone yet
@@ -69,10 +61,6 @@ def material_settings(cfg: CfgNode, key: str, takes_steps: bool = True, draws: b
             continue
         found[name] = list(value) if isinstance(value, tuple) else value
     return found
-
-
-def _applies(name: str, transforms: Iterable[str]) -> bool:
-    return name not in _OF_TRANSFORM or any(t.startswith(_OF_TRANSFORM[name]) for t in transforms)
 
 
 def fingerprint(items: Iterable[Any], folder: str) -> str:

@@ -1,17 +1,21 @@
 """What of a training goes into checkpoints, and how it comes back out of them: to go on, or to be evaluated."""
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from torch import nn
 
 from ..components.ranks import here
 from . import checkpoints
+from .errors import believing
 from .identity import Identity
 
+ANEW = "remove it, or begin anew in another --output-dir"
 INTERRUPTED = "model-interrupted.pth.tar"  # written inside an epoch
 
 
@@ -33,8 +37,14 @@ class Training:
         self, epoch: int, best_result: float, val_result: float | None = None, chunks: Sequence[int] = ()
     ) -> dict[str, Any]:
         """All that is needed to go on after `epoch` epochs. chunks: each rank's text_chunk, its own share's."""
+        tensors = {name: p.detach().cpu().clone() for name, p in self.model.learned().items()}
+        for name, tensor in tensors.items():
+            if not tensor.isfinite().all():
+                raise FloatingPointError(
+                    f'"{name}" is not finite after epoch {epoch}, and is not saved: lower OPTIM.LR, or use fp32 or bf16'
+                )
         return {
-            "state_dict": {name: p.detach().cpu().clone() for name, p in self.model.learned().items()},
+            "state_dict": tensors,
             "epoch": epoch,
             "optimizer": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -69,15 +79,25 @@ class Training:
         then, now = (about.get("contents", {}).get("train") for about in (state, self.about))
         if then and now and then != now:
             raise ValueError(f"{path} belongs to a run on other training pictures")
+        if type(state.get("epoch")) is not int:
+            raise ValueError(f"{path} does not say how many epochs it has seen: {ANEW}")
         if not 0 <= state["epoch"] <= max_epoch:
             raise ValueError(f"{path} is at epoch {state['epoch']} of {max_epoch}: it belongs to another run")
         checkpoints.copy_into(self.model.learned(), state["state_dict"], path, same_types=True)
+        with believing(path, ANEW):
+            self._put_back(state)
+        return state
+
+    def _put_back(self, state: dict[str, Any]) -> None:
+        """Optimiser, schedule, scaler, chunk and generators, to where `state` has them."""
         with warnings.catch_warnings():
             # torch does not know that the optimiser has taken its steps, in another process
             warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
             for _ in range(state["epoch"]):  # drives the live optimiser's rates to where they were
                 self.schedule.step()
+        rates = [group["lr"] for group in self.optimiser.param_groups]
         self.optimiser.load_state_dict(state["optimizer"])
+        self._check_optimiser(rates)
         if state["scaler"]:  # empty when the run began where PREC amp had become fp32
             self.scaler.load_state_dict(state["scaler"])
         precision = self.about["precision"]
@@ -93,8 +113,20 @@ class Training:
             own = chunks[here().rank] if isinstance(chunks, list) and len(chunks) == ranks else chunks
             if isinstance(own, int):
                 self.model.text_encoder.training_chunk = own
+        float(state["best_result"]), float(state.get("batches_done", 0))
         checkpoints.set_random_state(state["random"])
-        return state
+
+    def _check_optimiser(self, rates: Sequence[float]) -> None:
+        """Raises ValueError where its rates are not the schedule's, or what it remembers does not fit the parameters."""
+        for rate, group in zip(rates, self.optimiser.param_groups, strict=True):
+            if not math.isclose(rate, group["lr"], rel_tol=1e-6):
+                raise ValueError(f"the learning rate is {group['lr']}, the schedule's {rate}")
+            for p in group["params"]:
+                for name, kept in self.optimiser.state[p].items():
+                    if isinstance(kept, torch.Tensor) and kept.ndim and (
+                        kept.shape != p.shape or not kept.is_floating_point() or not kept.isfinite().all()
+                    ):  # fmt: skip
+                        raise ValueError(f"the optimiser's {name} does not fit a parameter of shape {tuple(p.shape)}")
 
 
 def refuse_other(ours: dict[str, Any], state: Mapping[str, Any], path: Path, keys: tuple[str, ...]) -> None:

@@ -34,7 +34,13 @@ TRANSFORMS = ("random_flip", "random_resized_crop", "random_crop", "center_crop"
 # further ones that Dassl itself has
 DASSLS_TRANSFORMS = ("instance_norm", "random_translation", "cutout", "imagenet_policy", "cifar10_policy", "svhn_policy",
                      "randaugment", "randaugment_fixmatch", "randaugment2", "gaussian_noise")  # fmt: skip
-SAMPLERS = ("RandomSampler", "SequentialSampler", "RandomDomainSampler", "SeqDomainSampler", "RandomClassSampler")
+SAMPLERS: tuple[str, ...] = ("RandomSampler", "SequentialSampler")
+if DASSL_IS_INSTALLED:
+    SAMPLERS += ("RandomDomainSampler", "SeqDomainSampler", "RandomClassSampler")
+STEPPED = {"LR_SCHEDULER": ("single_step", "multi_step")}  # with which values of others a setting acts
+SGD, MOMENTUM = {"NAME": ("sgd",)}, {"NAME": ("sgd", "rmsprop")}
+ADAM = {"NAME": ("adam", "amsgrad", "radam", "adamw")}
+NO_WARMUP, NO_TEST = {"WARMUP_EPOCH": (0, -1)}, {"NO_TEST": (True,)}  # and with which it does not
 UNUSED = "Dassl's; no method here uses it"
 
 SHARED: dict[str, Setting] = {
@@ -112,8 +118,7 @@ SHARED: dict[str, Setting] = {
     ),
     "CACHE.FOLDER": Setting(
         "where runs keep pictures and features for each other; empty: MOCOOP_CACHE, or mocoop/ in your cache",
-        "str",
-        default="",
+        "str", default="", unless={"LIMIT_MB": (0,)},
     ),
     "CACHE.LIMIT_MB": Setting("what all of them may take; 0: nothing is kept", "int", least=0, default=16384),
     "DATALOADER.K_TRANSFORMS": Setting("augmented views of each training picture", "int", least=1),
@@ -150,26 +155,34 @@ SHARED: dict[str, Setting] = {
     ),
     "OPTIM.LR": Setting("learning rate", "float", least=0, most=1e38),
     "OPTIM.WEIGHT_DECAY": Setting("of all that is learned", "float", least=0),
-    "OPTIM.MOMENTUM": Setting("of sgd and rmsprop", "float", least=0),
-    "OPTIM.SGD_DAMPNING": Setting("dampening of sgd's momentum", "float", least=0),
-    "OPTIM.SGD_NESTEROV": Setting("Nesterov's momentum", "bool"),
-    "OPTIM.RMSPROP_ALPHA": Setting("smoothing of rmsprop", "float", least=0, most=1),
-    "OPTIM.ADAM_BETA1": Setting("of the adam family", "float", least=0, most=1),
-    "OPTIM.ADAM_BETA2": Setting("of the adam family", "float", least=0, most=1),
+    "OPTIM.MOMENTUM": Setting("of sgd and rmsprop", "float", least=0, needs=MOMENTUM),
+    "OPTIM.SGD_DAMPNING": Setting(
+        "dampening of sgd's momentum", "float", least=0, needs=SGD, unless={"MOMENTUM": (0.0,)}
+    ),
+    "OPTIM.SGD_NESTEROV": Setting("Nesterov's momentum", "bool", needs=SGD),
+    "OPTIM.RMSPROP_ALPHA": Setting("smoothing of rmsprop", "float", least=0, most=1, needs={"NAME": ("rmsprop",)}),
+    "OPTIM.ADAM_BETA1": Setting("of the adam family", "float", least=0, most=1, needs=ADAM),
+    "OPTIM.ADAM_BETA2": Setting("of the adam family", "float", least=0, most=1, needs=ADAM),
     "OPTIM.STAGED_LR": Setting(UNUSED, "bool"),
     "OPTIM.NEW_LAYERS": Setting(UNUSED, "list[str]"),
     "OPTIM.BASE_LR_MULT": Setting(UNUSED, "float"),
     "OPTIM.LR_SCHEDULER": Setting(
         "of the learning rate, per epoch", "str", among=("single_step", "multi_step", "cosine")
     ),
-    "OPTIM.STEPSIZE": Setting("epochs of the steps; -1: at the end", "list[int] | int", least=1, also=(-1,)),
-    "OPTIM.GAMMA": Setting("factor at each step", "float", least=0),
+    "OPTIM.STEPSIZE": Setting(
+        "epochs of the steps; -1: at the end", "list[int] | int", least=1, also=(-1,), needs=STEPPED
+    ),
+    "OPTIM.GAMMA": Setting("factor at each step", "float", least=0, needs=STEPPED),
     "OPTIM.MAX_EPOCH": Setting("passes over the training pictures", "int", least=1, most=10**6),
     "OPTIM.WARMUP_EPOCH": Setting("epochs of warm-up, none if not positive", "int", most=10**6),
-    "OPTIM.WARMUP_TYPE": Setting("of warm-up", "str", among=("constant", "linear")),
-    "OPTIM.WARMUP_CONS_LR": Setting("rate of a constant warm-up", "float", least=0),
-    "OPTIM.WARMUP_MIN_LR": Setting("first rate of a linear warm-up", "float", least=0),
-    "OPTIM.WARMUP_RECOUNT": Setting("start the schedule after the warm-up", "bool"),
+    "OPTIM.WARMUP_TYPE": Setting("of warm-up", "str", among=("constant", "linear"), unless=NO_WARMUP),
+    "OPTIM.WARMUP_CONS_LR": Setting(
+        "rate of a constant warm-up", "float", least=0, needs={"WARMUP_TYPE": ("constant",)}, unless=NO_WARMUP
+    ),
+    "OPTIM.WARMUP_MIN_LR": Setting(
+        "first rate of a linear warm-up", "float", least=0, needs={"WARMUP_TYPE": ("linear",)}, unless=NO_WARMUP
+    ),
+    "OPTIM.WARMUP_RECOUNT": Setting("start the schedule after the warm-up", "bool", unless=NO_WARMUP),
     "TRAIN.CHECKPOINT_FREQ": Setting("epochs between checkpoints; 0: the last only", "int", least=0),
     "TRAIN.CHECKPOINT_MINUTES": Setting("minutes between further ones; 0: none", "float", least=0, default=10.0),
     "TRAIN.CUDA_GRAPH": Setting(
@@ -183,10 +196,10 @@ SHARED: dict[str, Setting] = {
     "TRAIN.PRINT_FREQ": Setting("steps between lines of the log", "int", least=1),
     "TRAIN.COUNT_ITER": Setting(UNUSED, "str"),
     "TEST.EVALUATOR": Setting("what evaluates", "str", among=("Classification",)),
-    "TEST.PER_CLASS_RESULT": Setting("print each class's accuracy", "bool"),
-    "TEST.COMPUTE_CMAT": Setting("save the confusion matrix as cmat.pt", "bool"),
+    "TEST.PER_CLASS_RESULT": Setting("print each class's accuracy", "bool", unless=NO_TEST),
+    "TEST.COMPUTE_CMAT": Setting("save the confusion matrix as cmat.pt", "bool", unless=NO_TEST),
     "TEST.NO_TEST": Setting("train only", "bool"),
-    "TEST.SPLIT": Setting("what to evaluate on", "str", among=("val", "test")),
+    "TEST.SPLIT": Setting("what to evaluate on", "str", among=("val", "test"), unless=NO_TEST),
     "TEST.FINAL_MODEL": Setting(
         "which epoch's model is tested: the last, or the best on validation", "str", among=("last_step", "best_val")
     ),
@@ -327,7 +340,11 @@ def _check_together(cfg: CfgNode) -> None:
     faults = {
         f"INPUT.RRCROP_SCALE is {i.RRCROP_SCALE}: use the smaller share first": i.RRCROP_SCALE[0] > i.RRCROP_SCALE[1],
         f"INPUT.GB_K is {i.GB_K}: use an odd number": i.GB_K % 2 == 0,
-        "OPTIM.SGD_NESTEROV is True: use an OPTIM.MOMENTUM above 0": o.SGD_NESTEROV and o.MOMENTUM == 0,
+        "OPTIM.SGD_NESTEROV is True: use an OPTIM.MOMENTUM above 0, and OPTIM.SGD_DAMPNING 0": o.SGD_NESTEROV
+        and (o.MOMENTUM == 0 or o.SGD_DAMPNING != 0),
+        "INPUT.NO_TRANSFORM is True: no method here takes pictures as they are read": i.NO_TRANSFORM,
+        f"OPTIM.STEPSIZE is {o.STEPSIZE}: multi_step takes a rising list of epochs": o.LR_SCHEDULER == "multi_step"
+        and not _rises(o.STEPSIZE),
         f"OPTIM.STEPSIZE is {o.STEPSIZE}: use one epoch or more": o.STEPSIZE in ((), []),
         f"OPTIM.ADAM_BETA1 and 2 are {o.ADAM_BETA1} and {o.ADAM_BETA2}: use less than 1": 1
         in (o.ADAM_BETA1, o.ADAM_BETA2),
@@ -335,6 +352,10 @@ def _check_together(cfg: CfgNode) -> None:
     for fault, is_there in faults.items():
         if is_there:
             raise ValueError(fault)
+
+
+def _rises(epochs: Any) -> bool:
+    return isinstance(epochs, list | tuple) and list(epochs) == sorted(set(epochs)) and min(epochs, default=0) > 0
 
 
 def in_pairs(words: list[str]) -> list[tuple[str, str]]:
@@ -378,7 +399,7 @@ def _read_yaml(path: str) -> dict[str, Any]:
     if not file.is_file():
         known = sorted(p.name for p in file.parent.iterdir()) if file.parent.is_dir() else []
         raise ValueError(f"no config file {path}{did_you_mean(file.name, known)}")
-    if file.suffix not in (".yaml", ".yml"):
+    if file.suffix.lower() not in (".yaml", ".yml"):
         raise ValueError(f"{path} is no configuration: only .yaml files are read")
     found = read_yaml(file) or {}
     if not isinstance(found, dict):

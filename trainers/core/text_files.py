@@ -30,6 +30,8 @@ class _Once(yaml.SafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, Hashable) and key in seen:
                 raise ValueError(f"{key} stands twice, again in line {key_node.start_mark.line + 1}: put both into one")
@@ -42,6 +44,8 @@ def read_yaml(path: str | Path) -> Any:
     try:
         return yaml.load(read_text(path), Loader=_Once)
     except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"{path} is no yaml: {str(error).splitlines()[0]}") from None
-    except ValueError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1}: {getattr(error, 'problem', '')})" if mark else ""
+        raise ValueError(f"{path} is no yaml: {str(error).splitlines()[0]}{where}") from None
+    except (TypeError, ValueError) as error:
         raise ValueError(str(error) if str(path) in str(error) else f"{path}: {error}") from None

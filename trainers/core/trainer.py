@@ -29,6 +29,7 @@ from . import checkpoints, dassl_support
 from .ahead import opened
 from .cache import ArrayCache
 from .contents import contents_for
+from .errors import believing
 from .evaluation import Logits, evaluate, temperature_of
 from .frozen_features import FrozenFeatures, features_cache, is_fixed, remembering
 from .identity import Identity, content_fingerprint, fingerprint, material_settings
@@ -118,6 +119,8 @@ class PromptTrainer(TrainerX):
         resized = self.test_loader.dataset.resized
         if resized is not None:
             self.caches["resized", ""] = resized.cache
+        if self.cfg.DATASET.NAME == "FolderDataset":
+            self._note_doubles()
         self.classnames: list[str] = list(dm.dataset.classnames)
         self.all_classnames = self._all_classnames()
         wanted = {"TEST.SPLIT": self.cfg.TEST.SPLIT == "val", "TEST.FINAL_MODEL": self.takes_steps and
@@ -126,6 +129,17 @@ class PromptTrainer(TrainerX):
             name = next(key for key, asked in wanted.items() if asked)
             value = {"TEST.SPLIT": "val", "TEST.FINAL_MODEL": "best_val"}[name]
             raise ValueError(f"{name} is {value}, but {self.cfg.DATASET.NAME} has no validation pictures: use another")
+
+    def _note_doubles(self) -> None:
+        """Says how many of people's own test pictures are training pictures, too."""
+        data, contents = self.dm.dataset, contents_for(self.cfg)
+        trained, tested = (contents.of_all([item.impath for item in part]) for part in (data.train_x, data.test))
+        own = set(trained)
+        doubles = [item.impath for item, seen in zip(data.test, tested, strict=True) if seen in own]
+        if doubles:
+            print(
+                f"Note: {len(doubles)} of {len(tested)} test pictures are training pictures, too, the first is {doubles[0]}"
+            )
 
     def _all_classnames(self) -> list[str]:
         """All class names of the dataset, the training classes first, each part in label order."""
@@ -372,9 +386,8 @@ class PromptTrainer(TrainerX):
     def _report_bad_loss(self, batch_idx: int, values: dict[str, float]) -> None:
         path = Path(self.output_dir) / "bad_step" / "state.pth.tar"
         if here().first:
-            checkpoints.save(
-                path, self.training().state(self.epoch, self.best_result) | {"losses": values, "batch": batch_idx}
-            )
+            state = {"state_dict": self.model.learned(), "epoch": self.epoch, **self._about()}
+            checkpoints.save(path, state | {"losses": values, "batch": batch_idx})
         here().agree()  # the first that raises ends the others
         shown = ", ".join(f"{name} {value}" for name, value in values.items())
         raise FloatingPointError(
@@ -491,14 +504,16 @@ class PromptTrainer(TrainerX):
             here().insist("model", checkpoints.digest_of(state))
         refuse_other(self.identity(), state, path, ("trainer", "backbone_sha256"))
         tensors = checkpoints.tensors_of(state)
-        self.adopt(state.get("identity", {}), tensors)
+        with believing(path, "choose another model"):
+            self.adopt(state.get("identity", {}), tensors)
         if self.TEST_SETTINGS:
             key = self.OPTIONS.KEY
             note_other_settings(state, self.cfg.TRAINER[key], key, self.TEST_SETTINGS)
         ours = checkpoints.is_ours(state)
         checkpoints.copy_into(self.model.learned(), self.convert_state(tensors), path, same_types=ours)
         self.model.weights_changed()
-        self.trained_on = known = trained_with(state)
+        with believing(path, "choose another model"):
+            self.trained_on = known = trained_with(state)
         if known.get("epochs", 0) < known.get("epochs_planned", 0):
             print(f"Note: this model was trained for {known['epochs']} of {known['epochs_planned']} epochs")
         print(f'Loading weights to {checkpoints.FOLDER} from "{path}" (epoch = {state.get("epoch")})')

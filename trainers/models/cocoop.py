@@ -35,9 +35,11 @@ from ..components.prompts import (
 class CoCoOpModelOptions(Options):
     """How CoCoOpCLIP is made, under its authors' names."""
 
-    n_ctx: int = option(16, "context tokens, where CTX_INIT is empty", least=1)
+    n_ctx: int = option(16, "context tokens, where CTX_INIT is empty", least=1, needs={"ctx_init": ("",)})
     ctx_init: str = option("", "words to start from; empty: random vectors (std 0.02)")
-    ctx_count: str = option("tokens", "what of CTX_INIT is learned, see CoOp's", among=("tokens", "words"))
+    ctx_count: str = option(
+        "tokens", "what of CTX_INIT is learned, see CoOp's", among=("tokens", "words"), unless={"ctx_init": ("",)}
+    )
 
 
 @dataclass(frozen=True)

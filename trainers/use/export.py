@@ -21,6 +21,7 @@ import torch
 
 from ..components import pictures
 from ..components.model import Trained
+from ..core.errors import believing
 from ..core.files import write_atomically
 from ..core.results import check_temperature
 from ..core.text_files import read_text
@@ -131,9 +132,14 @@ def configuration(model: TrainedModel, results: dict[str, Any]) -> dict[str, Any
 
 def read_export(folder: str | os.PathLike, backbone: str = "") -> TrainedModel:
     """The model of an exported folder, with its backbone, to be used as load_run's. Raises ValueError, OSError."""
+    folder = Path(folder)
+    with believing(folder, "export the run again"):
+        return _read(folder, backbone)
+
+
+def _read(folder: Path, backbone: str) -> TrainedModel:
     from safetensors.torch import load_file
 
-    folder = Path(folder)
     try:
         config = json.loads(read_text(folder / "config.json"))
         tensors = load_file(folder / "model.safetensors")

@@ -26,6 +26,7 @@ from ..components.model import AdaptedCLIP, Trained
 from ..components.pictures import as_people_see_it, read_picture
 from ..components.prompts import clean_classname, refuse_alike
 from ..core import checkpoints
+from ..core.errors import believing
 from ..core.results import read_results
 from ..models.cocoop import CoCoOpCLIP
 from ..models.coop import CoOpCLIP
@@ -203,6 +204,11 @@ class TrainedModel(nn.Module):
 def checked_names(classnames: Iterable[str]) -> list[str]:
     """Class names without spaces around them. Raises ValueError for none at all, empty ones and doubles."""
     names = [name.strip() for name in classnames]
+    if len(names) == 1 and names[0]:
+        raise ValueError(
+            f'"{names[0]}" is one class, and every picture would be that: give two or more, with commas between or as a '
+            "file with a line each"
+        )
     if not names or not all(names):
         raise ValueError("a class name is empty: give names with a comma or a line between them")
     double = next((n for i, n in enumerate(names) if clean_classname(n) in map(clean_classname, names[:i])), None)
@@ -238,6 +244,14 @@ def load_run(
     if not results.is_file() and epoch is None:
         raise ValueError(f"{folder} is not finished: the command that began it continues it (it is in run.json)")
     state = checkpoints.load(path)
+    with believing(path, "give another run, or train again"):
+        return _opened(state, path, results if epoch is None else None, backbone, classnames)
+
+
+def _opened(
+    state: Mapping[str, Any], path: Path, results: Path | None, backbone: str, classnames: Sequence[str] | None
+) -> TrainedModel:
+    """The model of a checkpoint. results: of its run, where it is the model that was tested."""
     identity, config = state.get("identity", {}), yaml.safe_load(state.get("config") or "{}")
     if not identity or "INPUT" not in config:
         raise ValueError(
@@ -251,7 +265,7 @@ def load_run(
         "interpolation": said["INTERPOLATION"], "resize_mode": said.get("RESIZE_MODE") or "shortest",
     }  # fmt: skip
     temperature = None  # which belongs to the model that was tested
-    if results.is_file() and epoch is None:
+    if results is not None and results.is_file():
         try:
             temperature = read_results(results).get("temperature")
         except ValueError as error:
@@ -281,6 +295,9 @@ def build(
 ) -> TrainedModel:
     """From what a checkpoint or an export says of itself. where: what messages call it."""
     kind, _ = _model_of(trained.identity["trainer"])
+    for names in (trained.classnames, classnames):
+        if not isinstance(names, list) or not names or not all(isinstance(n, str) and _is_text(n) for n in names):
+            raise ValueError(f"its class names are {str(names)[:60]!r}")
     opened = _backbone(backbone, trained.identity)
     model = kind.of(opened, trained, classnames)
     _put_in(model, trained, where)
@@ -289,6 +306,10 @@ def build(
     }
     said["size"] = _pair(said["size"])
     return TrainedModel(model, trained, classnames, Preprocessing(**said), normalizes, upright, precision, temperature)
+
+
+def _is_text(name: str) -> bool:
+    return not any("\ud800" <= c <= "\udfff" for c in name)  # which no file takes
 
 
 def _pair(size: Any) -> tuple[int, int]:

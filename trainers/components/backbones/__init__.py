@@ -42,13 +42,15 @@ def trained_backbone(name: str, identity: Mapping[str, Any], named_by_user: bool
     it is fetched, where its publisher says what it will be, and otherwise not fetched at all unless the user names it.
     """
     source = source_of(name)
-    expected = identity.get("backbone_sha256", "")
+    expected = identity.get("backbone_sha256")
+    if not isinstance(name, str) or not isinstance(expected, str) or not expected:
+        raise ValueError("it does not say which backbone it was trained on")
     found = source.promised_digest()
     if not found:
         if source.missing() and not named_by_user:
             raise ValueError(f"{name} is not on this machine, and is fetched only if you name it yourself")
         found = source.digest()
-    if expected and expected != found:
+    if expected != found:
         raise ValueError(f"{name} is another backbone than the model's ({found[:12]}, not {expected[:12]}, by SHA-256)")
     return source.load()
 

@@ -4,6 +4,7 @@ Shapes: B pictures, H x W pixels, N prompts, L positions of the context, M promp
 D features.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,19 @@ class Preprocessing:
     interpolation: str = "bicubic"
     resize_mode: str = "shortest"  # the shorter edge to `size`, then the middle; squash: both edges to `size`
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for what no backbone wants: files say it, too."""
+        faults = {
+            "size": not all(type(n) is int and 0 < n <= 4096 for n in self.size) or len(self.size) != 2,
+            "mean": not _are_numbers(self.mean),
+            "std": not _are_numbers(self.std) or min(self.std) <= 0,
+            "interpolation": self.interpolation not in ("bicubic", "bilinear", "nearest"),
+            "resize_mode": self.resize_mode not in ("shortest", "squash"),
+        }
+        for name, is_there in faults.items():
+            if is_there:
+                raise ValueError(f"{name} of the preprocessing is {str(getattr(self, name))[:60]}")
+
     def transform(self) -> Callable[[Any], torch.Tensor]:
         """PIL picture -> 3 x H x W."""
         from torchvision import transforms as T  # slow to import
@@ -34,6 +48,10 @@ class Preprocessing:
             steps.append(T.CenterCrop(self.size))
         to_rgb = T.Lambda(lambda picture: picture.convert("RGB"))
         return T.Compose([*steps, to_rgb, T.ToTensor(), T.Normalize(self.mean, self.std)])
+
+
+def _are_numbers(values: Any) -> bool:
+    return len(values) == 3 and all(isinstance(v, int | float) and math.isfinite(v) for v in values)
 
 
 @runtime_checkable

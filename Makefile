@@ -24,7 +24,7 @@ lint: $(VENV)/.installed-dev
 	$(PY) -m mypy
 
 bench: $(VENV)/.installed
-	$(PY) benchmarks/run_all.py
+	$(PY) timings/run_all.py
 
 $(VENV)/.installed: pyproject.toml requirements.txt
 	@$(PYTHON) -m venv $(VENV)

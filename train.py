@@ -19,16 +19,16 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
-from trainers.core.errors import is_explained, one_line
-from trainers.core.joining import fail, joined, let_one_speak
-from trainers.core.settings import configure, in_pairs
+from trainers.core.ranks.process_group import fail, joined, let_one_speak
+from trainers.core.settings.configure import configure, in_pairs
+from trainers.core.settings.errors import is_explained, one_line
 
 if TYPE_CHECKING:
     from yacs.config import CfgNode
 
-    from trainers.components.ranks import Ranks
-    from trainers.core.identity import Identity
-    from trainers.core.run_folder import RunFolder
+    from trainers.core.ranks.collectives import Ranks
+    from trainers.core.runs.folder import RunFolder
+    from trainers.core.runs.identity import Identity
 
 
 def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
@@ -89,8 +89,8 @@ def settings_given(args: argparse.Namespace) -> list[str]:
 
 def refuse_idle_words(args: argparse.Namespace, cfg: "CfgNode") -> None:
     """Raises ValueError for words that could do nothing in this call: who wrote them expects something else of it."""
-    from trainers.core.idle import why_idle
-    from trainers.core.settings import methods
+    from trainers.core.settings.idle import why_idle
+    from trainers.methods import methods
 
     own = methods().get(cfg.TRAINER.NAME)
     trains = own is None or own.takes_steps
@@ -148,9 +148,9 @@ def what_this_is(args: argparse.Namespace, cfg: "CfgNode") -> "Identity":
     from dassl.engine import TRAINER_REGISTRY
     from dassl.utils import check_availability, set_random_seed
 
-    from trainers.components.ranks import here
-    from trainers.core.identity import Identity, material_settings
-    from trainers.core.trainer import PromptTrainer
+    from trainers.core.ranks.collectives import here
+    from trainers.core.runs.identity import Identity, material_settings
+    from trainers.core.training.trainer import PromptTrainer
 
     check_availability(cfg.TRAINER.NAME, TRAINER_REGISTRY.registered_names())
     kind: Any = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
@@ -159,7 +159,7 @@ def what_this_is(args: argparse.Namespace, cfg: "CfgNode") -> "Identity":
             raise ValueError(f"{cfg.TRAINER.NAME} knows nothing of ranks: start it with one process")
         as_dassl_would(cfg)
         return Identity(material_settings(cfg, cfg.TRAINER.NAME.upper()))
-    model = model_digest(args) if args.eval_only and kind.takes_steps else ""
+    model = model_digest(args) if args.eval_only and kind.method().takes_steps else ""
     set_random_seed(cfg.SEED)
     with contextlib.redirect_stdout(io.StringIO()):
         return kind.run_identity(cfg, model)
@@ -178,7 +178,7 @@ def as_dassl_would(cfg: "CfgNode") -> None:
 
 def model_digest(args: argparse.Namespace) -> str:
     """Which trained model an evaluation means."""
-    from trainers.core import checkpoints
+    from trainers.core.training import checkpoints
 
     return checkpoints.digest_of(checkpoints.load(checkpoints.model_file(args.model_dir, args.load_epoch)))
 
@@ -188,11 +188,12 @@ def run(args: argparse.Namespace, cfg: "CfgNode") -> None:
     from dassl.utils import set_random_seed, setup_logger
 
     import datasets
-    from trainers.components.ranks import here
-    from trainers.core import device, methods
-    from trainers.core.run_folder import RunFolder
+    from trainers.core.ranks.collectives import here
+    from trainers.core.runs.folder import RunFolder
+    from trainers.core.training import device
+    from trainers.methods import methods, register_all
 
-    methods.register_all()
+    register_all()
     datasets.register_all()
     ranks = here()
     folder = RunFolder(cfg.OUTPUT_DIR)
@@ -214,7 +215,8 @@ def run(args: argparse.Namespace, cfg: "CfgNode") -> None:
         trainer.contents = identity.contents
         if args.no_train:
             return
-        if args.eval_only or not getattr(trainer, "takes_steps", True):
+        known = methods().get(cfg.TRAINER.NAME)
+        if args.eval_only or (known is not None and not known.takes_steps):
             trainer.is_trained_here = not args.eval_only
             trainer.load_model(args.model_dir, epoch=args.load_epoch)
             trainer.test()
@@ -248,7 +250,7 @@ def begun(
 
 def results_of(trainer: Any, cfg: "CfgNode", seconds: float) -> dict[str, Any]:
     """Metrics, what the model was trained with, and what it was asked."""
-    from trainers.components.ranks import here
+    from trainers.core.ranks.collectives import here
 
     asked = {
         "dataset": cfg.DATASET.NAME,
@@ -262,9 +264,9 @@ def results_of(trainer: Any, cfg: "CfgNode", seconds: float) -> dict[str, Any]:
     trained = getattr(trainer, "trained_on", None)
     if trained is None:
         trained = {key: value for key, value in asked.items() if key != "split"}
-        trained["epochs"] = cfg.OPTIM.MAX_EPOCH if trainer.takes_steps else 0
+        trained["epochs"] = cfg.OPTIM.MAX_EPOCH if trainer.method().takes_steps else 0
     shown = {key: trained.get(key) for key in ("seed", "shots", "epochs")}
-    if "train" not in trainer.USES:  # no picture was drawn by a seed
+    if not trainer.method().draws:  # no picture was drawn by a seed
         shown["seed"] = shown["shots"] = None
     train_seconds = max(0.0, seconds - trainer.test_seconds)
     return {

@@ -15,8 +15,8 @@ from pathlib import Path
 from dassl.data.datasets import DatasetBase, Datum
 from yacs.config import CfgNode
 
-from trainers.core.files import write_atomically
-from trainers.core.text_files import read_text
+from trainers.core.runs.files import write_atomically
+from trainers.core.settings.text_files import read_text
 
 Items = list[Datum]
 

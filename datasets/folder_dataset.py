@@ -16,8 +16,8 @@ from pathlib import Path
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from yacs.config import CfgNode
 
-from trainers.components.pictures import left_by_a_system, pictures_below, told
-from trainers.core.files import user_cache
+from trainers.core.loading.read import left_by_a_system, pictures_below, told
+from trainers.core.runs.files import user_cache
 
 from .few_shot import FewShotDataset, Items, random_split, read_split
 from .imagenet import read_pairs

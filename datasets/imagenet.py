@@ -5,7 +5,7 @@ import os
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from yacs.config import CfgNode
 
-from trainers.core.text_files import read_text
+from trainers.core.settings.text_files import read_text
 
 from .few_shot import FewShotDataset, Items
 

@@ -1,90 +1,11 @@
-"""The vocabulary's words nearest to each learned vector of a trained run, prompt by prompt.
+"""Shows the words nearest to learned vectors, see --help."""
 
-    python scripts/interpret_prompt.py output/.../MoCoOp/small/seed1 --top 3
-
-Distance is Euclidean, between a learned vector and CLIP's token embeddings, as in the appendix of CoOp's paper.
-"""
-
-import argparse
-import signal
 import sys
 from pathlib import Path
 
-import torch
-from tabulate import tabulate, tabulate_formats
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # this checkout's code, whatever else is installed
 
-from trainers.components.backbones import Vocabulary, load_backbone, trained_backbone
-from trainers.core import checkpoints
-from trainers.core.errors import believing
-
-
-def prompts_of(state: dict) -> list[tuple[str, torch.Tensor]]:
-    """(name, tokens x W) of every learned piece of prompt in a checkpoint; of ctx with a class or prompt axis, each one."""
-    groups = state.get("identity", {}).get("template_groups")
-    found = []
-    for name, tensor in state["state_dict"].items():
-        parts = name.split(".")
-        if parts[-1] == "ctx":
-            stacked = tensor if tensor.dim() == 3 else tensor[None]
-            found += [(f"{name}[{i}]" if len(stacked) > 1 else name, t) for i, t in enumerate(stacked)]
-        elif parts[:1] == ["prompts"] and len(tensor):
-            side, g = parts[1], int(parts[2])
-            began = f' (began as "{groups[g][0]}")' if groups else ""
-            found.append((f"group {g}, {side} the class name{began}", tensor))
-    return found
-
-
-def nearest_words(
-    vectors_KW: torch.Tensor, table_VW: torch.Tensor, top: int, vocabulary: Vocabulary
-) -> list[list[tuple[str, float]]]:
-    """For each of K vectors, the `top` nearest rows of the token embeddings as (word, Euclidean distance)."""
-    distance_KV = torch.cdist(vectors_KW.float(), table_VW.float(), compute_mode="donot_use_mm_for_euclid_dist")
-    near, which = distance_KV.topk(top, largest=False)
-    return [
-        list(zip(vocabulary.words(row_i.tolist()), row_d.tolist(), strict=True))
-        for row_d, row_i in zip(near, which, strict=True)
-    ]
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model_dir", type=Path, help="folder of a trained run, or a checkpoint file")
-    parser.add_argument("--top", type=int, default=3, help="words per vector")
-    parser.add_argument("--backbone", help="CLIP model or file, for checkpoints that do not say")
-    parser.add_argument("--format", default="simple", choices=tabulate_formats, metavar="FORMAT", help="of tabulate")
-    args = parser.parse_args()
-
-    try:
-        path = args.model_dir if args.model_dir.is_file() else checkpoints.latest(args.model_dir)
-        if path is None:
-            raise FileNotFoundError(f"no checkpoint in {args.model_dir}: give the folder of a trained run")
-        state = checkpoints.load(path)
-        with believing(path, "give another run"):
-            pieces = prompts_of(state)
-        if not pieces:
-            raise ValueError(f"{path} holds no learned context tokens")
-        backbone = args.backbone or state.get("identity", {}).get("backbone")
-        if not backbone:
-            raise ValueError(f"{path} does not say which CLIP it belongs to: name it with --backbone")
-        if not 1 <= args.top <= 100:
-            raise ValueError(f"--top is {args.top}: use 1 to 100")
-        model = load_backbone(backbone) if args.backbone else trained_backbone(backbone, state["identity"])
-        table_VW = model.token_embedding.weight.detach()
-        other = next((t for _, t in pieces if t.ndim != 2 or t.shape[1] != table_VW.shape[1]), None)
-        if other is not None:
-            widths = f"{other.shape[-1] if other.ndim else 0} numbers wide, those of {backbone} {table_VW.shape[1]}"
-            raise ValueError(f"the tokens of {path} are {widths}: name the right CLIP with --backbone")
-    except (ValueError, OSError) as error:
-        print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
-        return 1
-    for name, vectors_KW in pieces:
-        found = nearest_words(vectors_KW, table_VW, args.top, model.vocabulary)
-        rows = [[k, *(f"{word} ({distance:.3f})" for word, distance in words)] for k, words in enumerate(found)]
-        headers = ["token", "nearest", *(f"{n}." for n in range(2, args.top + 1))]
-        print(f"{name}\n\n{tabulate(rows, headers=headers, tablefmt=args.format)}\n")
-    return 0
-
+from harness.prompt_words import main
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error
     sys.exit(main())

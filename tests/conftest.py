@@ -25,7 +25,7 @@ if "MOCOOP_CACHE" not in os.environ:  # the first process's, for all that it sta
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from trainers.components.backbones.openai import ClipVocabulary, build_model  # noqa: E402
+from trainers.core.clip.backbones.openai import ClipVocabulary, build_model  # noqa: E402
 
 torch.set_num_threads(1)
 DEVICE = "cuda" if ASKED_FOR_A_GPU else "cpu"  # of tests that any device has to pass
@@ -84,7 +84,7 @@ def in_double(model: torch.nn.Module) -> torch.nn.Module:
 
 def noting_steps(steps: list[dict[str, float]], in_float64: bool) -> dict[str, Callable]:
     """Methods to put in the place of PromptTrainer's: they note in `steps` what each step shows, and compute in float64."""
-    from trainers.core.trainer import PromptTrainer
+    from trainers.core.training.trainer import PromptTrainer
 
     step, load, finish = PromptTrainer.forward_backward, PromptTrainer.load_clip, PromptTrainer.finish_model
 
@@ -108,8 +108,8 @@ def noting_steps(steps: list[dict[str, float]], in_float64: bool) -> dict[str, C
 
 def acting(trainer: str, *words: object) -> list[object]:
     """KEY value KEY value ..., without what a method that takes no steps refuses."""
-    from trainers.core.idle import OF_TRAINING
-    from trainers.core.settings import methods
+    from trainers.core.settings.idle import OF_TRAINING
+    from trainers.methods import methods
 
     pairs = zip(words[::2], words[1::2], strict=True)
     idle = () if trainer not in methods() or methods()[trainer].takes_steps else OF_TRAINING

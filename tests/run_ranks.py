@@ -14,9 +14,9 @@ from pathlib import Path
 from conftest import noting_steps
 
 import train
-from scripts.workers import environments
-from trainers.core import methods
-from trainers.core.trainer import PromptTrainer
+from harness.launcher import environments
+from trainers import methods
+from trainers.core.training.trainer import PromptTrainer
 
 
 class Written(list):

@@ -8,7 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from scripts.workers import free_port
+from harness.launcher import free_port
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel")
 SBIN = os.pathsep.join(["/usr/sbin", "/sbin"])

@@ -17,13 +17,13 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from trainers.components.backbones import Backbone, load_backbone, source_of
-from trainers.components.backbones.open_clip import OpenClipSource
-from trainers.components.features import hard_features
-from trainers.components.prompts import SoftPrompts, tokenize_names, tokenize_prompt
-from trainers.components.text_encoder import TextEncoder
-from trainers.core import checkpoints
-from trainers.mocoop import MixtureCLIP
+from trainers.core.clip.backbones import Backbone, load_backbone, source_of
+from trainers.core.clip.backbones.open_clip import OpenClipSource
+from trainers.core.clip.hard_features import hard_features
+from trainers.core.clip.prompts import SoftPrompts, tokenize_names, tokenize_prompt
+from trainers.core.clip.text_tower import TextEncoder
+from trainers.core.training import checkpoints
+from trainers.mocoop.trainer import MixtureCLIP
 
 TEMPLATES = ["a photo of a {}.", "itap of an {}", "a {} texture.", "{}, a type of pet."]
 NAMES = ["dog", "red_panda", "O'Neill 747", "tank top"]
@@ -196,7 +196,7 @@ class TestNames:
         (cache / "refs").mkdir()
         (cache / "refs" / "main").write_text("abc")
         code = (
-            "from trainers.components.backbones import load_backbone, source_of\n"
+            "from trainers.core.clip.backbones import load_backbone, source_of\n"
             "source = source_of('hf-hub:org/tiny')\n"
             "print(source.missing() or 'here', source.preprocessing().size, len(source.digest()))\n"
             "print(load_backbone('hf-hub:org/tiny').features)\n"
@@ -217,7 +217,7 @@ class TestNames:
     def test_what_a_model_names_is_compared_before_it_is_fetched(self, name, said, tmp_path):
         """Nothing answers here, so whatever asked for a file would end in another message."""
         code = (
-            "from trainers.components.backbones import trained_backbone\n"
+            "from trainers.core.clip.backbones import trained_backbone\n"
             f"try:\n    trained_backbone({name!r}, {{'backbone_sha256': 64 * '0'}})\n"
             "except ValueError as error:\n    print(error)"
         )

@@ -23,15 +23,15 @@ from test_faults import in_small_disk, own_disks  # noqa: F401
 from torch.utils.data import DataLoader
 from torchvision import transforms as T
 
-from scripts import caches
-from trainers.components.backbones.protocol import Preprocessing
-from trainers.components.pictures import read_picture
-from trainers.core.cache import INDEX, MB, ArrayCache, key_of
-from trainers.core.contents import Contents
-from trainers.core.frozen_features import FrozenFeatures, as_array, from_array, is_fixed, remembering
-from trainers.core.kept_pictures import Photographs, ResizedPictures
-from trainers.core.loading import Pictures
-from trainers.core.settings import configure
+from harness import caches
+from trainers.core.clip.backbones.protocol import Preprocessing
+from trainers.core.loading.array_cache import INDEX, MB, ArrayCache, key_of
+from trainers.core.loading.contents import Contents
+from trainers.core.loading.feature_cache import FrozenFeatures, as_array, from_array, is_fixed, remembering
+from trainers.core.loading.loaders import Pictures
+from trainers.core.loading.picture_cache import Photographs, ResizedPictures
+from trainers.core.loading.read import read_picture
+from trainers.core.settings.configure import configure
 
 ABOUT = {"holds": "features", "dataset": "Caltech101", "place": "/data"}
 
@@ -177,7 +177,7 @@ def process(tmp_path, body, *arguments):
     script = tmp_path / "process.py"
     script.write_text(
         "import sys, time, resource\nimport numpy as np\nfrom pathlib import Path\n"
-        "from trainers.core.cache import ArrayCache, MB, key_of\n"
+        "from trainers.core.loading.array_cache import ArrayCache, MB, key_of\n"
         f"ABOUT = {ABOUT!r}\n"
         "def arrays_of(count, seed=0):\n"
         "    rng = np.random.default_rng(seed)\n"
@@ -250,7 +250,7 @@ def test_a_full_and_a_read_only_disk(own_disks, tmp_path):  # noqa: F811
 @pytest.fixture
 def pictures(tmp_path, monkeypatch):
     """A configuration, and paths of pictures of several kinds that were written long ago."""
-    monkeypatch.setattr("trainers.core.contents.SETTLED", 0.0)
+    monkeypatch.setattr("trainers.core.loading.contents.SETTLED", 0.0)
     folder = tmp_path / "pictures"
     write_pictures(folder, {"train": [[f"a/{i}.{kind}", i, "a"] for i in range(6) for kind in ("jpg", "png")]}, 50)
     Image.new("RGBA", (70, 40), (20, 90, 200, 80)).save(folder / "a" / "clear.png")
@@ -312,7 +312,7 @@ def test_a_picture_that_is_written_again_is_another(pictures, tmp_path):
 
 def test_a_picture_written_just_now_is_not_kept(pictures, tmp_path, monkeypatch):
     _, paths = pictures
-    monkeypatch.setattr("trainers.core.contents.SETTLED", 1e6)
+    monkeypatch.setattr("trainers.core.loading.contents.SETTLED", 1e6)
     contents = Contents(tmp_path / "index", 10 * MB)
     assert contents.key(paths[0], False) == b""
     contents.of_all(paths)
@@ -322,8 +322,8 @@ def test_a_picture_written_just_now_is_not_kept(pictures, tmp_path, monkeypatch)
 @pytest.mark.parametrize("keeps_times", [True, False])
 def test_digests_are_of_what_the_files_hold_whatever_comes_to_stand_there(keeps_times, tmp_path, monkeypatch):
     """Folders swapped, links turned, files replaced by others of the same size and times; in this process and the next."""
-    monkeypatch.setattr("trainers.core.contents.SETTLED", 0.0)
-    monkeypatch.setattr("trainers.core.contents._keeps_times", lambda path: keeps_times)
+    monkeypatch.setattr("trainers.core.loading.contents.SETTLED", 0.0)
+    monkeypatch.setattr("trainers.core.loading.contents._keeps_times", lambda path: keeps_times)
     for name in "ab":
         (tmp_path / name).mkdir()
         for i in range(3):
@@ -356,7 +356,7 @@ def test_digests_are_of_what_the_files_hold_whatever_comes_to_stand_there(keeps_
 
 
 def test_a_digest_is_not_computed_again(tmp_path, monkeypatch):
-    monkeypatch.setattr("trainers.core.contents.SETTLED", 0.0)
+    monkeypatch.setattr("trainers.core.loading.contents.SETTLED", 0.0)
     (tmp_path / "a").write_bytes(b"a")
     found = Contents(tmp_path / "index", 10 * MB).of_all([str(tmp_path / "a")])
     monkeypatch.setattr("hashlib.file_digest", None)  # it cannot be read now

@@ -10,12 +10,12 @@ from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from scripts.checks import check_settings
-from scripts.protocols import Request
-from scripts.run import parse_arguments as parse_words
-from scripts.run import requested
+from harness.command import parse_arguments as parse_words
+from harness.command import requested
+from harness.plan import Request
+from harness.preflight import check_settings
 from train import parse_arguments, refuse_idle_words, setup_cfg
-from trainers.core.settings import all_settings, reference
+from trainers.core.settings.configure import all_settings, reference
 
 NUMBERS = {
     "OPTIM.LR": st.floats(1e-6, 10, allow_nan=False),
@@ -125,7 +125,7 @@ def test_every_setting_is_checked_in_one_line_before_anything_heavy(words, messa
 
 
 def test_settings_are_checked_without_importing_torch():
-    code = "import sys; from scripts.run import *; sys.argv[1:] = ['mocoop', 'main', 'demo', '16', '--dry-run']; main()"
+    code = "import sys; from harness.command import *; sys.argv[1:] = ['mocoop', 'main', 'demo', '16', '--dry-run']; main()"
     check = f"{code}; print('torch' in sys.modules, 'numpy' in sys.modules)"
     process = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True)
     assert process.stdout.strip().endswith("False False"), process.stderr

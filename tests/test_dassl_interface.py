@@ -13,7 +13,7 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import AverageMeter, MetricMeter, check_availability, load_checkpoint, save_checkpoint, set_random_seed
 
 import datasets
-from trainers.core.settings import add_shared
+from trainers.core.settings.configure import add_shared
 
 datasets.register_all()
 FEWSHOT = json.loads((DATA / "fewshot.json").read_text())

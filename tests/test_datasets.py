@@ -16,7 +16,7 @@ from datasets.drawing import world
 from datasets.drawing.styles import STYLES
 from datasets.drawn import VERSION, DrawnBenchmark
 from datasets.few_shot import random_split, subsample_classes
-from scripts.catalog import registry_names
+from harness.catalog import registry_names
 
 SPLIT_FILES = {
     "OxfordPets": ("oxford_pets", "images", "split_zhou_OxfordPets.json", "{c}_{i}.jpg"),

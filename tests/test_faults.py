@@ -18,7 +18,7 @@ from conftest import ROOT, patience, run_train
 from test_resume import assert_same, outcome, words
 from test_runs import fails
 
-from trainers.core import checkpoints
+from trainers.core.training import checkpoints
 
 
 def in_small_disk(folder, size, command):

@@ -16,9 +16,9 @@ from yacs.config import CfgNode
 
 import datasets
 import train
-from trainers.core import methods
-from trainers.core.trainer import PromptTrainer
-from trainers.linear_probe import best_strength, fit
+from trainers import methods
+from trainers.core.training.trainer import PromptTrainer
+from trainers.linear_probe.trainer import best_strength, fit
 
 RUNS = json.loads((DATA / "fidelity.json").read_text())["runs"]
 SEARCHES = json.loads((DATA / "optimisers.json").read_text())

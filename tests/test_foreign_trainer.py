@@ -28,7 +28,7 @@ from dassl.utils import (
 from torch import nn
 from torch.nn import functional as F
 
-from trainers.components.backbones.openai import build_model
+from trainers.core.clip.backbones.openai import build_model
 
 COLOURS = ["first", "second", "third"]
 

@@ -9,12 +9,12 @@ import torch
 from conftest import run_train
 from test_runs import arguments, fails
 
-from scripts.prepare.prepare import read_sources
-from trainers import load_run
-from trainers.components.backbones import Preprocessing
-from trainers.core import checkpoints, methods
-from trainers.core.errors import believing
-from trainers.core.resuming import Training
+from harness.data.prepare import read_sources
+from trainers import load_run, methods
+from trainers.core.clip.backbones import Preprocessing
+from trainers.core.settings.errors import believing
+from trainers.core.training import checkpoints
+from trainers.core.training.resuming import Training
 
 ANYTHING = [None, [], "x", 5, 1.5, True, float("nan"), {"a": 1}, 10**400]
 

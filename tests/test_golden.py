@@ -8,11 +8,11 @@ import torch
 from conftest import DATA, VOCABULARY, golden_state, in_double
 from torch.nn import functional as F
 
-from trainers.components.backbones.openai import build_model
-from trainers.components.features import hard_features
-from trainers.components.losses import gate_target
-from trainers.components.mixture import mixture_weights
-from trainers.mocoop import MixtureCLIP
+from trainers.core.clip.backbones.openai import build_model
+from trainers.core.clip.hard_features import hard_features
+from trainers.core.clip.losses import gate_target
+from trainers.core.clip.mixture import mixture_weights
+from trainers.mocoop.trainer import MixtureCLIP
 
 
 @pytest.fixture(scope="module")

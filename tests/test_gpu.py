@@ -1,4 +1,4 @@
-"""benchmarks/bench_gpu.py: on this machine's GPU, if asked, what has to be equal; elsewhere, all of it, tiny."""
+"""timings/bench_gpu.py: on this machine's GPU, if asked, what has to be equal; elsewhere, all of it, tiny."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def test_every_section_runs_without_a_gpu(tmp_path):
 
 def test_a_section_that_is_not_there():
     done = subprocess.run(
-        [sys.executable, "benchmarks/bench_gpu.py", "--only", "nosuch"], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "timings/bench_gpu.py", "--only", "nosuch"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 2
     assert "no section nosuch: choose from ceilings, " in done.stderr

@@ -12,8 +12,8 @@ import pytest
 import torch
 from conftest import ROOT, golden_state, patience
 
-from scripts.run import gpus_to_share
-from scripts.workers import environments
+from harness.command import gpus_to_share
+from harness.launcher import environments
 
 VIRTUAL = ROOT / "tests" / "virtual"
 METHODS = ("MoCoOp", "CoOp", "CoCoOp", "LASP")

@@ -20,14 +20,14 @@ from test_runs import arguments, fails
 
 import datasets
 from datasets.few_shot import read_split
-from trainers.components.backbones import as_backbone, load_backbone
-from trainers.components.pictures import ImageError, read_picture
-from trainers.core import checkpoints
-from trainers.core.evaluation import Logits, evaluate
-from trainers.core.identity import Identity, fingerprint
-from trainers.core.run_folder import RunFolder
-from trainers.core.settings import configure
-from trainers.mocoop import MixtureCLIP
+from trainers.core.clip.backbones import as_backbone, load_backbone
+from trainers.core.loading.read import ImageError, read_picture
+from trainers.core.runs.folder import RunFolder
+from trainers.core.runs.identity import Identity, fingerprint
+from trainers.core.settings.configure import configure
+from trainers.core.training import checkpoints
+from trainers.core.training.evaluation import Logits, evaluate
+from trainers.mocoop.trainer import MixtureCLIP
 
 
 def protocol(*words, **environment):

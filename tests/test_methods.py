@@ -8,12 +8,12 @@ from conftest import run_train
 from test_runs import arguments
 from torch.nn import functional as F
 
-from trainers.cocoop import CoCoOpCLIP
-from trainers.components.losses import text_to_text_loss
-from trainers.coop import CoOpCLIP
-from trainers.lasp import LaspCLIP
-from trainers.linear_probe import CLIPS_STRENGTH, best_strength, held_out_quarter
-from trainers.zsclip import HardMixtureCLIP, HardPromptCLIP
+from trainers.cocoop.trainer import CoCoOpCLIP
+from trainers.coop.trainer import CoOpCLIP
+from trainers.core.clip.losses import text_to_text_loss
+from trainers.lasp.trainer import LaspCLIP
+from trainers.linear_probe.trainer import CLIPS_STRENGTH, best_strength, held_out_quarter
+from trainers.zsclip.trainer import HardMixtureCLIP, HardPromptCLIP
 
 NAMES = ["cat", "air_plane", "golden retriever"]
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from trainers.components.backbones.openai import CLIP
-from trainers.components.losses import gate_target, soft_cross_entropy, text_to_text_loss, with_noise
-from trainers.components.mixture import mixed_logits, mixture_weights
-from trainers.mocoop import MixtureCLIP
+from trainers.core.clip.backbones.openai import CLIP
+from trainers.core.clip.losses import gate_target, soft_cross_entropy, text_to_text_loss, with_noise
+from trainers.core.clip.mixture import mixed_logits, mixture_weights
+from trainers.mocoop.trainer import MixtureCLIP
 
 GROUPS = [
     ["a photo of a {}."],

@@ -14,21 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from parse_results import main
-from scripts.catalog import group
-from scripts.report.collect import collect
-from scripts.report.gaps import gaps
-from scripts.report.published import FILE, published_tables
-from scripts.report.tables import (
-    base_to_new_table,
-    few_shot_table,
-    harmonic,
-    paired,
-    render,
-    tables,
-    transfer_table,
-)
-from scripts.report.watch import live_view
+from harness.catalog import group
+from harness.report.collect import collect
+from harness.report.command import main
+from harness.report.gaps import gaps
+from harness.report.published import FILE, published_tables
+from harness.report.tables import base_to_new_table, few_shot_table, harmonic, paired, render, tables, transfer_table
+from harness.report.watch import live_view
 
 LOG = """** Arguments **
 trainer: {trainer}

@@ -5,12 +5,12 @@ import torch
 from clip.model import convert_weights
 from conftest import DEVICE, golden_state
 
-from trainers.cocoop import CoCoOpCLIP
-from trainers.components.backbones.openai import build_model
-from trainers.coop import CoOpCLIP
-from trainers.lasp import LaspCLIP
-from trainers.mocoop import MixtureCLIP
-from trainers.zsclip import HardPromptCLIP
+from trainers.cocoop.trainer import CoCoOpCLIP
+from trainers.coop.trainer import CoOpCLIP
+from trainers.core.clip.backbones.openai import build_model
+from trainers.lasp.trainer import LaspCLIP
+from trainers.mocoop.trainer import MixtureCLIP
+from trainers.zsclip.trainer import HardPromptCLIP
 
 NAMES = ["accordion", "air_plane", "anchor", "ant"]
 MODELS = {

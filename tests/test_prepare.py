@@ -20,11 +20,11 @@ import pytest
 import yaml
 from conftest import CLASSES, ROOT, write_pictures
 
-from scripts.prepare import fetch as fetching
-from scripts.prepare.fetch import FetchError, fetch, fetch_drive
-from scripts.prepare.prepare import Options, PrepareError, prepare, read_sources
-from scripts.prepare.unpack import UnpackError, find, unpack
-from scripts.prepare.verify import verify
+from harness.data import fetch as fetching
+from harness.data.fetch import FetchError, fetch, fetch_drive
+from harness.data.prepare import Options, PrepareError, prepare, read_sources
+from harness.data.unpack import UnpackError, find, unpack
+from harness.data.verify import verify
 
 COUNTS = {"train": 3, "val": 1, "test": 2}
 PICTURES = [n * len(CLASSES) for n in COUNTS.values()]

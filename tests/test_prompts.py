@@ -8,9 +8,10 @@ from conftest import DATA, EOT, ROOT, SOS, VOCABULARY, encode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainers.components.backbones import as_backbone, load_backbone
-from trainers.components.backbones.openai import ClipVocabulary, OpenAIBackbone
-from trainers.components.prompts import (
+from trainers.coop.trainer import CoOpCLIP
+from trainers.core.clip.backbones import as_backbone, load_backbone
+from trainers.core.clip.backbones.openai import ClipVocabulary, OpenAIBackbone
+from trainers.core.clip.prompts import (
     PromptPlan,
     SoftPrompts,
     alike,
@@ -19,7 +20,6 @@ from trainers.components.prompts import (
     refuse_alike,
     tokenize_prompt,
 )
-from trainers.coop import CoOpCLIP
 
 GROUPS = yaml.safe_load((ROOT / "configs" / "templates" / "template_groups.yaml").read_text())
 TEMPLATES = sorted({t for groups in GROUPS.values() for group in groups for t in group})

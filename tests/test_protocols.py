@@ -8,8 +8,8 @@ import pytest
 from conftest import ROOT, patience
 
 from datasets.drawing.styles import STYLES
-from scripts.catalog import group
-from scripts.protocols import STYLES_SEEN, STYLES_UNSEEN, Request
+from harness.catalog import group
+from harness.plan import STYLES_SEEN, STYLES_UNSEEN, Request
 from train import parse_arguments
 
 

@@ -16,13 +16,13 @@ from conftest import ROOT, patience, run_train
 from test_resume import EPOCHS, outcome, words
 from test_runs import arguments
 
-from scripts.workers import environments
-from trainers.components.backbones.openai import ClipVocabulary
-from trainers.components.prompts import hard_plan
-from trainers.components.ranks import Ranks, balanced
-from trainers.core import checkpoints
-from trainers.core.joining import _where_rank_0_is, started_as
-from trainers.core.stopping import RESUME_ME
+from harness.launcher import environments
+from trainers.core.clip.backbones.openai import ClipVocabulary
+from trainers.core.clip.prompts import hard_plan
+from trainers.core.ranks.collectives import Ranks, balanced
+from trainers.core.ranks.process_group import _where_rank_0_is, started_as
+from trainers.core.training import checkpoints
+from trainers.core.training.stopping import RESUME_ME
 
 PLAIN = ["INPUT.TRANSFORMS", '["normalize"]']
 RANDOM = ["INPUT.TRANSFORMS", '["random_resized_crop", "random_flip", "normalize"]', "INPUT.SEED_PER_PICTURE", True]

@@ -14,8 +14,8 @@ import torch
 from conftest import ROOT, run_train
 from test_runs import arguments
 
-from trainers.core import checkpoints
-from trainers.core.stopping import RESUME_ME
+from trainers.core.training import checkpoints
+from trainers.core.training.stopping import RESUME_ME
 
 EPOCHS = 5
 KILLS = int(os.environ.get("KILLS", 2))  # per case; more by hand: KILLS=20 pytest -s tests/test_resume.py

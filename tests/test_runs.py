@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import CLASSES, ROOT, acting, run_train
 
-from trainers.core import checkpoints
+from trainers.core.training import checkpoints
 
 TRAINED = ["MoCoOp", "CoOp", "CoCoOp", "LASP"]
 

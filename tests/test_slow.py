@@ -15,10 +15,10 @@ from conftest import ROOT
 from test_identity import folder_of, one_run  # noqa: F401
 from test_parse_results import LOG
 
-from scripts.report.collect import collect
-from scripts.report.gaps import gaps
-from scripts.report.tables import as_csv, as_json, paired, render, tables
-from trainers.core import checkpoints
+from harness.report.collect import collect
+from harness.report.gaps import gaps
+from harness.report.tables import as_csv, as_json, paired, render, tables
+from trainers.core.training import checkpoints
 
 pytestmark = pytest.mark.slow
 
@@ -155,7 +155,7 @@ def test_forty_kills_while_a_run_is_taken_over(one_run, tmp_path):  # noqa: F811
     source = shutil.copytree(folder_of(out), tmp_path / "source")
     (source / "ballast").write_bytes(bytes(2**28))  # makes the copy long enough to be hit
     arguments = next(a for a in json.loads(subprocess.run(
-        [sys.executable, "-c", "import json, sys; from scripts.run import *; "
+        [sys.executable, "-c", "import json, sys; from harness.command import *; "
          "print(json.dumps([r.arguments for r in requested(parse_arguments(sys.argv[1:]))[0][0].runs()]))",
          *map(str, words)],
         capture_output=True, text=True, cwd=ROOT, check=True).stdout))  # fmt: skip

@@ -11,7 +11,7 @@ import torch
 from conftest import ROOT
 from slurm import Slurm, missing
 
-from trainers.core import checkpoints
+from trainers.core.training import checkpoints
 
 pytestmark = [
     pytest.mark.slow,

@@ -13,8 +13,8 @@ import pytest
 import torch
 from conftest import ROOT, patience
 
-from scripts.progress import Progress
-from trainers.core import checkpoints
+from harness.progress import Progress
+from trainers.core.training import checkpoints
 
 METHODS = "zsclip,coop,cocoop,lasp,mocoop"
 

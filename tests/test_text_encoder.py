@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from trainers.components.backbones.openai import ResidualAttentionBlock, build_model
-from trainers.components.prompts import PromptPlan, SoftPrompts, clean_classname, hard_plan, slot
-from trainers.components.text_encoder import TextEncoder
+from trainers.core.clip.backbones.openai import ResidualAttentionBlock, build_model
+from trainers.core.clip.prompts import PromptPlan, SoftPrompts, clean_classname, hard_plan, slot
+from trainers.core.clip.text_tower import TextEncoder
 
 TEMPLATES = ["a photo of a {}.", "{} texture.", "itap of the {}, a type of flower.", "a {}", "{}"]
 NAMES = ["cat", "air_plane", "golden retriever", "2012 Tesla Model S", "ox"]

@@ -21,10 +21,10 @@ from conftest import CLASSES, ROOT, acting, patience, run_train
 from PIL import Image
 
 from trainers import load_run
-from trainers.core import checkpoints
-from trainers.core.calibration import calibration_error, fitted_temperature
-from trainers.use import open_model
-from trainers.use.export import FILES, export, hub_model, read_export
+from trainers.core.inference import open_model
+from trainers.core.inference.export import FILES, export, hub_model, read_export
+from trainers.core.training import checkpoints
+from trainers.core.training.calibration import calibration_error, fitted_temperature
 
 pytestmark = pytest.mark.xdist_group("use")  # the runs are made once
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from benchmarks.yardstick import Measured, lines
-from scripts.report.collect import Run
+from harness.report.collect import Run
+from timings.yardstick import Measured, lines
 
 
 def run(method, config, accuracy, part, shots: int | None = 16, seed: int | None = 1):

@@ -22,9 +22,9 @@ torch.set_num_threads(1)
 gpu.install()
 
 import train  # noqa: E402
-from trainers.core import checkpoints  # noqa: E402
-from trainers.core.settings import methods  # noqa: E402
-from trainers.core.trainer import PromptTrainer  # noqa: E402
+from trainers.core.training import checkpoints  # noqa: E402
+from trainers.core.training.trainer import PromptTrainer  # noqa: E402
+from trainers.methods import methods  # noqa: E402
 
 KEYS = {"MoCoOp": "MOCOOP", "CoOp": "COOP", "CoCoOp": "COCOOP", "LASP": "LASP", "HardMixture": "HARDMIXTURE"}
 BATCHES = 3  # of an epoch
@@ -116,7 +116,7 @@ def resumed(name: str, trainer: str, stop_after: int, *settings: object) -> None
 @contextlib.contextmanager
 def asking_in_the_backward_pass() -> Iterator[None]:
     """CoOp whose backward pass asks a tensor for its value, when some gradients are there already."""
-    from trainers.coop import CoOp
+    from trainers.coop.trainer import CoOp
 
     finish, loss = CoOp.finish_model, CoOp.compute_loss
 

@@ -1,0 +1,420 @@
+"""Runs a whole protocol for one method or several: checks, skips finished runs, resumes the others, ends with the table.
+
+    python scripts/run.py mocoop main imagenet 16          few-shot on one dataset (name or folder, shots, optional config)
+    python scripts/run.py mocoop base2new [dataset [seed]] train on base classes, test on base and new
+    python scripts/run.py mocoop xd [source [targets ...]] train on the source, test on other datasets
+    python scripts/run.py mocoop dg [source [targets ...]] train on the source, test on its variants
+    python scripts/run.py mocoop ablation demo 16          few-shot, each part of the method changed in turn
+    python scripts/run.py coop,lasp,mocoop base2new        one protocol for several methods, one table
+    python scripts/run.py mocoop main small 16             all small benchmarks (docs/YARDSTICK.md); all: the eleven
+
+Environment (each also an option): DATA (data), OUTPUT (output), SEEDS ("1 2 3"), SHOTS ("16"), CFG (the recipe's),
+TAG (a name of your own for these settings, part of the runs' path), JOBS (runs at a time, 1), GPUS ("0,1": a run on
+each; all that there are), GPUS_PER_RUN (1: devices that share each run), CLUSTER (slurm: hand the runs to it,
+docs/SCALE.md). Further settings go to every run, as in OPTIM.MAX_EPOCH 10; paths among them are relative to the project.
+"""
+
+import argparse
+import contextlib
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+from tabulate import tabulate
+from tqdm import tqdm
+
+from harness import slurm as cluster
+from harness.launcher import Cold, Started, Warm, starter
+from harness.plan import PROTOCOLS, Job, Request, numbers
+from harness.preflight import FoundFault, check_folders, check_inputs, check_settings
+from harness.progress import Progress
+from trainers.core.ranks.processes import cores
+from trainers.core.settings.configure import SHARED
+from trainers.core.training.stopping import ASK_TO_STOP, RESUME_ME
+from trainers.paths import ROOT
+
+
+def from_project(given: str | None, default: str) -> Path:
+    """A folder as train.py, which starts in the project, has to be told it: `given` is relative to where the user is."""
+    if given is None:
+        return Path(default) if Path.cwd() == ROOT else ROOT / default
+    return Path(given) if Path.cwd() == ROOT else Path(given).absolute()
+
+
+class Runner:
+    """Does the runs, several at a time, and shows where they stand."""
+
+    def __init__(self, runs: list[Job], starter: Cold | Warm, jobs: int, gpus: list[str], ranks: int = 1) -> None:
+        """jobs: runs at a time. gpus: devices, of which each run has `ranks`, a process on each."""
+        self.runs, self.starter = runs, starter
+        self.devices: Queue[str] = Queue()
+        sets = [",".join(gpus[i : i + ranks]) for i in range(0, len(gpus), ranks)]
+        for i in range(jobs):
+            self.devices.put(sets[i % len(sets)] if sets else "")
+        self.jobs, self.ranks = jobs, ranks
+        self.processes: set[Started] = set()
+        self.stopping = False
+
+    def go(self) -> None:
+        """Does what is not finished yet. What asks to stop is passed on; the runs save themselves and end."""
+        for number in ASK_TO_STOP:
+            signal.signal(number, self._stop)
+        todo = []
+        for run in self.runs:
+            if run.finished:
+                run.status = "finished before"
+                print(f"{run.folder} is finished: skipped")
+            else:
+                todo.append(run)
+        environment = {"MOCOOP_BARS": "1"} if sys.stderr.isatty() and self.jobs == 1 else {}
+        self.progress = Progress({str(run.folder): run.kind for run in todo}, self.jobs)
+        with tqdm(total=len(todo), desc="Runs", unit="run", disable=None) as self.bar:
+            waiting = {run.folder for run in todo}
+            begun = [run for run in todo if run.needs is None or run.needs.folder not in waiting]
+            later = [run for run in todo if run not in begun]
+            if self.jobs > 1:  # the longest first, so that none is left alone at the end
+                begun.sort(key=lambda run: -run.shots)
+            with ThreadPoolExecutor(self.jobs) as pool:
+                doing = {pool.submit(self._do, run, environment): run for run in begun}
+                while doing:
+                    for done in wait(doing, return_when=FIRST_COMPLETED).done:
+                        ended = doing.pop(done)
+                        done.result()
+                        self.bar.update()
+                        if self.progress.done and self.progress.kinds:
+                            tqdm.write(f"{time.strftime('%H:%M:%S')} {self.progress.line()}")
+                        next_ones = [run for run in later if run.needs is not None and run.needs.folder == ended.folder]
+                        doing |= {pool.submit(self._do, run, environment): run for run in next_ones}
+
+    def _stop(self, number: int, frame: Any) -> None:
+        self.stopping = True
+        for process in list(self.processes):
+            process.terminate()
+
+    def _do(self, run: Job, environment: dict[str, str]) -> None:
+        if self.stopping:
+            run.status = "not started"
+            return
+        if run.needs is not None and not run.needs.finished:
+            run.status = f"waits for {run.needs.folder}"
+            return
+        device = self.devices.get()
+        try:
+            env = environment | ({"CUDA_VISIBLE_DEVICES": device} if device else {})
+            self._call(run, env)
+        finally:
+            self.devices.put(device)
+
+    def _call(self, run: Job, env: dict[str, str]) -> None:
+        quiet = self.jobs > 1
+        tqdm.write(f"{time.strftime('%H:%M:%S')} {run.folder}")
+        begin = told = time.monotonic()
+        self.progress.begin(str(run.folder))
+        process = self.starter.start(run.arguments, env, quiet, self.ranks)
+        self.processes.add(process)
+        if self.stopping:  # asked while it was started
+            process.terminate()
+        said: list[str] = []
+        last: deque[str] = deque(maxlen=30)
+        for line in _lines(process.stream):
+            last.append(line)
+            if line.startswith("error: "):
+                said.append(line.strip())
+            if not quiet:
+                sys.stderr.write(line)
+                sys.stderr.flush()
+            elif line.startswith("epoch ["):
+                where = f"{run.dataset} {run.folder.name}: {line.split(' batch')[0]}"
+                self.bar.set_postfix_str(where)
+                if self.bar.disable and time.monotonic() - told > 30:  # no terminal, no bar: a line now and then
+                    told = time.monotonic()
+                    tqdm.write(f"{time.strftime('%H:%M:%S')} {where}")
+        run.exit_status = status = process.wait()
+        self.processes.discard(process)
+        self.progress.end(str(run.folder), counts=status == 0)
+        if status == 0:
+            run.status = "finished"
+            if quiet:
+                tqdm.write(f"{time.strftime('%H:%M:%S')} {run.folder}: finished in {time.monotonic() - begin:.0f} s")
+            return
+        run.status = "stopped; the same command continues it"
+        if status != RESUME_ME and not self.stopping:  # when asked to stop, some have not begun what they could save
+            run.status = said[-1] if said else f"failed with status {status}"
+            if quiet and not said:
+                tqdm.write("".join(last))
+        tqdm.write(f"{run.folder}: {run.status}")
+
+
+def starter_for(runs: list[Job], configurations: dict[Path, Any], processes: int) -> Cold | Warm:
+    """What starts the runs that are left, with the backbones and seeds that they need; `processes` compute at a time."""
+    left = [configurations[run.folder] for run in runs if not run.finished]
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores() // processes))
+    # large tensors are page-fault bound with the allocator's usual thresholds
+    environment = {"OMP_NUM_THREADS": threads, "MALLOC_MMAP_THRESHOLD_": "1073741824",
+                   "MALLOC_TRIM_THRESHOLD_": "8589934592"}  # fmt: skip
+    if not left:
+        return Cold(environment)
+    backbones = dict.fromkeys(cfg.MODEL.BACKBONE.NAME for cfg in left)
+    return starter(environment, backbones, dict.fromkeys(cfg.SEED for cfg in left))
+
+
+def _lines(stream: Any) -> Iterator[str]:
+    """Lines of a stream, with progress bars (which end in a carriage return) passed on piece by piece."""
+    text = ""
+    while chunk := os.read(stream.fileno(), 4096).decode(errors="replace"):
+        text += chunk
+        *whole, text = re.split(r"(?<=[\r\n])", text)
+        yield from whole
+    if text:
+        yield text
+
+
+def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
+    """Options may stand before, between and after the words and settings, which are told apart in `split`."""
+    env = os.environ
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "method", help="mocoop, coop, cocoop, lasp, zsclip, zsclip2, linear_probe, or several: coop,lasp"
+    )
+    parser.add_argument("protocol", help=", ".join(PROTOCOLS))
+    parser.add_argument("words", nargs="*", help="see above, and settings")
+    parser.add_argument("--data", default=env.get("DATA"), help="folder of the datasets (DATA; the project's data/)")
+    parser.add_argument(
+        "--output", default=env.get("OUTPUT"), help="folder of the runs (OUTPUT; the project's output/)"
+    )
+    parser.add_argument("--seeds", default=env.get("SEEDS", "1 2 3"), help='"1 2 3" (SEEDS)')
+    parser.add_argument(
+        "--shots", default=env.get("SHOTS", "16"), help='pictures per class, as in "1 2 4 8 16" (SHOTS)'
+    )
+    parser.add_argument("--cfg", default=env.get("CFG", ""), help="config below configs/trainers/<method> (CFG)")
+    parser.add_argument("--tag", default=env.get("TAG", ""), help="a name for these settings, part of the path (TAG)")
+    parser.add_argument("--jobs", default=env.get("JOBS", ""), help="runs at a time (JOBS)")
+    parser.add_argument("--gpus", default=env.get("GPUS", ""), help='"0,1,2" (GPUS)')
+    parser.add_argument(
+        "--gpus-per-run", default=env.get("GPUS_PER_RUN", "1"), help="devices that share each training (GPUS_PER_RUN)"
+    )
+    cluster = parser.add_argument_group(
+        "on a cluster", "what configs/cluster.yaml says, for this time; see docs/SCALE.md"
+    )
+    cluster.add_argument(
+        "--cluster",
+        default=env.get("CLUSTER", ""),
+        help="slurm: hand the runs to it (CLUSTER)",
+    )
+    cluster.add_argument("--wait", action="store_true", help="until the cluster has done them, then print the table")
+    cluster.add_argument("--pack", default=env.get("PACK", "1"), help="runs that share a job's devices (PACK)")
+    for name, what in (("partition", ""), ("account", ""), ("time", ' of a job, "4:00:00"'), ("memory", ' of a job, "16G"'),
+                       ("cpus", " of a job"), ("gres", ' that a device is, "gpu"; "" for none'),
+                       ("warning", " before the limit, in seconds")):  # fmt: skip
+        cluster.add_argument(f"--{name}", help=f"{name}{what}")
+    cluster.add_argument("--sbatch", type=shlex.split, help='further words for sbatch, as in --sbatch="--qos=low"')
+    parser.add_argument("--no-table", action="store_true", help="do not print the table at the end")
+    parser.add_argument("--dry-run", action="store_true", help="list the runs, or a cluster's scripts, and do nothing")
+    parser.add_argument("--status", action="store_true", help="say where each run is, and do nothing")
+    return parser.parse_intermixed_args(given)
+
+
+def split(words: list[str]) -> tuple[list[str], list[str]]:
+    """The words of the protocol, and KEY value KEY value ... Raises ValueError for a key without a value."""
+    plain, settings, rest = [], [], list(words)
+    while rest:
+        word = rest.pop(0)
+        if not (re.fullmatch(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+", word) or word in SHARED):
+            plain.append(word)
+            continue
+        if not rest:
+            raise ValueError(f'settings come in pairs of key and value, but "{word}" stands alone')
+        settings += [word, rest.pop(0)]
+    return plain, settings
+
+
+def _named(devices: str) -> list[str]:
+    return [word for word in devices.replace(" ", ",").split(",") if word]
+
+
+def visible_gpus() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES would call each GPU that a run could use; none where there is only one, or none."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        found = _named(os.environ["CUDA_VISIBLE_DEVICES"])
+    else:
+        found = []
+        with contextlib.suppress(OSError, subprocess.SubprocessError):  # no driver, no NVIDIA
+            command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+            found = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.split()
+    return found if len(found) > 1 else []
+
+
+def gpus_to_share(settings: list[str], ranks: int) -> list[str]:
+    """All GPUs of this machine, in sets of `ranks`, where nobody has named some; and says so."""
+    given = dict(zip(settings[::2], settings[1::2], strict=True))
+    if given.get("USE_CUDA", "").lower() in ("false", "0"):
+        return []
+    found = visible_gpus()
+    found = found[: len(found) // ranks * ranks]
+    if found:
+        each = "one run on each" if ranks == 1 else f"{ranks} for each run"
+        print(f"Note: {len(found)} GPUs ({', '.join(found)}), {each}; GPUS=0 takes the first alone")
+    return found
+
+
+@dataclass(frozen=True)
+class Means:
+    """What runs are done with: how many at a time, on which devices, how many of them each."""
+
+    jobs: int
+    gpus: list[str]
+    ranks: int
+
+
+def one_number(text: str, name: str) -> int:
+    """A whole number from 1 on. Raises ValueError for anything else, and for several."""
+    found = numbers(text, name, 1)
+    if len(found) > 1:
+        raise ValueError(f'{name} is "{text}": use one number')
+    return found[0]
+
+
+def refuse_idle_words(args: argparse.Namespace, words: list[str]) -> None:
+    """Raises ValueError for options on the command line that could do nothing in this call, and for an unknown cluster.
+
+    What the environment says may be meant for other calls.
+    """
+    if args.cluster not in ("", "slurm"):
+        raise ValueError(f'CLUSTER is "{args.cluster}": use "slurm"')
+    given = {word.split("=")[0] for word in sys.argv[1:] if word.startswith("--")}
+    of_cluster = {"--wait", "--pack", "--sbatch", *(f"--{name}" for name in cluster.KINDS)}
+    for word in sorted(given & of_cluster):
+        if not args.cluster:
+            raise ValueError(f"{word} is for a cluster: give --cluster slurm, too")
+    if "--jobs" in given and args.cluster:
+        raise ValueError("--jobs is for this machine: a cluster decides itself, or --pack")
+    if args.status and args.wait:
+        raise ValueError("--status and --wait exclude each other")
+    takes_shots = args.protocol in ("main", "ablation") and len(words) > 1
+    if "--shots" in given and takes_shots:
+        raise ValueError(f'the shots are said twice, as "{words[1]}" and by --shots')
+    if "--cfg" in given and args.protocol == "main" and len(words) > 2:
+        raise ValueError(f'the config is said twice, as "{words[2]}" and by --cfg')
+    if "--seeds" in given and args.protocol == "base2new" and len(words) > 1:
+        raise ValueError(f'the seed is said twice, as "{words[1]}" and by --seeds')
+
+
+def requested(args: argparse.Namespace) -> tuple[list[Request], Means]:
+    """What is asked of each method, and with what means. Raises ValueError, in one line."""
+    words, settings = split(args.words)
+    refuse_idle_words(args, words)
+    ranks = one_number(args.gpus_per_run, "GPUS_PER_RUN")
+    gpus = _named(args.gpus) if args.gpus or args.cluster else gpus_to_share(settings, ranks)
+    if len(gpus) % ranks:
+        raise ValueError(f'GPUS_PER_RUN is {ranks}, but GPUS is "{args.gpus}": name {ranks} for each run')
+    jobs = one_number(args.jobs, "JOBS") if args.jobs else len(gpus) // ranks or 1
+    if args.tag and not re.fullmatch(r"[\w.+-]{1,60}", args.tag):
+        raise ValueError(f'TAG is "{args.tag}": use up to 60 letters, digits, ".", "-", "+" or "_"')
+    requests = [
+        Request(
+            method, args.protocol, list(words), from_project(args.data, "data"), from_project(args.output, "output"),
+            numbers(args.seeds, "SEEDS", 0), numbers(args.shots, "SHOTS", 1), args.cfg, args.tag, settings,
+        )
+        for method in dict.fromkeys(args.method.split(","))
+    ]  # fmt: skip
+    return requests, Means(jobs, gpus, ranks)
+
+
+def on_cluster(args: argparse.Namespace, runs: list[Job], means: Means, output: Path) -> bool:
+    """Hands over what is neither finished nor queued, and waits if asked; whether there is a table to show."""
+    given = {key: getattr(args, key) for key in cluster.KINDS}
+    wishes = cluster.Wishes.of(given, one_number(args.pack, "PACK"), means.ranks)
+    name = f"mocoop-{args.protocol}"
+    logs = output.absolute() / "cluster"
+    if args.dry_run:
+        left = [run for run in runs if not run.finished]
+        for array in cluster.arrays(left, wishes.pack, {}):
+            print(f"# sbatch {shlex.join(array.words(name, logs, wishes))}\n{array.script(wishes)}")
+        return False
+    queued = cluster.queued_jobs(runs, cluster.queue())
+    left = [run for run in runs if not run.finished and run.folder not in queued]
+    submitted = cluster.submit(left, queued, name, logs, wishes) if left else []
+    print(f"{len(runs)} runs: {sum(run.finished for run in runs)} finished, {len(queued)} queued before, {len(left)} "
+          f"handed to Slurm{' as ' + ', '.join(submitted) if submitted else ''}")  # fmt: skip
+    if args.wait:
+        cluster.until_done(runs)
+        for run in runs:
+            run.status = ": ".join(cluster.standing(run, {}))
+    elif queued or left:
+        print("The same command with --status says where they are, with --wait it ends with the table")
+    return args.wait
+
+
+def show_status(runs: list[Job]) -> None:
+    """A line for each run."""
+    try:
+        jobs = cluster.queue()
+    except ValueError as error:
+        jobs = {}
+        if any(cluster.note_of(run.folder) for run in runs):
+            print(f"Note: {error}; what follows is read off the folders alone")
+    rows = [(*cluster.standing(run, jobs), run.folder) for run in runs]
+    print(tabulate([(state, folder, more) for state, more, folder in rows], tablefmt="plain"))
+
+
+def main() -> int:
+    args = parse_arguments()
+    try:
+        requests, means = requested(args)
+        runs = [run for request in requests for run in request.runs()]
+        os.chdir(ROOT)  # where train.py runs, and what relative paths in configs mean
+        configurations = check_settings(runs, requests[0].settings)
+        check_folders(runs, configurations)
+        if args.dry_run or args.status:
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error
+        if args.status:
+            show_status(runs)
+            return 0
+        if args.dry_run and not args.cluster:
+            for run in runs:
+                print("finished  " if run.finished else "to do     ", run.folder)
+            return 0
+        if args.cluster:
+            check_inputs(runs, configurations)
+            shows = on_cluster(args, runs, means, requests[0].output)
+            if not shows:
+                return 0
+            return ending(args, runs, requests[0].output)
+        started = starter_for(runs, configurations, means.jobs * means.ranks)  # loads while the inputs are checked
+        check_inputs(runs, configurations)
+    except (ValueError, FoundFault, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return getattr(error, "status", 2)
+    except KeyboardInterrupt:  # nothing has been started here
+        return 130
+    runner = Runner(runs, started, means.jobs, means.gpus, means.ranks)
+    runner.go()
+    status = ending(args, runs, requests[0].output)
+    return RESUME_ME if runner.stopping else status
+
+
+def ending(args: argparse.Namespace, runs: list[Job], output: Path) -> int:
+    """Says what is not finished, and prints the table of the rest; the exit status."""
+    unfinished = [run for run in runs if not run.finished]
+    for run in unfinished:
+        print(f"not finished: {run.folder} ({run.status})", file=sys.stderr)
+    if not args.no_table and any(run.finished for run in runs):
+        from harness.report.collect import collect_runs
+        from harness.report.tables import render, tables
+
+        found = collect_runs([run.folder for run in runs], output)
+        print("\n\n\n".join(render(table, "simple") for table in tables(found.runs, "accuracy")))
+        for path, reason in found.unreadable.items():
+            print(f"left out: {path} ({reason})", file=sys.stderr)
+    return 1 if unfinished else 0

@@ -1,0 +1,95 @@
+"""The process that runs are forked from: with torch, the methods and the backbones loaded, and nothing begun.
+
+Python's own forkserver imports this module, with ASKED in its environment, see harness/launcher.py. A run that is forked
+from here does what `python train.py` would do, with the same random numbers and number of threads, without the seconds of
+its start. Here nothing computes with several threads and nothing touches CUDA: neither survives a fork.
+"""
+
+import contextlib
+import io
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+from multiprocessing.connection import Connection
+from typing import Any
+
+from trainers.core.training.stopping import ASK_TO_STOP
+
+ASKED = "MOCOOP_WARM"  # environment: JSON, {"backbones": [names], "seeds": [numbers]}
+
+_threads = 0
+_begins_anew = False  # runs that would find the GPU touched by this process start in a Python of their own
+
+
+def load() -> None:
+    """Loads all that runs need, in a session of its own, where no signal to a terminal's or a job's processes ends it."""
+    global _threads, _begins_anew
+    signal.pthread_sigmask(signal.SIG_BLOCK, ASK_TO_STOP)  # these are for runs; this process ends with its client
+    os.setsid()
+    # clip asks torch for a GPU when it is imported; asked in this way, torch answers without touching it
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    import sklearn.metrics  # noqa: F401
+    import torch
+
+    import datasets
+    import train  # noqa: F401
+    from trainers import methods
+    from trainers.core.clip import preloaded as ahead
+    from trainers.core.settings.configure import default_cfg
+
+    with contextlib.suppress(ModuleNotFoundError):  # an extra
+        import torch.utils.tensorboard
+    nvml = getattr(torch.cuda, "_device_count_nvml", lambda: -1)  # -1: torch had to ask CUDA itself
+    _begins_anew = torch.cuda.is_available() and (torch.version.hip is not None or nvml() < 0)
+    _threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    asked: dict[str, Any] = json.loads(os.environ.pop(ASKED))
+    with contextlib.redirect_stdout(io.StringIO()):
+        methods.register_all()
+        datasets.register_all()
+        default_cfg()
+        for name in asked["backbones"]:
+            with contextlib.suppress(Exception):  # whatever it is, the run that asks for it says it better
+                ahead.open_ahead(name, asked["seeds"])
+
+
+def run(arguments: list[str], environment: dict[str, str], pipe: Connection, quiet: bool) -> None:
+    """In the forked process: `python train.py ARGUMENTS` with its exit status.
+
+    environment: variables beside those of this process. pipe: takes standard error and, if `quiet`, standard output.
+    """
+    import numpy as np
+    import torch
+
+    import train
+    from trainers.core.ranks.processes import end_workers
+
+    if os.getsid(0) != os.getpid():
+        os.setsid()
+    os.environ.update(environment)
+    for descriptor in (1, 2) if quiet else (2,):
+        os.dup2(pipe.fileno(), descriptor)
+    pipe.close()
+    sys.stdout = open(1, "w", buffering=1 if os.isatty(1) else -1, closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    usual = multiprocessing.get_all_start_methods()[0]  # a forkserver's child would start its workers by it, too
+    multiprocessing.set_start_method(usual, force=True)
+    random.seed()
+    np.random.seed()
+    if torch.get_num_threads() != _threads:
+        torch.set_num_threads(_threads)
+    sys.argv = [train.__file__, *arguments]
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ASK_TO_STOP)
+    if _begins_anew:
+        os.execv(sys.executable, [sys.executable, *sys.argv])
+    try:
+        train.main()
+    finally:
+        end_workers()
+
+
+if ASKED in os.environ:
+    load()

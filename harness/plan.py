@@ -1,0 +1,298 @@
+"""What a protocol consists of: the runs that a user's words mean, each a call of train.py, and what it is about."""
+
+import json
+import re
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trainers.core.settings.errors import did_you_mean
+from trainers.methods import methods
+from trainers.options import Method
+from trainers.paths import ROOT
+
+from .catalog import config_for, existing, group, method_named, registry_names
+
+PROTOCOLS = ("main", "base2new", "xd", "dg", "ablation")
+GROUPS = {"all": "benchmarks", "small": "small"}  # a word for many datasets -> their group
+STYLES_SEEN = ["clean", "bright", "large", "small", "many"]
+STYLES_UNSEEN = ["pixelated", "blurry", "dark", "cropped", "sketch"]
+
+# settings that the words and options of a protocol stand for
+SAID_OTHERWISE = {
+    "SEED": "SEEDS", "OUTPUT_DIR": "OUTPUT", "RESUME": "OUTPUT", "DATASET.ROOT": "DATA", "DATASET.NUM_SHOTS": "SHOTS",
+    "DATASET.NAME": "the dataset's name", "DATASET.FOLDER": "the folder's path in the place of a dataset's name",
+    "DATASET.SUBSAMPLE_CLASSES": "the protocol", "TRAINER.NAME": "the method",
+}  # fmt: skip
+
+
+@dataclass
+class Job:
+    """One call of train.py, and the run that has to be finished before it."""
+
+    folder: Path
+    arguments: list[str]
+    needs: "Job | None" = None
+    dataset: str = ""
+    shots: int = 0
+    status: str = field(default="waiting", compare=False)
+    exit_status: int | None = field(default=None, compare=False)
+
+    @property
+    def kind(self) -> tuple[str, ...]:
+        """What runs that take about as long have in common: all that train.py is told but for seed and folders."""
+        varying = ("--seed", "--output-dir", "--model-dir", "--about", "--same-as")
+        words = zip(["", *self.arguments], self.arguments, strict=False)
+        return tuple(word for before, word in words if before not in varying)
+
+    @property
+    def finished(self) -> bool:
+        return (self.folder / "results.json").is_file()
+
+
+@dataclass
+class Dataset:
+    """A dataset that a user named: one of configs/datasets/, or a folder of pictures."""
+
+    name: str
+    settings: tuple[str, ...] = ()
+
+    @property
+    def config(self) -> str:
+        return "folder" if self.settings else self.name
+
+
+def dataset_named(word: str) -> Dataset:
+    """Raises ValueError, with the nearest name, for what is neither a dataset nor a folder."""
+    if (ROOT / "configs" / "datasets" / f"{word}.yaml").is_file() and word != "folder":
+        return Dataset(word)
+    path = Path(word).expanduser()
+    if path.is_dir():
+        path = path.resolve()
+        name = "".join(c if c.isalnum() or c in "._-" else "_" for c in path.name)
+        taken = name in registry_names().values() or name in ("train", "test")
+        return Dataset(f"{name}_folder" if taken else name, ("DATASET.FOLDER", str(path)))
+    known = [name for name in registry_names().values() if name != "folder"]
+    hint = did_you_mean(word, [*known, *GROUPS]) or f"; known: {', '.join([*known, *GROUPS])}"
+    raise ValueError(f'"{word}" is no dataset of configs/datasets and no folder of pictures{hint}')
+
+
+@dataclass
+class Request:
+    """What the user asked for."""
+
+    method: str
+    protocol: str
+    words: list[str]
+    data: Path = Path("data")
+    output: Path = Path("output")
+    seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
+    shots: list[int] = field(default_factory=lambda: [16])
+    config: str = ""
+    tag: str = ""
+    settings: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.record: Method = method_named(self.method)
+        if self.protocol not in PROTOCOLS:
+            hint = did_you_mean(self.protocol, PROTOCOLS) or ";"
+            raise ValueError(f'protocol "{self.protocol}" is unknown{hint} known: {", ".join(PROTOCOLS)}')
+        for key in self.settings[::2]:
+            if key in SAID_OTHERWISE:
+                raise ValueError(f"{key} is not set here, but by {SAID_OTHERWISE[key]}")
+        self._understand_words()
+        if self.config and not re.fullmatch(r"[\w.-]+", self.config):
+            raise ValueError(
+                f'the config is "{self.config}": use the name of a file in configs/trainers/{self.record.recipes_of}'
+            )
+
+    # --- words ---------------------------------------------------------------------------------------------------------
+
+    def _understand_words(self) -> None:
+        """Dataset, shots, seed or config among the words become fields; raises ValueError for what does not fit."""
+        words = list(self.words)
+        if self.protocol in ("main", "ablation"):
+            if not words and self.protocol == "main":
+                raise ValueError("which dataset? For example: main.sh imagenet 16")
+            self.dataset = words.pop(0) if words else "demo"
+            if words:
+                self.shots = [_number(words.pop(0), "the number of shots")]
+            if words and self.protocol == "main":
+                self.config = words.pop(0)
+        elif self.protocol == "base2new":
+            self.dataset = words.pop(0) if words else "all"
+            if words:
+                self.seeds = [_number(words.pop(0), "the seed", 0)]
+        else:
+            self.dataset = words.pop(0) if words else "imagenet"
+            self.dataset = "drawn" if self.dataset == "small" else self.dataset
+            self.targets, words = words, []
+            double = next((name for name in self.targets if self.targets.count(name) > 1), None)
+            if double:
+                raise ValueError(f'the target "{double}" is named twice: name each once')
+            names = [dataset_named(target).name for target in self.targets if self.dataset != "demo"]
+            double = next((name for name in names if names.count(name) > 1), None)
+            if double:
+                raise ValueError(f'two targets are called "{double}", and would share a folder: rename one')
+        if words:
+            usage = {"main": "dataset, shots, config", "ablation": "dataset, shots", "base2new": "dataset, seed"}
+            raise ValueError(f'"{words[0]}" is one word too many: {self.protocol} takes {usage[self.protocol]}')
+
+    def datasets(self) -> list[Dataset]:
+        names = group(GROUPS[self.dataset]) if self.dataset in GROUPS else [self.dataset]
+        return [dataset_named(name) for name in names]
+
+    # --- runs ----------------------------------------------------------------------------------------------------------
+
+    def runs(self) -> list[Job]:
+        """In an order in which each comes after what it needs. Raises ValueError for what a method cannot do."""
+        own = self.record
+        if not own.knows_new_classes and self.protocol in ("base2new", "xd", "dg"):
+            raise ValueError(
+                f"{own.title} knows only the classes it was fitted on: python scripts/run.py {own.name} main demo 16"
+            )
+        if self.protocol == "ablation" and not own.ablations:
+            with_some = [method.name for method in methods().values() if method.ablations]
+            raise ValueError(f"{own.title} has no parts to change: bash scripts/{with_some[0]}/ablation.sh demo 16")
+        listed: list[Job] = []
+        for shots in self.shots if own.draws else [0]:
+            for dataset in self.datasets():
+                for seed in self.seeds if own.draws else [0]:
+                    listed += getattr(self, f"_{self.protocol}")(dataset, shots, seed)
+        return listed
+
+    def _main(self, dataset: Dataset, shots: int, seed: int) -> list[Job]:
+        twins = (f"xd/from_{dataset.name}/train", f"dg/from_{dataset.name}/train")
+        return [self._run("fewshot", "fewshot", dataset, shots, seed, same=twins)]
+
+    def _base2new(self, dataset: Dataset, shots: int, seed: int) -> list[Job]:
+        base = self._run("base2new/train_base", "base2new", dataset, shots, seed, "DATASET.SUBSAMPLE_CLASSES", "base",
+                         part="base")  # fmt: skip
+        new = self._run("base2new/test_new", "base2new", dataset, shots, seed, "DATASET.SUBSAMPLE_CLASSES", "new",
+                        part="new", needs=base)  # fmt: skip
+        return [base, new]
+
+    def _xd(self, dataset: Dataset, shots: int, seed: int) -> list[Job]:
+        return self._transfer("xd", dataset, shots, seed)
+
+    def _dg(self, dataset: Dataset, shots: int, seed: int) -> list[Job]:
+        return self._transfer("dg", dataset, shots, seed)
+
+    def _transfer(self, where: str, source: Dataset, shots: int, seed: int) -> list[Job]:
+        """Train on `source`; test on each target. For the demo's domains, train and test on different styles."""
+        on_styles = where == "dg" and source.name == "demo"
+        place, config = f"{where}/from_{source.name}", self._config(source, shots)
+        seen = ("--source-domains", *STYLES_SEEN, "--target-domains", *STYLES_SEEN) if on_styles else ()
+        twins = () if on_styles else ("fewshot", f"{'dg' if where == 'xd' else 'xd'}/from_{source.name}/train")
+        trained = self._run(f"{place}/train", where, source, shots, seed, part=source.name, source=source.name,
+                            config=config, domains=seen, same=twins)  # fmt: skip
+        listed = [trained]
+        for target in self.targets or self._usual_targets(where, source.name):
+            unseen = ("--source-domains", *STYLES_SEEN, "--target-domains", target) if on_styles else ()
+            if on_styles and target not in STYLES_SEEN + STYLES_UNSEEN:
+                raise ValueError(f'style "{target}" is unknown; known: {", ".join(STYLES_SEEN + STYLES_UNSEEN)}')
+            dataset = source if on_styles else dataset_named(target)
+            below = f"{place}/test_{target}" if on_styles else f"{place}/test"
+            listed.append(self._run(below, where, dataset, shots, seed, part=target, source=source.name, config=config,
+                                    domains=unseen, needs=trained))  # fmt: skip
+        return listed
+
+    def _usual_targets(self, where: str, source: str) -> list[str]:
+        if where == "dg" and source == "demo":
+            return STYLES_UNSEEN
+        kind, variants = ("small", "small_variants") if source in group("small") else ("benchmarks", "variants")
+        return [d for d in group(kind) if d != source] if where == "xd" else group(variants)
+
+    def _ablation(self, dataset: Dataset, shots: int, seed: int) -> list[Job]:
+        return [
+            self._run(f"ablation/{name}", "ablation", dataset, shots, seed, *changes, part=name,
+                      same=() if changes else ("fewshot",))
+            for name, changes in self.record.ablations.items()
+        ]  # fmt: skip
+
+    def _config(self, dataset: Dataset, shots: int) -> str:
+        return self.config or config_for(self.record, dataset.name, self.protocol, shots)
+
+    def _run(
+        self,
+        where: str,
+        protocol: str,
+        dataset: Dataset,
+        shots: int,
+        seed: int,
+        *settings: str,
+        part: str = "",
+        source: str = "",
+        config: str = "",
+        needs: Job | None = None,
+        domains: tuple[str, ...] = (),
+        same: tuple[str, ...] = (),
+    ) -> Job:
+        """A run below output/`where`; with `needs`, an evaluation of that run's model.
+
+        same: where other protocols put this run; train.py takes it from there if it is the same.
+        """
+        r = self.record
+        config = config or self._config(dataset, shots)
+        drawn = (f"shots_{shots}", r.trainer) if r.draws else (r.trainer,)
+        below = Path(dataset.name, *drawn, config, *([f"tag_{self.tag}"] if self.tag else []),
+                     *([f"seed{seed}"] if r.draws else []))  # fmt: skip
+        folder = self.output / where / below
+        about = {
+            "protocol": protocol, "part": part, "source": source, "dataset": dataset.name, "trainer": r.trainer,
+            "config": config, "tag": self.tag, "shots": shots if r.draws else None, "seed": seed if r.draws else None,
+            "command": self.command(seed if r.draws else None, shots if r.draws else None),
+        }  # fmt: skip
+        # train.py takes every word after --target-domains for a domain until the next option
+        arguments = [*domains, "--root", str(self.data), "--seed", str(seed), "--trainer", r.trainer,
+                     "--dataset-config-file", existing(f"configs/datasets/{dataset.config}.yaml"),
+                     "--config-file", existing(f"configs/trainers/{r.recipes_of}/{config}.yaml"),
+                     "--output-dir", str(folder), "--about", json.dumps(about)]  # fmt: skip
+        needs = needs if r.takes_steps else None
+        if needs is not None:
+            arguments += ["--model-dir", str(needs.folder), "--eval-only"]
+        for twin in same if r.takes_steps else ():
+            arguments += ["--same-as", str(self.output / twin / below)]
+        shots_setting = ["DATASET.NUM_SHOTS", str(shots)] if r.draws else []
+        # what a part of the protocol is about counts last
+        arguments += [*dataset.settings, *self.settings, *settings, *shots_setting]
+        return Job(folder, arguments, needs, dataset.name, shots)
+
+    def command(self, seed: int | None = None, shots: int | None = None) -> str:
+        """What a user types for this, or for one seed and number of shots of it."""
+        script = f"scripts/{self.method}/{self.protocol}.sh"
+        call = f"bash {script}" if (ROOT / script).is_file() else f"python scripts/run.py {self.method} {self.protocol}"
+        words = list(self.words)
+        known = {"DATA": str(self.data), "OUTPUT": str(self.output), "CFG": self.config, "TAG": self.tag}
+        usual = {
+            "DATA": ("data", str(ROOT / "data")),
+            "OUTPUT": ("output", str(ROOT / "output")),
+            "CFG": ("",),
+            "TAG": ("",),
+        }
+        assigned = [f"{k}={shlex.quote(v)}" for k, v in known.items() if v not in usual[k]]
+        if seed is not None and not (self.protocol == "base2new" and len(words) > 1):
+            assigned.insert(0, f"SEEDS={seed}")
+        if self.protocol in ("main", "ablation"):
+            words = [self.dataset, str(shots), *words[2:]] if shots else [self.dataset]
+        elif shots not in (None, 16):
+            assigned.append(f"SHOTS={shots}")
+        return " ".join([*assigned, call, *map(shlex.quote, [*words, *self.settings])])
+
+
+def _number(word: str, what: str, least: int = 1) -> int:
+    try:
+        number = int(word)
+    except ValueError:
+        number = least - 1
+    if number < least:
+        raise ValueError(f'{what} is "{word}": use a whole number from {least} on')
+    return number
+
+
+def numbers(text: str, what: str, least: int) -> list[int]:
+    """ "1 2 3" or "1,2,3" as numbers. Raises ValueError for what is no number, and for an empty list."""
+    found = [_number(word, what, least) for word in text.replace(",", " ").split()]
+    if not found:
+        raise ValueError(f'{what} is "{text}": use one or more whole numbers')
+    return list(dict.fromkeys(found))

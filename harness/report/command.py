@@ -1,0 +1,125 @@
+"""Tables of everything that was run below a folder: few-shot, base-to-new, cross-dataset, domain generalisation.
+
+    python parse_results.py output/
+    python parse_results.py output/ --protocol base2new --format latex --out table.tex
+    python parse_results.py output/ --published --plots figures --html report.html
+    python parse_results.py output/ --watch
+
+Each cell is the mean over seeds ± the standard deviation (numpy's, as in CoOp's parser; --ci95 for an
+interval); the best of a row is bold where
+the format can show it. Trees written by CoOp, CoCoOp, LASP and MaPLe are read too. What is missing or unfinished is
+listed below the tables with the command that would run it. docs/RESULTS_GUIDE.md shows everything.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from harness.report.collect import PROTOCOLS, Tree, collect
+from harness.report.gaps import gaps
+from harness.report.published import published_tables
+from harness.report.tables import as_csv, as_json, paired, render, sources, tables
+from trainers.core.settings.errors import command
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", type=Path, help="folder with runs, at any depth")
+    parser.add_argument("--protocol", choices=PROTOCOLS, action="append", help="only this one (may be repeated)")
+    parser.add_argument("--method", action="append", help="only this trainer (may be repeated)")
+    parser.add_argument("--dataset", action="append", help="only this dataset (may be repeated)")
+    parser.add_argument("--shots", type=int, action="append", help="only these shots (may be repeated)")
+    parser.add_argument(
+        "--metric",
+        choices=("accuracy", "macro_f1", "ece"),
+        default="accuracy",
+        help="ece: expected calibration error, where less is better",
+    )
+    parser.add_argument("--format", choices=("plain", "github", "latex", "csv", "json"), default="plain")
+    spread = parser.add_mutually_exclusive_group()
+    spread.add_argument(
+        "--ci95", dest="spread", action="store_const", const="ci95", default="std",
+        help="Student's 95 %% confidence interval of the mean instead of the standard deviation",
+    )  # fmt: skip
+    spread.add_argument(
+        "--dassl-ci95", dest="spread", action="store_const", const="dassl_ci95",
+        help="what Dassl's parser calls so: 1.96 times the population's deviation / sqrt(n)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--paired",
+        metavar="TRAINER",
+        help="add each method's difference from this one, seed by seed, with its interval",
+    )
+    parser.add_argument("--published", action="store_true", help="add the literature's numbers, and the difference")
+    parser.add_argument("--out", type=Path, help="write there instead of to the screen")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="draw figures into this folder, as PNG and PDF")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write one page with tables, figures and settings")
+    parser.add_argument("--watch", action="store_true", help="show the runs that are going on until they end")
+    parser.add_argument("--verbose", action="store_true", help="name the files behind every cell")
+    return parser.parse_args()
+
+
+@command
+def main() -> int:
+    args = parse_arguments()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        if args.watch:
+            from harness.report.watch import watch
+
+            watch(args.directory)
+            return 0
+        tree = collect(args.directory)
+        wanted = {"protocol": args.protocol, "method": args.method, "dataset": args.dataset, "shots": args.shots}
+        # a method that draws nothing (shots None) stands beside any number of shots
+        runs = [r for r in tree.runs if all(not v or getattr(r, k) in (*v, None) for k, v in wanted.items())]
+        report(args, Tree(runs, tree.unreadable))
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    for line in gaps(runs):
+        print(line, file=sys.stderr)
+    for path, reason in tree.unreadable.items():
+        print(f"left out: {path} ({reason})", file=sys.stderr)
+    return 0
+
+
+def report(args: argparse.Namespace, tree: Tree) -> None:
+    """Prints or writes what was asked for."""
+    found = tables(tree.runs, args.metric)
+    if args.paired:
+        compared = [table for table in found if table.has(args.paired)]
+        if not compared:
+            print(f'note: no table has one column of the trainer "{args.paired}" of --paired', file=sys.stderr)
+        found += [paired(table, args.paired) for table in compared]
+    literature = published_tables(tree.runs, args.metric, args.protocol or PROTOCOLS) if args.published else []
+    if args.format == "json":
+        text = as_json(tree.runs)
+    elif args.format == "csv":
+        text = as_csv([*found, *literature], args.spread)
+    else:
+        style = "simple" if args.format == "plain" else args.format
+        blocks = [render(table, style, args.spread) for table in (*found, *literature)]
+        if args.verbose:
+            blocks += [sources(table) for table in found]
+        if args.format == "latex" and blocks:
+            blocks.insert(0, "% \\usepackage{booktabs}")
+        text = "\n\n\n".join(blocks) or f"no finished runs below {args.directory}"
+    if args.out:
+        args.out.write_text(text.rstrip("\n") + "\n", errors="backslashreplace")
+    else:
+        print(text.rstrip("\n"))
+    if args.plots or args.html:
+        from harness.report import page, plots  # matplotlib is slow to import
+
+        drawn = list(plots.figures(found, tree.runs, args.metric))
+        if args.plots:
+            written = plots.save(drawn, args.plots)
+            print(f"{len(written)} figures in {args.plots}, as PNG and PDF", file=sys.stderr)
+        if args.html:
+            title = f"Results below {args.directory}"
+            args.html.write_text(page.page(tree, [*found, *literature], drawn, title, args.metric, args.spread))
+            print(f"report written to {args.html}", file=sys.stderr)

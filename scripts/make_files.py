@@ -1,0 +1,11 @@
+"""Writes the files that are made from others: recipes, scripts, docs/SETTINGS.md; see --help."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # this checkout's code, whatever else is installed
+
+from harness.generate import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""Text encoding for training, forward and backward: fast against plain, five prompts against the plain path's one."""
+
+from collections.abc import Callable
+from typing import Any
+
+from common import ROOT, alternate, classnames, groups, ratio, report, spread, vit_b16
+
+from trainers.core.clip.backbones import load_backbone
+from trainers.core.clip.backbones.openai import ClipVocabulary
+from trainers.core.clip.prompts import SoftPrompts
+from trainers.core.clip.text_tower import TextEncoder
+
+
+def backward_through(model: Any, mode: str, plans: list[SoftPrompts]) -> Callable[[], None]:
+    """Encodes and differentiates each set of prompts in turn (the plain path keeps 4 GB for every 100 of them)."""
+    encoder = TextEncoder(model, mode, chunk=10**6)
+
+    def call() -> None:
+        for prompts in plans:
+            encoder(prompts.plan, prompts.vectors()).square().sum().backward()
+
+    return call
+
+
+def vit_b16_sizes() -> None:
+    model, names = vit_b16(), classnames(100)
+    templates = [group[0] for group in groups(5)]
+    together = SoftPrompts(templates, names, model.token_embedding, ClipVocabulary())
+    each = [SoftPrompts([template], names, model.token_embedding, ClipVocabulary()) for template in templates]
+    calls = {
+        "plain, 5 prompts": backward_through(model, "plain", each),
+        "plain, 1 prompt": backward_through(model, "plain", each[:1]),
+        "fast, 5 prompts": backward_through(model, "fast", [together]),
+    }
+    times = alternate(calls, rounds=2)
+    plain, one, fast = times.values()
+    rows = [[label, spread(t)] for label, t in times.items()]
+    rows += [["plain / fast, 5 prompts (target: at least 15)", f"{ratio(plain, fast):.1f}"],
+             ["fast 5 prompts / plain 1 prompt (target: at most 0.5)", f"{ratio(fast, one):.2f}"]]  # fmt: skip
+    title = "Text encoding, forward + backward, 100 classes, ViT-B/16 sizes, float32: seconds, median (range)"
+    report("text_encoder", title, ["", "s"], rows, times=times)
+
+
+def small_sizes() -> None:
+    """Is there a model so small that the plain path wins? The smallest that the project knows, one prompt, few classes."""
+    model = load_backbone(str(ROOT / "assets" / "drawn_clip.pt")).model
+    rows = []
+    for count, classes in [(1, 1), (1, 10), (5, 10), (10, 100)]:
+        prompts = SoftPrompts(
+            [g[0] for g in groups(count)], classnames(classes), model.token_embedding, ClipVocabulary()
+        )
+        calls = {mode: backward_through(model, mode, [prompts]) for mode in ("plain", "fast")}
+        times = alternate(calls, rounds=9)
+        rows.append([count, classes, *map(spread, times.values()), f"{ratio(times['plain'], times['fast']):.1f}"])
+    title = "The same with the small CLIP"
+    report("text_encoder_small", title, ["prompts", "classes", "plain, s", "fast, s", "plain / fast"], rows)
+
+
+def main() -> None:
+    vit_b16_sizes()
+    small_sizes()
+
+
+if __name__ == "__main__":
+    main()

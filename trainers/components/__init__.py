@@ -1,1 +1,0 @@
-"""What the methods are composed of: plain torch, knowing neither Dassl nor configurations."""

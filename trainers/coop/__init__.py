@@ -1,0 +1,6 @@
+"""CoOp: context optimisation (Zhou, Yang, Loy, Liu, IJCV 2022)."""
+
+from ..options import Method
+from .options import CoOpOptions
+
+METHODS = (Method("coop", "CoOp", "CoOpCLIP", options=CoOpOptions, place=30),)

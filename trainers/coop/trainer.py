@@ -1,0 +1,43 @@
+"""CoOp: context optimisation (Zhou, Yang, Loy, Liu, "Learning to Prompt for Vision-Language Models", IJCV 2022).
+
+Shapes: B pictures, C classes, M context tokens, W width of the text transformer, D features, H x W pixels.
+"""
+
+import torch
+from dassl.engine import TRAINER_REGISTRY
+from torch.nn import functional as F
+
+from ..core.clip.losses import accuracy
+from ..core.clip.prompts import described, with_count_of
+from ..core.settings.configure import declaring
+from ..core.training.trainer import PromptTrainer
+from .model import CoOpCLIP
+from .options import CoOpModelOptions, CoOpOptions
+
+
+@TRAINER_REGISTRY.register()
+class CoOp(PromptTrainer):
+    """Trains CoOpCLIP with cross-entropy."""
+
+    TEST_SETTINGS = ("CLASS_TOKEN_POSITION",)
+
+    def build_model(self) -> None:
+        o = self.options
+        model = CoOpCLIP(self.load_clip(), self.classnames, **o.keywords(CoOpModelOptions), **self.encoder_options)
+        self.model = model
+        print(described(o.ctx_init, o.ctx_count, model.ctx.shape[-2]))
+        self.finish_model()
+
+    def compute_loss(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        logits_BC = self.model(images)
+        return F.cross_entropy(logits_BC, labels), {"acc": accuracy(logits_BC, labels)}
+
+    def adopt(self, identity: dict, tensors: dict[str, torch.Tensor]) -> None:
+        if self.model.ctx.ndim == 3 and identity.get("classnames", self.classnames) != self.classnames:
+            raise ValueError("class-specific contexts belong to the classes they were trained on, and these are others")
+        self.options = with_count_of(tensors.get("ctx"), self.options, self.model.vocabulary)
+        if self.options.ctx_count != self.model.options.ctx_count:
+            self.rebuild_model()
+
+
+add_config = declaring(CoOpOptions)

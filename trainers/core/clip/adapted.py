@@ -1,0 +1,126 @@
+"""A frozen CLIP with something learned on it: what the methods' models have in common.
+
+Shapes: B pictures, H x W pixels, D features.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from .backbones import Backbone, as_backbone
+from .text_tower import TextEncoder
+from .visual_tower import encode_pictures
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a checkpoint says of a trained model. options: its method's settings, TRAINER.<KEY> of the configuration."""
+
+    options: Mapping[str, Any]
+    identity: Mapping[str, Any]
+    tensors: Mapping[str, torch.Tensor]
+    classnames: Sequence[str]
+
+
+class AdaptedCLIP(nn.Module):
+    """CLIP's two encoders, frozen but for the visual LayerNorms if asked; a subclass adds what it learns.
+
+    clip_model: a backbone, or a plain model of OpenAI's clip, used in place. train_visual_ln: train the LayerNorms of a
+    visual transformer's blocks (a ResNet has none). text_encoder: "fast" or "plain"; text_chunk: prompts encoded at a
+    time, 0 by memory; text_memory: bytes that a chunk may take, 0 for memory_to_use() of text_encoder.py.
+    """
+
+    from_features = False  # whether, where the picture encoder is frozen, features do in the place of pictures
+    image_encoder: Any
+    text_encoder: TextEncoder
+    logit_scale: torch.Tensor
+
+    def __init__(
+        self,
+        clip_model: Any,
+        train_visual_ln: bool = False,
+        text_encoder: str = "fast",
+        text_chunk: int = 0,
+        text_memory: int = 0,
+    ) -> None:
+        super().__init__()
+        self.backbone = as_backbone(clip_model)
+        self.vocabulary = self.backbone.vocabulary
+        self.backbone.model.requires_grad_(False)
+        self.image_encoder = self.backbone.visual
+        self.text_encoder = TextEncoder(self.backbone, text_encoder, text_chunk, text_memory)
+        self.logit_scale = self.backbone.logit_scale
+        self.tuned = list(self.backbone.visual_layer_norms().values()) if train_visual_ln else []
+        for p in self.tuned:
+            p.requires_grad_(True)
+        self._kept: torch.Tensor | None = None
+        self._compiled: Callable[..., torch.Tensor] | None = None
+        self.register_load_state_dict_post_hook(lambda model, _: model.weights_changed())
+
+    def train(self, mode: bool = True) -> "AdaptedCLIP":
+        """Frozen encoders stay in evaluation mode (a ResNet's batch statistics must not move)."""
+        super().train(mode)
+        self.image_encoder.eval()
+        self.text_encoder.eval()
+        self.weights_changed()
+        return self
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> "AdaptedCLIP":
+        self.weights_changed()
+        return super()._apply(fn, recurse)
+
+    def weights_changed(self) -> None:
+        """Drops what kept() keeps. Called by train(), eval(), to() and load_state_dict(); call it after other changes."""
+        self._kept = None
+
+    def compile_training(self) -> None:
+        """From now on torch.compile fuses the kernels of both encoders in training; evaluation stays as it is."""
+        self.text_encoder.compile_training()
+        self._compiled = torch.compile(encode_pictures, dynamic=False)
+
+    def learned(self) -> dict[str, nn.Parameter]:
+        """What is trained, by name; all that a checkpoint needs."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def fitted(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint holds, by name."""
+        return dict(self.learned())
+
+    def predict(self, images_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Logits, B x C, and, where a method has experts, the weight of each for each picture, B x G."""
+        return self(images_BCHW), None
+
+    def frozen(self) -> nn.Module:
+        """Itself for its classes, text encoded, as frozen.py has it: for programs that know nothing of this one."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it is frozen")
+
+    @classmethod
+    def of(cls, backbone: Backbone, trained: Trained, classnames: Sequence[str]) -> "AdaptedCLIP":
+        """The model that a checkpoint belongs to, for `classnames`, before its tensors are put in.
+
+        Raises ValueError where it cannot tell these classes apart.
+        """
+        raise NotImplementedError(f"{cls.__name__} does not say how it is made from a checkpoint")
+
+    def encoded(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        """ImageEncoder(x), not normalised; B x D. Of features that were computed before, B x D, themselves."""
+        if images_BCHW.ndim == 2 and not self.tuned:
+            return images_BCHW
+        encode = self._compiled if self._compiled and self.training else encode_pictures
+        return encode(self.backbone, images_BCHW, learns=bool(self.tuned))
+
+    def image_features(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        """f = normalise(ImageEncoder(x)); B x D."""
+        return F.normalize(self.encoded(images_BCHW), dim=-1)
+
+    def kept(self, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """compute(), a function of text and weights alone; once, where nothing learns (evaluation without gradients)."""
+        if self.training or torch.is_grad_enabled():
+            return compute()
+        if self._kept is None:
+            self._kept = compute()
+        return self._kept

@@ -1,0 +1,15 @@
+"""`mocoop predict | export | explore`, where the package is installed without this checkout."""
+
+import importlib
+import sys
+
+COMMANDS = {"predict": "predict", "export": "export_command", "explore": "explore"}  # word -> module beside this one
+
+
+def main() -> int:
+    word = sys.argv[1] if len(sys.argv) > 1 else ""
+    if word not in COMMANDS:
+        print(f"usage: mocoop {' | '.join(COMMANDS)} ... (each has --help)", file=sys.stderr)
+        return 0 if word in ("-h", "--help") else 2
+    sys.argv = [f"mocoop {word}", *sys.argv[2:]]
+    return importlib.import_module(f".{COMMANDS[word]}", __package__).main()

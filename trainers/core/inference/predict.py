@@ -1,0 +1,212 @@
+"""Classify pictures with a trained run.
+
+    python predict.py output/mocoop/.../seed1 holiday/*.jpg
+    python predict.py RUN pictures/ --top 3 --csv found.csv --sheet found.html
+    python predict.py RUN new.jpg --classnames "red panda, okapi"      classes that it was never trained on
+
+RUN is the folder of a finished run, or one that export.py wrote. PICTURES are files, folders (to any depth) or patterns.
+Exit status: 0 done, 1 something could not be read (it is named, and the others are classified), 2 wrong words.
+"""
+
+import argparse
+import csv
+import glob
+import io
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tabulate import tabulate
+
+from ..runs.files import printable, write_for_user
+from ..settings.errors import command, one_line
+
+if TYPE_CHECKING:
+    from trainers import TrainedModel
+
+    from . import Prediction
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", help="folder of a finished run, or of an export")
+    parser.add_argument("pictures", nargs="+", help="files, folders, patterns")
+    parser.add_argument("--top", type=int, default=5, help="classes shown of each picture (default: 5)")
+    parser.add_argument(
+        "--classnames", help="other classes: names with commas between them, or a file with a line each"
+    )
+    parser.add_argument("--calibrated", action="store_true", help="probabilities at the validation split's temperature")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="picture, rank, class, probability, experts")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="the same, nested")
+    parser.add_argument("--sheet", type=Path, metavar="FILE", help="one page with the pictures and what they show")
+    parser.add_argument("--epoch", type=int, help="which epoch's model (default: the best on validation, or the last)")
+    parser.add_argument("--backbone", default="", help="the backbone's file, where it lies elsewhere now")
+    parser.add_argument("--device", default="", help="cpu or cuda (default: the GPU, if there is one)")
+    parser.add_argument("--batch", type=int, default=64, help="pictures at a time (default: 64)")
+    args = parser.parse_args()
+    if args.top < 1 or args.batch < 1:
+        parser.error("--top and --batch take numbers from 1 on")
+    return args
+
+
+def find(words: list[str]) -> tuple[list[str], list[str]]:
+    """The pictures that files, folders and patterns mean, each once, and what else lies in the folders.
+
+    Raises ValueError for a word that means no picture.
+    """
+    from ..loading.read import pictures_below
+
+    found: list[str] = []
+    others: list[str] = []
+    for word in words:
+        if os.path.isdir(word):
+            inside, more = pictures_below(word)
+            others += more
+        elif os.path.isfile(word):
+            inside = [word]
+        else:
+            inside = sorted(path for path in glob.glob(word, recursive=True) if os.path.isfile(path))
+        if not inside:
+            raise ValueError(f"no pictures at {word}: give files, folders or patterns")
+        found += inside
+    return list(dict.fromkeys(found)), others
+
+
+def names_from(word: str) -> list[str]:
+    """Class names from a file, a line each, or from the word itself, commas between them. Raises ValueError, OSError."""
+    from ..settings.text_files import read_text
+
+    if os.path.isfile(word):
+        return [line for line in read_text(word).splitlines() if line.strip()]
+    if word.endswith(".txt") or os.sep in word:
+        raise FileNotFoundError(f"no file {word}: give names with commas between them, or a file with a line each")
+    return word.split(",")
+
+
+def classify(model: "TrainedModel", paths: list[str], args: argparse.Namespace) -> tuple[list["Prediction"], list[str]]:
+    """What the readable pictures show, and a line for each that cannot be read."""
+    import torch
+    from tqdm import tqdm
+
+    from ..loading.read import UNDECODABLE
+
+    found, unreadable = [], []
+    for start in tqdm(range(0, len(paths), args.batch), "Classifying", leave=False, disable=not sys.stderr.isatty()):
+        names, images = [], []
+        for path in paths[start : start + args.batch]:
+            try:
+                images.append(model.read(path))
+                names.append(path)
+            except UNDECODABLE as error:
+                unreadable.append(f"{path} cannot be read: {one_line(error)}")
+        if images:
+            found += model.classify(torch.stack(images), args.top, args.calibrated, args.batch, names)
+    return found, unreadable
+
+
+def as_table(found: list["Prediction"]) -> str:
+    """A line for each picture."""
+    rows = [
+        [
+            printable(p.picture),
+            *(f"{printable(name)} {100 * share:.1f}%" for name, share in p.classes),
+            _experts(p.experts),
+        ]
+        for p in found
+    ]
+    columns = max(len(p.classes) for p in found)
+    header = ["picture", *(str(rank) for rank in range(1, columns + 1)), "experts"]
+    if not any(p.experts for p in found):
+        rows, header = [row[:-1] for row in rows], header[:-1]
+    return tabulate(rows, header, disable_numparse=True)
+
+
+def _experts(experts: list[tuple[str, float]]) -> str:
+    return "; ".join(f"{template} {weight:.2f}" for template, weight in experts)
+
+
+def _cell(text: str) -> str:
+    """Text that a spreadsheet takes for text, and not for a formula."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+def as_csv(found: list["Prediction"]) -> str:
+    """Columns picture, rank, class, probability, experts."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["picture", "rank", "class", "probability", "experts"])
+    for p in found:
+        for rank, (name, share) in enumerate(p.classes, 1):
+            writer.writerow([_cell(p.picture), rank, _cell(name), f"{share:.6f}", _cell(_experts(p.experts))])
+    return text.getvalue()
+
+
+def as_json(found: list["Prediction"]) -> str:
+    return json.dumps(
+        [
+            {"picture": p.picture, "classes": [{"class": name, "probability": share} for name, share in p.classes],
+             "experts": [{"template": template, "weight": weight} for template, weight in p.experts]}
+            for p in found
+        ],
+        indent=1, ensure_ascii=False,
+    )  # fmt: skip
+
+
+def write(found: list["Prediction"], args: argparse.Namespace, model: "TrainedModel") -> None:
+    """The files that were asked for, whole or not at all."""
+    made: list[tuple[Path | None, Any]] = [(args.csv, as_csv), (args.json, as_json)]
+    if args.sheet:
+        from .sheet import sheet
+
+        made.append((args.sheet, lambda found: sheet(found, model)))
+    for path, text in made:
+        if path:
+            write_for_user(path, text(found))
+            print(f"Wrote {path}")
+
+
+@command
+def main() -> int:
+    args = parse_arguments()
+    try:
+        paths, others = find(args.pictures)
+        for path in (args.csv, args.json, args.sheet):
+            if path and not path.absolute().parent.is_dir():
+                raise ValueError(f"no folder {path.absolute().parent} to write {path.name} into")
+            if path and path.is_dir():
+                raise ValueError(f"{path} is a folder: name a file in it")
+        named = [
+            os.path.realpath(path) for path in (args.csv, args.json, args.sheet) if path and not path.is_char_device()
+        ]
+        read = {os.path.realpath(path) for path in (*paths, args.classnames or "", args.backbone) if path}
+        run = os.path.realpath(args.run) + os.sep
+        both = [path for path in named if path in read or (path.startswith(run) and os.path.exists(path))]
+        if both or len({*named}) < len(named):
+            raise ValueError(f"{next(iter(both or named))} would be overwritten: name another file")
+        from . import checked_names, open_model
+
+        names = checked_names(names_from(args.classnames)) if args.classnames is not None else None
+        model = open_model(args.run, args.epoch, args.backbone, names)
+        if others:
+            from ..loading.read import told
+
+            print(told(others), file=sys.stderr)
+        if args.calibrated:
+            model.checked_temperature()
+            if names is not None:
+                print("Note: the temperature was fitted to the classes of training, and these are others")
+        import torch
+
+        model.to(torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu")))
+        found, unreadable = classify(model, paths, args)
+        if found:
+            print(as_table(found))
+            write(found, args, model)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"error: {printable(one_line(error))}", file=sys.stderr)
+        return 2
+    for line in unreadable:
+        print(f"error: {printable(line)}", file=sys.stderr)
+    return 1 if unreadable else 0

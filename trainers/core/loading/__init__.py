@@ -1,0 +1,1 @@
+"""Pictures from disk to batches, and what is kept of them."""

@@ -1,0 +1,138 @@
+"""What files hold: the SHA-256 of their bytes, computed once and looked up afterwards by what the system says of them.
+
+Path, size and times say little of a file: folders are swapped, links turned, images mounted with fixed times. A digest is
+believed without reading again only while device, inode, size and the time of the last change are what they were, on file
+systems that keep that time, which nobody can set back.
+"""
+
+import contextlib
+import errno
+import functools
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+from yacs.config import CfgNode
+
+from ..ranks.processes import cores
+from .array_cache import MB, ArrayCache, default_folder, key_of
+
+SETTLED = 2.0  # seconds after which file systems give a file that is written again another time
+KEEPING_TIMES = {
+    "apfs", "bcachefs", "beegfs", "btrfs", "ceph", "ext2", "ext3", "ext4", "f2fs", "gpfs", "jfs", "lustre", "nfs", "nfs4",
+    "overlay", "reiserfs", "tmpfs", "virtiofs", "xfs", "zfs",
+}  # fmt: skip
+
+State = tuple[Any, ...]
+
+
+class Contents:
+    """Digests of files. root, limit: of the cache that keeps them for other runs, as in ArrayCache."""
+
+    def __init__(self, root: Path, limit: int) -> None:
+        self.kept = ArrayCache(root, {"holds": "hashes", "of": "SHA-256 of whole files"}, limit)
+        self._known: dict[State, bytes] = {}
+
+    def of(self, path: str) -> bytes:
+        """The digest of one file, 32 bytes. Raises OSError for one that is not there."""
+        state = _state(path)
+        return self._looked_up(path, state) or self._read(path, state)
+
+    def of_all(self, paths: Sequence[str]) -> list[bytes]:
+        """The same for many, those that have to be read by all cores; noted for other runs."""
+        states = [_state(path) for path in paths]
+        found = [self._looked_up(path, state) for path, state in zip(paths, states, strict=True)]
+        left = [i for i, digest in enumerate(found) if digest is None]
+        with ThreadPoolExecutor(cores()) as pool:  # reading and hashing release Python's lock
+            digests = pool.map(lambda i: self._read(paths[i], states[i]), left)
+            shown = tqdm(
+                digests, "Looking at pictures for the first time", len(left), leave=False, disable=None, delay=2
+            )
+            for i, digest in zip(left, shown, strict=True):
+                found[i] = digest
+        self.kept.put(
+            (key_of(*states[i]), np.frombuffer(self._known[states[i]], np.uint8))
+            for i in left
+            if states[i] in self._known and _keeps_times(paths[i])
+        )
+        return [digest for digest in found if digest is not None]
+
+    def key(self, path: str, upright: bool) -> bytes:
+        """What decoded pictures are kept under: what the file holds, and how it is turned. Empty for a file that is not
+        there, and for one that was written just now and might be again, unseen."""
+        try:
+            if not _is_settled(_state(path)):
+                return b""
+            return key_of(self.of(path).hex(), upright)
+        except OSError:
+            return b""  # whoever reads it will say so
+
+    def _looked_up(self, path: str, state: State) -> bytes | None:
+        known = self._known.get(state)
+        if known is None and _keeps_times(path):
+            array = self.kept.get(key_of(*state))
+            if array is not None:
+                known = self._known[state] = array.tobytes()
+        return known
+
+    def _read(self, path: str, state: State) -> bytes:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise OSError(errno.EINVAL, "is no file", path)  # a pipe would be waited for
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").digest()
+        if _is_settled(state) and _state(path) == state:
+            self._known[state] = digest
+        return digest
+
+
+@functools.lru_cache(maxsize=4)
+def _contents(root: Path, limit: int) -> Contents:
+    return Contents(root, limit)
+
+
+def contents_for(cfg: CfgNode) -> Contents:
+    """Of the cache that a configuration names, one for a process."""
+    return _contents(cache_root(cfg), cfg.CACHE.LIMIT_MB * MB)
+
+
+def cache_root(cfg: CfgNode) -> Path:
+    return Path(os.path.expanduser(cfg.CACHE.FOLDER)) if cfg.CACHE.FOLDER else default_folder()
+
+
+def _state(path: str) -> State:
+    """What changes when another file comes to stand at `path`, or this one is written."""
+    s = os.stat(path)
+    return os.path.abspath(path), s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns
+
+
+def _is_settled(state: State) -> bool:
+    return abs(time.time() - max(state[-2:]) / 1e9) >= SETTLED
+
+
+@functools.cache
+def _keeps_times_in(folder: str) -> bool:
+    """Whether the file system of a folder notes when a file was last changed; where no table of them can be read, it is
+    taken to."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return True
+    best, kind = "", ""
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        with contextlib.suppress(IndexError):
+            place = before.split()[4].encode().decode("unicode_escape")
+            if os.path.commonpath([place, folder]) == place and len(place) >= len(best):
+                best, kind = place, after.split()[0]
+    return kind in KEEPING_TIMES
+
+
+def _keeps_times(path: str) -> bool:
+    return _keeps_times_in(os.path.dirname(os.path.realpath(path)))

@@ -1,0 +1,253 @@
+"""Pictures for training and testing: decoded once where memory allows, and named when they cannot be read."""
+
+import contextlib
+import random
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from dassl.data import DataManager
+from dassl.data.data_manager import DatasetWrapper
+from dassl.data.transforms import build_transform
+from PIL import Image
+from torch.utils.data import DataLoader
+from yacs.config import CfgNode
+
+from ..clip.backbones import Preprocessing, source_of
+from ..ranks.collectives import RanksParted, here
+from ..ranks.processes import cores, leave_signals_to_the_main_process
+from ..settings.configure import FOLLOWING
+from .picture_cache import Photographs, ResizedPictures
+from .pixels import Numbers, as_bytes, in_two
+from .read import UNDECODABLE, ImageError, read_picture
+
+AT_A_TIME = 256  # pictures decoded before they are put away
+
+
+class Pictures(DatasetWrapper):
+    """Dassl's DatasetWrapper; what is trained on is kept decoded, on disk for all runs, or in memory.
+
+    Keeping pictures changes no number: what is kept is what would be decoded again, before any augmentation.
+    "img" is bytes, H x W x 3, of which `numbers` makes what the transform gives; where there is no `numbers`, the transform
+    does not come in two parts, and "img" is what it gives. resized: test pictures, where they may be kept.
+    features: N x D, what a frozen encoder makes of the pictures, which then stands in their place.
+    draws_alone: each picture's augmentation is drawn from (seed, epoch, index) and nothing else.
+    """
+
+    resized: ResizedPictures | None = None
+    features: torch.Tensor | None = None
+
+    def __init__(self, cfg: CfgNode, data_source: list, transform: Any = None, is_train: bool = False) -> None:
+        super().__init__(cfg, data_source, transform=transform, is_train=is_train)
+        self._kept: dict[int, Image.Image] = {}
+        self._photographs: Photographs | None = None
+        self._budget = cfg.DATALOADER.CACHE_MB * 2**20
+        parts = in_two(transform)
+        self._in_workers = as_bytes(parts[0]) if parts else transform
+        self.numbers: Numbers | None = parts[1] if parts else None
+        # benchmarks are read as Dassl reads them, which everybody's numbers stand on; people's own pictures as they hang
+        self.upright = cfg.DATASET.NAME == "FolderDataset"
+        # what several ranks draw has to be told apart from what they draw in common
+        self.draws_alone = is_train and (cfg.INPUT.SEED_PER_PICTURE or here().several)
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # with workers that outlive an epoch
+
+    def as_numbers(self, images: torch.Tensor) -> torch.Tensor:
+        """What a batch holds of pictures as the transform gives it, B x 3 x H x W; features in their place as they are."""
+        return self.numbers(images) if self.numbers is not None and images.dtype == torch.uint8 else images
+
+    @property
+    def epoch(self) -> int:
+        """What pictures are drawn for now, also for workers that were started before."""
+        return int(self._epoch)
+
+    @epoch.setter
+    def epoch(self, number: int) -> None:
+        self._epoch.fill_(number)
+
+    def keep(self) -> None:
+        """Decodes what no run has decoded before, and keeps it on disk, or all in memory if it fits; before the workers
+        start, which then share it."""
+        self._photographs = photographs = Photographs(self.cfg, [x.impath for x in self.data_source], self.upright)
+        with ThreadPoolExecutor(cores()) as pool:  # decoding releases Python's lock
+            left = photographs.missing()
+            while left and not photographs.cache.trouble:
+                some, left = left[:AT_A_TIME], left[AT_A_TIME:]
+                photographs.put(zip(some, pool.map(self._decode, some), strict=True))
+            left = photographs.missing()
+            if self._fits(left):
+                self._kept = dict(zip(left, pool.map(self._decode, left), strict=True))
+        told = photographs.cache.told()
+        if told:
+            print(told)
+
+    def _fits(self, left: list[int]) -> bool:
+        if self._budget <= 0 or not left:
+            return False
+        sample = left[:: max(1, len(left) // 16)]
+        sizes = [3 * p.width * p.height for p in map(self._decode, sample)]
+        return sum(sizes) / len(sizes) * len(left) <= self._budget
+
+    def _photograph(self, idx: int) -> Image.Image:
+        """The decoded picture, from where it is kept."""
+        kept = self._kept.get(idx) or (self._photographs and self._photographs.get(idx))
+        return kept or self._decode(idx)
+
+    def _decode(self, idx: int) -> Image.Image:
+        item = self.data_source[idx]
+        try:
+            return read_picture(item.impath, self.upright)
+        except UNDECODABLE as error:
+            what = "is missing" if isinstance(error, FileNotFoundError) else str(error)
+            raise ImageError(
+                f'image {item.impath} (class "{item.classname}") {what}: restore it, then start again'
+            ) from None
+
+    def __getitem__(self, idx: int) -> dict[str, Any]:
+        item = self.data_source[idx]
+        output = {"label": item.label, "domain": item.domain, "impath": item.impath, "index": idx}
+        if self.features is not None:
+            return output | {"img": self.features[idx]}
+        if self.resized is not None:
+            return output | self.resized.get(item.impath, lambda: self._decode(idx))
+        picture = self._photograph(idx)
+        with drawn_from(self.cfg.SEED, self.epoch, idx) if self.draws_alone else contextlib.nullcontext():
+            output["img"] = picture if self.transform is None else self._transform_image(self._in_workers, picture)
+        if self.return_img0:
+            output["img0"] = self.to_tensor(picture)
+        return output
+
+
+@contextlib.contextmanager
+def drawn_from(*numbers: int) -> Iterator[None]:
+    """Python's, numpy's and torch's random numbers are those of `numbers` while inside, and afterwards what they were."""
+    seed: list[int] = np.random.SeedSequence(numbers).generate_state(6).tolist()
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(seed[0] << 32 | seed[1])
+    np.random.seed(seed[2:4])
+    torch.default_generator.manual_seed(seed[4] << 32 | seed[5])
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])
+
+
+class Slices:
+    """This rank's slice of every batch; where a batch has fewer pictures than there are ranks, perhaps its first picture,
+    which then counts nothing (`share` is 0)."""
+
+    def __init__(self, batches: Any, count: int) -> None:
+        """batches: the sampler of all ranks' batches, `count` pictures each."""
+        self.batches, self.count = batches, count
+        self.own = here().slice_of(count)
+        self.share = (self.own.stop - self.own.start) / count
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self.batches:
+            if len(batch) != self.count:
+                raise RanksParted(
+                    f"a batch has {len(batch)} pictures in the place of {self.count}: start with one process"
+                )
+            yield batch[self.own] or batch[:1]
+
+
+def in_slices(loader: Any) -> DataLoader:
+    """The training pictures of this rank: the same batches on all ranks, and a slice of each."""
+    sampler: Any = loader.sampler
+    count = (loader.batch_size or 1) if loader.drop_last else len(sampler)
+    return with_batches(loader, Slices(loader.batch_sampler, count))
+
+
+def with_batches(loader: DataLoader, batches: Any, **more: Any) -> DataLoader:
+    """`loader` with other batches: lists of the numbers of pictures."""
+    return DataLoader(
+        loader.dataset, batch_sampler=batches, num_workers=loader.num_workers, collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory, worker_init_fn=loader.worker_init_fn, **more,
+    )  # fmt: skip
+
+
+def with_lasting_workers(loader: DataLoader) -> DataLoader:
+    """`loader` with workers that go on from epoch to epoch, where each picture draws alone.
+
+    It draws nothing from torch's generator, from which others draw one number an epoch.
+    """
+    return with_batches(loader, loader.batch_sampler, persistent_workers=True, generator=torch.Generator())
+
+
+def in_turns(loader: DataLoader) -> DataLoader:
+    """Of several ranks, every W-th batch of pictures for testing, so that each is what it is for one process."""
+    if not here().several:
+        return loader
+    batches: Any = loader.batch_sampler
+    return with_batches(loader, here().turns(list(batches)))
+
+
+def follow_backbone(cfg: CfgNode) -> None:
+    """Fills in, in place, what the configuration leaves to the backbone: size, means, deviations, resizing.
+
+    Raises what naming a backbone raises, ValueError and OSError.
+    """
+    open_settings = [name for name in FOLLOWING if cfg.INPUT.get(name) is None]
+    if not open_settings:
+        return
+    asked = source_of(cfg.MODEL.BACKBONE.NAME).preprocessing()
+    said = dict(zip(FOLLOWING, (asked.size, asked.interpolation, asked.resize_mode, list(asked.mean), list(asked.std)),
+                    strict=True))  # fmt: skip
+    frozen = cfg.is_frozen()
+    cfg.defrost()
+    for name in open_settings:
+        cfg.INPUT[name] = said[name]
+    if frozen:
+        cfg.freeze()
+
+
+def test_transform(cfg: CfgNode) -> Any:
+    """What happens to test pictures: Dassl's transform, or theirs squashed to size, which Dassl cannot build."""
+    c = cfg.INPUT
+    if c.NO_TRANSFORM or c.RESIZE_MODE != "squash":
+        return build_transform(cfg, is_train=False)
+    mean, std = (c.PIXEL_MEAN, c.PIXEL_STD) if "normalize" in c.TRANSFORMS else ((0.0,) * 3, (1.0,) * 3)
+    print(f"Building transform_test\n+ squash to {c.SIZE[0]}x{c.SIZE[1]}\n+ normalization (mean={mean}, std={std})")
+    return Preprocessing(tuple(c.SIZE), tuple(mean), tuple(std), c.INTERPOLATION, "squash").transform()
+
+
+def build_data_manager(cfg: CfgNode) -> DataManager:
+    """Dassl's DataManager over `Pictures`, with no more workers than there are cores.
+
+    A SIGTERM that reaches the whole process group, as clusters send it, must not take the workers from a run that is
+    about to save itself; they end with the main process.
+    """
+    if cores() < cfg.DATALOADER.NUM_WORKERS:
+        alone = cfg.INPUT.SEED_PER_PICTURE or here().several
+        print(
+            f"Note: {cores()} data-loading workers for {cfg.DATALOADER.NUM_WORKERS}, one per core"
+            + ("" if alone else "; each draws augmentations of its own, so another number of workers draws others")
+        )
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.DATALOADER.NUM_WORKERS = cores()
+    manager = DataManager(
+        cfg,
+        custom_tfm_test=test_transform(cfg) if cfg.INPUT.RESIZE_MODE == "squash" else None,
+        dataset_wrapper=Pictures,
+    )
+    if here().several:
+        manager.train_loader_x = in_slices(manager.train_loader_x)
+    trained: Any = manager.train_loader_x
+    if trained.dataset.draws_alone and trained.num_workers:
+        manager.train_loader_x = with_lasting_workers(trained)
+    loaders: dict[str, Any] = {"train": manager.train_loader_x, "val": manager.val_loader, "test": manager.test_loader}
+    tested = loaders["test"].dataset
+    resized = ResizedPictures.of(cfg, tested.transform, tested.upright)
+    for part, loader in loaders.items():
+        if loader is not None and part != "train":
+            loader.dataset.resized = resized
+        if loader is not None:
+            loader.worker_init_fn = leave_signals_to_the_main_process
+    return manager

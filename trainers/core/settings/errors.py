@@ -1,0 +1,93 @@
+"""What users are told: one line with what was wrong, with what value, and what to do."""
+
+import contextlib
+import difflib
+import errno
+import functools
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator
+
+import yaml
+
+
+def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """'; did you mean "..."?' with the nearest known word, or nothing."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
+    return f'; did you mean "{near[0]}"?' if near else ""
+
+
+def is_explained(error: BaseException) -> bool:
+    """Whether the message alone tells what to do; a RuntimeError out of torch does so only for what one_line knows."""
+    return type(error) is not RuntimeError or _is_memory(error) or _lost_worker(error)
+
+
+def _is_memory(error: BaseException) -> bool:
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        or any(word in str(error) for word in ("can't allocate memory", "bad_alloc"))
+    )
+
+
+def _lost_worker(error: BaseException) -> bool:
+    """Torch says so, or the pipe through which the worker's tensors came breaks (a failed download is a plain OSError)."""
+    return isinstance(error, ConnectionError | EOFError) or str(error).startswith("DataLoader worker (pid")
+
+
+def command(main: Callable[[], int]) -> Callable[[], int]:
+    """A program's main: Ctrl-C ends it with status 130 and without a traceback, and `| head` is no error."""
+
+    @functools.wraps(main)
+    def called() -> int:
+        if hasattr(signal, "SIGPIPE"):
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        try:
+            return main()
+        except KeyboardInterrupt:
+            return 130
+
+    return called
+
+
+@contextlib.contextmanager
+def believing(path: str | os.PathLike, advice: str) -> Iterator[None]:
+    """Inside, what a file says is made use of: whatever that meets becomes a ValueError that names the file.
+
+    Errors that name it already, missing files and want of memory stay what they are.
+    """
+    try:
+        yield
+    except FloatingPointError:
+        raise
+    except (
+        ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, yaml.YAMLError,
+    ) as error:  # fmt: skip
+        if str(path) in str(error) or _is_memory(error):
+            raise
+        if type(error) is ValueError:  # in our words, most often
+            raise ValueError(f"{path}: {one_line(error)}") from error
+        said = f"{type(error).__name__}: {one_line(error)}"
+        raise ValueError(f"{path} is damaged, or was changed by hand ({said[:200]}): {advice}") from error
+
+
+def one_line(error: BaseException) -> str:
+    """What was wrong and what to do."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    lines = [line for line in text.splitlines() if line.strip()] or [type(error).__name__]
+    if _is_memory(error):
+        return (
+            f"out of memory ({lines[0][:120]}): set MODEL.TEXT_CHUNK (prompts at a time) lower and start again, or "
+            "DATALOADER.TRAIN_X.BATCH_SIZE, in another --output-dir"
+        )
+    if _lost_worker(error):
+        return (
+            f"a data-loading worker was killed or died ({lines[0][:120]}), often for want of memory: lower "
+            "DATALOADER.NUM_WORKERS or DATALOADER.CACHE_MB, then start again; the run continues"
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{text}: make room, then start again; the run continues from its last checkpoint"
+    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return f"{text}: make it writable, or choose another --output-dir"
+    return lines[-1].split("ImageError: ")[-1] if lines[0].startswith("Caught") else lines[0]

@@ -1,0 +1,51 @@
+"""Which settings can do nothing in a run, so that whoever gives one on the command line is told."""
+
+from collections.abc import Iterable
+
+from yacs.config import CfgNode
+
+from ...methods import methods
+from .configure import SHARED, UNUSED
+
+# Parameters of augmentations, and the augmentation.
+OF_TRANSFORM = {
+    "INPUT.CROP_PADDING": "random_crop", "INPUT.RRCROP_SCALE": "random_resized_crop", "INPUT.CUTOUT_N": "cutout",
+    "INPUT.CUTOUT_LEN": "cutout", "INPUT.GN_MEAN": "gaussian_noise", "INPUT.GN_STD": "gaussian_noise",
+    "INPUT.RANDAUGMENT_N": "randaugment", "INPUT.RANDAUGMENT_M": "randaugment", "INPUT.COLORJITTER_B": "colorjitter",
+    "INPUT.COLORJITTER_C": "colorjitter", "INPUT.COLORJITTER_S": "colorjitter", "INPUT.COLORJITTER_H": "colorjitter",
+    "INPUT.RGS_P": "randomgrayscale", "INPUT.GB_P": "gaussian_blur", "INPUT.GB_K": "gaussian_blur",
+}  # fmt: skip
+# Settings that only methods which take steps read.
+OF_TRAINING = ("OPTIM.", "TRAIN.", "DATALOADER.TRAIN_X.", "TEST.FINAL_MODEL", "DATALOADER.K_TRANSFORMS")
+
+
+def acts_with(name: str, transforms: Iterable[str]) -> bool:
+    """Whether a parameter of an augmentation acts where these are chosen; True of any other setting."""
+    return name not in OF_TRANSFORM or any(t.startswith(OF_TRANSFORM[name]) for t in transforms)
+
+
+def why_idle(key: str, cfg: CfgNode) -> str:
+    """Why setting `key` can do nothing in a run of `cfg`, in a line that says what to do; empty where it can.
+
+    Of the trainers of others nothing is known.
+    """
+    name = cfg.TRAINER.NAME
+    method = methods().get(name)
+    if method is None:
+        return ""
+    if key in SHARED and SHARED[key].help == UNUSED:
+        return f"{key} does nothing here ({UNUSED}): leave it out"
+    if key.startswith("TRAINER.") and key != "TRAINER.NAME":
+        own = method.options.KEY
+        if key.split(".")[1] != own:
+            return f"{key} is no setting of {name}{f', whose are TRAINER.{own}.*' if own else ''}: leave it out"
+        setting, node = method.options.settings().get(key), cfg.TRAINER[own]
+    else:
+        setting, node = SHARED.get(key), cfg.get(key.split(".")[0])
+    if key.startswith(OF_TRAINING) and not method.takes_steps:
+        return f"{key} is for training in steps, and {name} takes none: leave it out"
+    if not acts_with(key, cfg.INPUT.TRANSFORMS):
+        wanted = OF_TRANSFORM[key]
+        return f'{key} is a parameter of "{wanted}", which INPUT.TRANSFORMS does not have: add it, or leave {key} out'
+    reason = setting.why_idle(lambda other: node[other.upper()]) if setting is not None else ""
+    return f"{key} {reason}: leave it out, or set that" if reason else ""

@@ -1,0 +1,1 @@
+"""The loop: trainer, epochs, evaluation, checkpoints, resuming, stopping."""

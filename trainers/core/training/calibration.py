@@ -1,0 +1,44 @@
+"""How far probabilities are to be believed: expected calibration error, and the temperature that mends it.
+
+Shapes: N pictures, C classes.
+"""
+
+import math
+
+import torch
+from torch.nn import functional as F
+
+from ..runs.results import TEMPERATURES
+
+BINS = 15
+
+
+def calibration_error(logits_NC: torch.Tensor, labels_N: torch.Tensor, temperature: float = 1.0) -> float:
+    """Expected calibration error in percent: the mean gap between confidence and accuracy over 15 bins of confidence of
+    equal width, weighted by their pictures (Guo et al., ICML 2017, eq. 3)."""
+    confidence_N, chosen_N = (logits_NC.double() / temperature).softmax(1).max(1)
+    hit_N = (chosen_N == labels_N).double()
+    bin_N = (confidence_N * BINS).ceil().long().clamp(1, BINS) - 1
+    gaps = [(hit_N[bin_N == b] - confidence_N[bin_N == b]).sum().abs() for b in range(BINS)]
+    return 100.0 * float(sum(gaps)) / len(labels_N)
+
+
+@torch.no_grad()
+def fitted_temperature(logits_NC: torch.Tensor, labels_N: torch.Tensor) -> float:
+    """The T at which softmax(logits / T) makes the labels likeliest (Guo et al., section 4.2), within TEMPERATURES.
+
+    Its logarithm has a standard normal prior, as if one knew beforehand that T is about 1, which a handful of pictures
+    that are told apart without a fault would otherwise drive to 0, and which hundreds outweigh.
+    """
+    from scipy.optimize import minimize_scalar  # slow to import
+
+    logits_NC = logits_NC.double()
+
+    def loss(log_t: float) -> float:
+        return float(F.cross_entropy(logits_NC / math.exp(log_t), labels_N, reduction="sum")) + log_t**2 / 2
+
+    least, largest = TEMPERATURES
+    found = minimize_scalar(
+        loss, bounds=(math.log(least), math.log(largest)), method="bounded", options={"xatol": 1e-5}
+    )
+    return min(max(math.exp(float(found.x)), least), largest)

@@ -1,0 +1,119 @@
+"""Evaluating a model on a set of pictures.
+
+Shapes: B pictures, C classes.
+"""
+
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from ..ranks.collectives import here
+from .calibration import calibration_error, fitted_temperature
+
+Parse = Callable[[Any], tuple[torch.Tensor, torch.Tensor]]
+Seen = list[tuple[torch.Tensor, torch.Tensor]]  # of each batch: logits (B x C) and labels (B), on the CPU
+AT_A_TIME = 16  # batches whose logits are fetched together, since each time the host waits for the device
+
+
+class Logits:
+    """Logits of batches as they are computed, and on the CPU, with labels, in `seen`; fetch() when the last has come.
+
+    Raises FloatingPointError, naming the first tensor that is not finite: NaN would count as the first class.
+    """
+
+    def __init__(self, model: nn.Module, parse: Parse, logits_of: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        self._model, self._parse, self._logits_of = model, parse, logits_of
+        self._waiting: list[tuple[torch.Tensor, torch.Tensor, Any]] = []  # on the device; the pictures' paths
+        self.seen: Seen = []
+
+    def of(self, batch: Any) -> None:
+        images, labels_B = self._parse(batch)
+        paths = batch.get("impath") if isinstance(batch, dict) else None
+        self._waiting.append((self._logits_of(images), labels_B, paths))
+        if len(self._waiting) == AT_A_TIME:
+            self.fetch()
+
+    def fetch(self) -> None:
+        if not self._waiting:
+            return
+        logits, labels, paths = zip(*self._waiting, strict=True)
+        self._waiting = []
+        sizes = [len(labels_B) for labels_B in labels]
+        on_cpu = [torch.cat(part).cpu().split(sizes) for part in (logits, labels)]
+        for logits_BC, labels_B, own in zip(*on_cpu, paths, strict=True):
+            if not logits_BC.isfinite().all():
+                raise FloatingPointError(not_finite(self._model, own, logits_BC))
+            self.seen.append((logits_BC, labels_B))
+
+
+def evaluate(
+    batches: Iterable[Any], rounds: int, logits: Logits, evaluator: Any, after_round: Callable[[], None]
+) -> dict[str, float]:
+    """Dassl's metrics over `batches`, with the exact counts "total" and "correct" and the calibration error "ece".
+
+    Of several ranks each has its own batches, no more than `rounds`, after each of which all call after_round(); rank 0
+    puts them together.
+    """
+    evaluator.reset()
+    ranks = here()
+    # scripts/run.py passes the bar on to its own terminal, and says so
+    shown = ranks.first and (sys.stderr.isatty() or "MOCOOP_BARS" in os.environ)
+    left = iter(tqdm(batches, desc="Evaluating", leave=False, disable=not shown, mininterval=1.0))
+    for _ in range(rounds):
+        batch = next(left, None)
+        if batch is not None:
+            logits.of(batch)
+        after_round()
+    next(left, None)  # ends the bar
+    logits.fetch()
+    seen = in_order(logits.seen)
+    if not ranks.first:
+        return ranks.hear({})
+    for logits_BC, labels_B in seen:
+        evaluator.process(logits_BC, labels_B)
+    logits_NC, labels_N = (torch.cat(part) for part in zip(*seen, strict=True))
+    counts = {"total": len(labels_N), "correct": int((logits_NC.argmax(1) == labels_N).sum())}
+    ties = int(((logits_NC == logits_NC.max(1, keepdim=True).values).sum(1) > 1).sum())
+    if ties:
+        print(
+            f"Note: {ties} of {len(labels_N)} pictures have more than one likeliest class; the first of them was taken"
+        )
+        counts["ties"] = ties
+    ece = calibration_error(logits_NC.float(), labels_N)
+    return ranks.hear(dict(evaluator.evaluate()) | counts | {"ece": round(ece, 4)})
+
+
+def temperature_of(batches: Iterable[Any], logits: Logits) -> float:
+    """The temperature that fits the pictures of `batches`, a validation split, best."""
+    for batch in batches:
+        logits.of(batch)
+    logits.fetch()
+    seen = in_order(logits.seen)
+    if not here().first:
+        return here().hear(0.0)
+    logits_NC, labels_N = (torch.cat(part) for part in zip(*seen, strict=True))
+    return here().hear(fitted_temperature(logits_NC.float(), labels_N))
+
+
+def in_order(own: Seen) -> Seen:
+    """All ranks' batches for rank 0, in the order in which one process has them; each rank has every W-th."""
+    by_rank = here().collect(own)
+    in_turns = itertools.zip_longest(*by_rank)
+    return [batch for turn in in_turns for batch in turn if batch is not None]
+
+
+def not_finite(model: nn.Module, paths: Sequence[str] | None, logits_BC: torch.Tensor) -> str:
+    """Where the first number that is not finite stands, and what to do."""
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        # masks are meant to hold -inf
+        if tensor.is_floating_point() and not tensor.isfinite().all() and "mask" not in name and "causal" not in name:
+            return f'"{name}" holds numbers that are not finite: the backbone or the checkpoint is damaged'
+    row = int((~logits_BC.isfinite()).any(1).nonzero()[0])
+    picture = paths[row] if paths else f"number {row} of the batch"
+    return f"the logits of picture {picture} are not finite, though all weights are: use PREC fp32 or bf16"

@@ -1,0 +1,53 @@
+"""Being asked to stop: the step in progress ends, the run saves itself and says that it can be continued."""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+# Windows has no SIGUSR1
+ASK_TO_STOP = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]
+RESUME_ME = 75  # exit status of a run that was asked to stop and can be continued (EX_TEMPFAIL)
+
+
+class AskedToStop(SystemExit):
+    """The run ends early, with everything saved that is needed to go on."""
+
+
+class StopSignals:
+    """Notes SIGTERM, SIGINT and SIGUSR1 (SLURM's warning) instead of dying of them, while `listening`.
+
+    A signal to one rank of a training is for all: they `agree` about it at the same step, and leave together.
+    """
+
+    def __init__(self) -> None:
+        self._noted = self.asked_by = 0
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        self._noted = self.asked_by = 0
+
+        def note(number: int, frame: Any) -> None:
+            self._noted = number
+
+        before = {number: signal.signal(number, note) for number in ASK_TO_STOP}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def agree(self, due: bool = False) -> bool:
+        """Whether a signal has come to any rank, then noted in `asked_by`, or a save is `due` on any."""
+        from ..ranks.collectives import here  # which imports torch; who only asks for RESUME_ME need not wait for it
+
+        self.asked_by, is_due = here().agree(self._noted, int(due))
+        return bool(self.asked_by or is_due)
+
+    def leave_if_asked(self) -> None:
+        """Raises AskedToStop when the ranks agreed to stop; save before."""
+        if self.asked_by:
+            self.agree()  # so that no rank goes before rank 0 has saved
+            name = signal.Signals(self.asked_by).name
+            print(f"Stopped by {name}; the same command continues this run (exit status {RESUME_ME})")
+            raise AskedToStop(RESUME_ME)

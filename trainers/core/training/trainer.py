@@ -1,0 +1,573 @@
+"""What all methods share: a Dassl trainer that builds data, backbone and model, and hands the rest to its collaborators.
+
+A method subclasses PromptTrainer, declares its options (settings.py), says how its model is built (build_model) and what
+its loss is (compute_loss). It runs on Dassl itself and on compat/dassl, prints Dassl's log lines, draws its random numbers.
+"""
+
+import contextlib
+import math
+import platform
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import PIL
+import torch
+from dassl.data.datasets import build_dataset
+from dassl.engine import TrainerX
+from dassl.optim import build_lr_scheduler, build_optimizer
+from torch import nn
+from torch.utils.data import DataLoader
+from yacs.config import CfgNode
+
+from ...methods import methods
+from ...options import Method, Options
+from ..clip.backbones import Backbone, source_of
+from ..clip.preloaded import opened
+from ..clip.prompts import alike, refuse_alike
+from ..clip.visual_tower import encode_pictures
+from ..loading.array_cache import ArrayCache
+from ..loading.contents import contents_for
+from ..loading.feature_cache import FrozenFeatures, features_cache, is_fixed, remembering
+from ..loading.loaders import Slices, build_data_manager, follow_backbone, in_turns
+from ..ranks.collectives import here
+from ..runs.identity import Identity, content_fingerprint, fingerprint, material_settings
+from ..settings import dassl_support
+from ..settings.errors import believing
+from . import checkpoints
+from .epoch import Steps, is_finite
+from .evaluation import Logits, evaluate, temperature_of
+from .resuming import INTERRUPTED, Training, note_other_settings, refuse_other, trained_with
+from .step_graph import StepGraph
+from .stopping import StopSignals
+
+dassl_support.mend_schedulers()
+
+
+class PromptTrainer(TrainerX):
+    """A Dassl trainer for methods that learn prompts (or nothing) on a frozen CLIP."""
+
+    TEST_SETTINGS: tuple[str, ...] = ()  # its options that bear on testing but on no tensor's shape
+    contents: dict[str, str] = {}  # of the pictures of each part, as its run's identity has it
+    is_trained_here = True  # and not only evaluated; then a temperature is fitted to the validation split
+    model: Any
+    optim: Any
+    sched: Any
+    train_loader_x: Any
+    val_loader: Any
+    test_loader: Any
+
+    @classmethod
+    def method(cls) -> Method:
+        """Its record."""
+        return methods()[cls.__name__]
+
+    # --- what a method defines -----------------------------------------------------------------------------------------
+
+    def compute_loss(
+        self, images: torch.Tensor, labels: torch.Tensor, *drawn: Any, **_: Any
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The loss of one batch, and further scalars for the log; drawn: what drawn() gave for this step, if anything.
+
+        On a GPU it is recorded and replayed (step_graph.py): what changes from step to step comes as a tensor.
+        """
+        raise TypeError(f"{type(self).__name__} has nothing to train")
+
+    def drawn(self) -> tuple[torch.Tensor, ...]:
+        """Hook: what one step draws at random, always of the same shapes."""
+        return ()
+
+    def adopt(self, identity: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+        """Hook: take over from a checkpoint's identity and tensors what the model is built from. May raise ValueError."""
+
+    def convert_state(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Hook: rename or drop tensors of checkpoints written by other projects.
+
+        CoOp and CoCoOp also store the embeddings of the class names, which belong to the classes and are made anew.
+        """
+        return {name: value for name, value in state.items() if name not in ("token_prefix", "token_suffix")}
+
+    @classmethod
+    def templates_of(cls, cfg: CfgNode) -> list | None:
+        """Hook: the hard templates that a configuration means, wherever they come from; part of the run's identity."""
+        return None
+
+    # --- building ------------------------------------------------------------------------------------------------------
+
+    def check_cfg(self, cfg: CfgNode) -> None:
+        self.cfg = cfg
+        follow_backbone(cfg)
+        own = self.method()
+        if cfg.DATASET.SUBSAMPLE_CLASSES == "new" and not own.knows_new_classes:
+            raise ValueError(
+                f"{own.title} knows only the classes it was made for: SUBSAMPLE_CLASSES new has none of them"
+            )
+        key = own.options.KEY
+        self.options: Any = own.options.of(cfg.TRAINER[key]) if key else Options()
+        self.precision = self.asked_precision = getattr(self.options, "prec", "fp32")
+        on_gpu = torch.cuda.is_available() and cfg.USE_CUDA
+        if self.precision in ("fp16", "amp") and not on_gpu:
+            warnings.warn(f"PREC {self.precision} needs a GPU; computing in fp32 instead", stacklevel=2)
+            self.precision = "fp32"
+
+    def build_data_loader(self) -> None:
+        dm = self.dm = build_data_manager(self.cfg)
+        self.train_loader_x, self.train_loader_u = dm.train_loader_x, dm.train_loader_u
+        self.val_loader, self.test_loader = dm.val_loader, dm.test_loader
+        self.num_classes, self.num_source_domains = dm.num_classes, dm.num_source_domains
+        self.lab2cname = dm.lab2cname
+        self.caches: dict[tuple[str, str], ArrayCache] = {}
+        resized = self.test_loader.dataset.resized
+        if resized is not None:
+            self.caches["resized", ""] = resized.cache
+        if self.cfg.DATASET.NAME == "FolderDataset":
+            self._note_doubles()
+        self.classnames: list[str] = list(dm.dataset.classnames)
+        self.all_classnames = self._all_classnames()
+        wanted = {"TEST.SPLIT": self.cfg.TEST.SPLIT == "val", "TEST.FINAL_MODEL": self.method().takes_steps and
+                  self.cfg.TEST.FINAL_MODEL == "best_val"}  # fmt: skip
+        if self.val_loader is None and any(wanted.values()):
+            name = next(key for key, asked in wanted.items() if asked)
+            value = {"TEST.SPLIT": "val", "TEST.FINAL_MODEL": "best_val"}[name]
+            raise ValueError(f"{name} is {value}, but {self.cfg.DATASET.NAME} has no validation pictures: use another")
+
+    def _note_doubles(self) -> None:
+        """Says how many of people's own test pictures are training pictures, too."""
+        data, contents = self.dm.dataset, contents_for(self.cfg)
+        trained, tested = (contents.of_all([item.impath for item in part]) for part in (data.train_x, data.test))
+        own = set(trained)
+        doubles = [item.impath for item, seen in zip(data.test, tested, strict=True) if seen in own]
+        if doubles:
+            print(
+                f"Note: {len(doubles)} of {len(tested)} test pictures are training pictures, too, the first is {doubles[0]}"
+            )
+
+    def _all_classnames(self) -> list[str]:
+        """All class names of the dataset, the training classes first, each part in label order."""
+        names = getattr(self.dm.dataset, "all_class_names", None)
+        if names is None and self.cfg.DATASET.SUBSAMPLE_CLASSES != "all":  # CoOp's own datasets do not keep them
+            cfg = self.cfg.clone()
+            cfg.defrost()
+            cfg.DATASET.SUBSAMPLE_CLASSES = "all"
+            names = build_dataset(cfg).classnames
+        own = set(self.classnames)
+        return self.classnames + [name for name in names or [] if name not in own]
+
+    def load_clip(self) -> Backbone:
+        """The backbone in the precision asked for; what it is becomes part of the run's identity."""
+        name = self.cfg.MODEL.BACKBONE.NAME
+        print(f"Loading CLIP (backbone: {name})")
+        source = source_of(name)
+        backbone = opened(source)
+        size = backbone.preprocessing.size
+        if tuple(self.cfg.INPUT.SIZE) != size:
+            raise ValueError(
+                f"INPUT.SIZE is {tuple(self.cfg.INPUT.SIZE)}, but this CLIP takes {size[0]} x {size[1]} pixels: "
+                f'leave it out, or set INPUT.SIZE "{size}"'
+            )
+        self._backbone = {"backbone_family": source.family, "backbone_architecture": source.architecture,
+                          "backbone_weights": source.weights, "backbone_sha256": source.digest()}  # fmt: skip
+        fast = self.cfg.MODEL.TEXT_ENCODER == "fast" and backbone.causal_tower() is not None
+        print(f"Text encoder: {'each token once' if fast else 'every prompt whole'}")
+        if self.method().reads_names:
+            self._look_at_names(backbone)
+        if self.precision == "fp16":
+            backbone.halve()
+        backbone.model.to(self.device)
+        texts = self._cache("texts", str(backbone.text_dtype))
+        backbone.remember = remembering(texts, self.device)  # type: ignore[method-assign, assignment]
+        return backbone
+
+    def _look_at_names(self, backbone: Backbone) -> None:
+        """Raises ValueError where a backbone cannot tell two classes of one's own apart; says so of a benchmark's."""
+        if self.cfg.DATASET.NAME == "FolderDataset":
+            refuse_alike(self.classnames, backbone)
+            return
+        for first, second, *_ in alike(self.classnames, backbone):
+            print(
+                f'Note: classes "{first}" and "{second}" are the same to this backbone: the second is never predicted'
+            )
+
+    def _cache(self, holds: str, precision: str) -> ArrayCache:
+        """Of what this run's backbone makes, shared with other runs."""
+        if (holds, precision) not in self.caches:
+            sha256 = self._backbone["backbone_sha256"]
+            self.caches[holds, precision] = features_cache(self.cfg, holds, sha256, precision, self.device)
+        return self.caches[holds, precision]
+
+    def frozen_features(self, backbone: Backbone, transform: Any) -> FrozenFeatures:
+        """Features of pictures by the picture encoder as it was loaded."""
+
+        def encode(images: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad(), self.autocast():
+                return encode_pictures(backbone, images)
+
+        dtype = next(backbone.visual.parameters()).dtype
+        cache = self._cache("features", f"{self.precision}, {dtype}, {transform!r}")
+        return FrozenFeatures(cache, encode, self.parse_batch_test)
+
+    @property
+    def sees_features(self) -> bool:
+        """Whether this run's model takes features of a frozen encoder in the place of pictures."""
+        return bool(getattr(self.model, "from_features", False)) and not self.model.tuned
+
+    @property
+    def encoder_options(self) -> dict[str, Any]:
+        model = self.cfg.MODEL
+        return {"text_encoder": model.TEXT_ENCODER, "text_chunk": model.TEXT_CHUNK,
+                "text_memory": model.TEXT_MEMORY_MB * 2**20}  # fmt: skip
+
+    def finish_model(self, slower: list[nn.Parameter] | None = None, times: float = 1.0) -> None:
+        """Moves self.model to the device and gives what it learns to optimiser and schedule.
+
+        `slower` parameters learn at `times` the rate. The log's rate is that of the first group, as in LASP.
+        """
+        self.model.to(self.device)
+        if self.half is not None:
+            self.model.backbone.store_frozen(self.half)
+        if self.cfg.TRAIN.COMPILE:
+            self.model.compile_training()
+        slower = slower or []
+        is_slower = {id(p) for p in slower}
+        others = [p for p in self.model.learned().values() if id(p) not in is_slower]
+        groups: list[dict] = [{"params": others}]
+        if slower:
+            groups.insert(0, {"params": slower, "lr": self.cfg.OPTIM.LR * times})
+        self.optim = build_optimizer(None, self.cfg.OPTIM, param_groups=groups)
+        self.sched = build_lr_scheduler(self.optim, self.cfg.OPTIM)
+        self.scaler = torch.amp.GradScaler("cuda", enabled=self.precision == "amp")
+        self.register_model(checkpoints.FOLDER, self.model, self.optim, self.sched)
+        self._graph: StepGraph | None = None
+        if self.device.type == "cuda" and self.cfg.TRAIN.CUDA_GRAPH and not here().several:
+            self._graph = StepGraph(self._backward, list(self.model.learned().values()))
+        count = sum(p.numel() for p in self.model.learned().values())
+        print(f"Training {count:,} parameters in {self.precision}")
+
+    def rebuild_model(self) -> None:
+        for table in (self._models, self._optims, self._scheds):
+            table.clear()
+        self.build_model()
+
+    # --- one step ------------------------------------------------------------------------------------------------------
+
+    @property
+    def half(self) -> torch.dtype | None:
+        """What autocast turns numbers into; None where it does not."""
+        return {"amp": torch.float16, "bf16": torch.bfloat16}.get(self.precision)
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        if self.half is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.half)
+
+    def parse_batch_train(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
+        images, labels = batch["img"], batch["label"]
+        if isinstance(images, list):  # DATALOADER.K_TRANSFORMS views of each picture
+            labels = labels.repeat(len(images))
+            images = torch.cat(images)
+        return self._on_device(images, self.train_loader_x), labels.to(self.device, non_blocking=True)
+
+    def parse_batch_test(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        if "fresh" in batch:
+            self.test_loader.dataset.resized.keep(batch)
+        return self._on_device(batch["img"], self.test_loader), batch["label"].to(self.device, non_blocking=True)
+
+    def _on_device(self, images: torch.Tensor, loader: DataLoader) -> torch.Tensor:
+        return loader.dataset.as_numbers(images.to(self.device, non_blocking=True))  # type: ignore[attr-defined]
+
+    def largest_gradient(self) -> float:
+        """The norm to which gradients are clipped; 0: not at all. Where nothing is said, as in LASP's and MoCoOp's code."""
+        asked = getattr(self.options, "grad_clip", 0.0)
+        if asked is None:
+            return 1.0 if self.asked_precision == "amp" else 0.0
+        return asked
+
+    def forward_backward(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        images, labels = self.parse_batch_train(batch)
+        self.optim.zero_grad()
+        shown = (self._graph or self._backward)(images, labels, *self.drawn())
+        if self._graph is not None and self._graph.trouble:
+            print(f"Note: steps are computed kernel by kernel, since they cannot be recorded: {self._graph.trouble}")
+            self._graph = None
+        grads = [p.grad for p in self.model.learned().values() if p.grad is not None]
+        summed = here().add_up(grads, shown)  # before unscaling, so that all ranks see the same infinities
+        if self.largest_gradient() > 0:
+            self.scaler.unscale_(self.optim)
+            nn.utils.clip_grad_norm_(self.model.learned().values(), self.largest_gradient())
+        self.scaler.step(self.optim)
+        self.scaler.update()
+        if self.batch_idx + 1 == self.num_batches:
+            self.update_lr()
+        return summed
+
+    def _backward(self, images: torch.Tensor, labels: torch.Tensor, *drawn: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Adds up this step's gradients, scaled under PREC amp; what the log shows."""
+        with self.autocast():
+            loss, shown = self.compute_loss(images, labels, *drawn)
+        shown = {"loss": loss, **shown}
+        slices = self.train_loader_x.batch_sampler
+        if isinstance(slices, Slices):
+            shown = {name: value * slices.share for name, value in shown.items()}
+        self.scaler.scale(shown["loss"]).backward()
+        return shown
+
+    # --- the loop ------------------------------------------------------------------------------------------------------
+
+    def train(self) -> None:  # type: ignore[override]
+        self.stop = StopSignals()
+        with self.stop.listening():
+            super().train()
+
+    def init_writer(self, log_dir: str) -> None:
+        if here().first:
+            super().init_writer(log_dir)
+
+    def before_train(self) -> None:
+        self._resume_at: dict[str, Any] | None = None
+        self._prepare_pictures()
+        super().before_train()
+        self._last_save = time.monotonic()
+
+    def _prepare_pictures(self) -> None:
+        """Does once what does not depend on the epoch: decoding, and encoding where nothing in it is random or learned."""
+        pictures, loader = self.train_loader_x.dataset, self.train_loader_x
+        if self.sees_features and pictures.k_tfm == 1 and is_fixed(pictures.transform):
+            frozen = self.frozen_features(self.model.backbone, pictures.transform)
+            size = min(self.cfg.DATALOADER.TRAIN_X.BATCH_SIZE, len(pictures))
+            if frozen.cache.is_of_use and frozen.alone(size) is not False:
+                in_order = DataLoader(
+                    pictures, size, num_workers=loader.num_workers, worker_init_fn=loader.worker_init_fn
+                )
+                features_ND = frozen.of_set(in_order)
+                if frozen.alone(size):
+                    pictures.features = features_ND
+                    loader.num_workers = 0  # nothing is left to do for them
+                    return
+        pictures.keep()
+
+    def run_epoch(self) -> None:
+        self.set_model_mode("train")
+        resume, self._resume_at = self._resume_at, None
+        self.train_loader_x.dataset.epoch = self.epoch
+        if here().several:  # what rank 0 alone does, as evaluating, may have drawn from some generator
+            checkpoints.set_random_state(here().hear(checkpoints.random_state()))
+        here().level(self.model.learned())
+        on_cpu = self.device.type == "cpu"
+        steps = Steps(self.train_loader_x, self.forward_backward, self.cfg.TRAIN.PRINT_FREQ, resume)
+        self.num_batches, self.batch_idx = steps.count, steps.first
+        for number, prints in steps:
+            is_last = number + 1 == steps.count
+            leaves = not is_last and self._save_is_due()
+            if prints or is_last or leaves or on_cpu:  # on a GPU, reading a loss waits for the device
+                self._read_losses(steps)
+            if prints:
+                print(steps.line(self.epoch, self.max_epoch, self.get_current_lr()), flush=True)
+            if leaves:
+                training = self.training()
+                state = training.state(self.epoch, self.best_result, chunks=self._chunks())
+                training.save(INTERRUPTED, state | steps.progress())
+                self._last_save = time.monotonic()
+                self.stop.leave_if_asked()
+            self.batch_idx = number + 1
+
+    def _save_is_due(self) -> bool:
+        minutes = self.cfg.TRAIN.CHECKPOINT_MINUTES
+        return self.stop.agree(minutes > 0 and time.monotonic() - self._last_save > 60 * minutes)
+
+    def _read_losses(self, steps: Steps) -> None:
+        for number, values in steps.read():
+            if not is_finite(values):
+                self._report_bad_loss(number, values)
+            steps.losses.update(values)
+            step = self.epoch * steps.count + number
+            for name, meter in steps.losses.meters.items():
+                self.write_scalar(f"train/{name}", meter.avg, step)
+            self.write_scalar("train/lr", self.get_current_lr(), step)
+
+    def _report_bad_loss(self, batch_idx: int, values: dict[str, float]) -> None:
+        path = Path(self.output_dir) / "bad_step" / "state.pth.tar"
+        if here().first:
+            state = {"state_dict": self.model.learned(), "epoch": self.epoch, **self._about()}
+            checkpoints.save(path, state | {"losses": values, "batch": batch_idx})
+        here().agree()  # the first that raises ends the others
+        shown = ", ".join(f"{name} {value}" for name, value in values.items())
+        raise FloatingPointError(
+            f"loss is not finite at epoch {self.epoch + 1}, batch {batch_idx + 1} ({shown}); the weights are in {path}: "
+            "lower OPTIM.LR, or use PREC fp32 or bf16"
+        )
+
+    def after_epoch(self) -> None:
+        super().after_epoch()
+        if self.epoch + 1 < self.max_epoch:
+            if self._save_is_due():
+                self.save_model(self.epoch, self.output_dir)
+            self.stop.leave_if_asked()
+
+    # --- what run this is ----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def material(cls, cfg: CfgNode) -> dict[str, Any]:
+        """The settings that bear on this method's result."""
+        return material_settings(cfg, cls.method())
+
+    @classmethod
+    def run_identity(cls, cfg: CfgNode, model: str = "") -> Identity:
+        """What a run of `cfg` would be; reads the dataset and hashes the backbone. model: digest of what is evaluated."""
+        follow_backbone(cfg)
+        dataset = build_dataset(cfg)
+        uses = ("test",) if model else cls.method().looks_at
+        parts = {"train": dataset.train_x, "val": dataset.val, "test": dataset.test}
+        data = {part: fingerprint(parts[part] or [], dataset.dataset_dir) for part in uses}
+        seen = contents_for(cfg)
+        contents = {part: content_fingerprint(parts[part] or [], dataset.dataset_dir, seen) for part in uses}
+        sha256 = source_of(cfg.MODEL.BACKBONE.NAME).digest()
+        return Identity(cls.material(cfg), sha256, data, model, None if model else cls.templates_of(cfg), contents)
+
+    def identity(self) -> dict[str, Any]:
+        """What tells this run from others; stored in checkpoints and results."""
+        return {
+            "trainer": self.cfg.TRAINER.NAME,
+            "dataset": self.cfg.DATASET.NAME,
+            "classnames": list(self.classnames),
+            "backbone": self.cfg.MODEL.BACKBONE.NAME,
+            **getattr(self, "_backbone", {"backbone_sha256": ""}),
+            "versions": {
+                "python": platform.python_version(),
+                "torch": str(torch.__version__),
+                "pillow": PIL.__version__,  # 13 resizes by a rounding otherwise than 12
+                "dassl": dassl_support.DASSL_IN_USE,
+            },
+        }
+
+    # --- checkpoints ---------------------------------------------------------------------------------------------------
+
+    def training(self) -> Training:
+        """What a checkpoint holds the state of."""
+        return Training(self.output_dir, self.model, self.optim, self.sched, self.scaler, self._about())
+
+    def _chunks(self) -> list[int]:
+        """Prompts that each rank encodes at a time."""
+        return here().all_say(self.model.text_encoder.training_chunk)
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "identity": self.identity(),
+            "config": self.cfg.dump(),
+            "settings": self.material(self.cfg),
+            "precision": self.precision,
+            "contents": self.contents,
+        }
+
+    def save_model(
+        self, epoch: int, directory: str, is_best: bool = False, val_result: Any = None, model_name: str = ""
+    ) -> None:
+        if not self.method().takes_steps:
+            return
+        name = model_name or f"model.pth.tar-{epoch + 1}"
+        training, chunks = self.training(), self._chunks()
+        for target in [name, "model-best.pth.tar"] if is_best else [name]:
+            training.save(target, training.state(epoch + 1, self.best_result, val_result, chunks))
+        self._last_save = time.monotonic()
+
+    def resume_model_if_exist(self, directory: str) -> int:
+        path = checkpoints.latest(Path(directory)) if self.method().takes_steps else None
+        here().insist("checkpoint", path and path.name)
+        if path is None:
+            print("No checkpoint found, train from scratch")
+            return 0
+        print(f"Found checkpoint at {directory} (will resume training)")
+        state = self.training().restore(path, self.max_epoch)
+        self.best_result = state["best_result"]
+        if "batches_done" in state:
+            self._resume_at = state
+            print(f"Continuing epoch {state['epoch'] + 1} after batch {state['batches_done']}")
+        print(f"Previous epoch: {state['epoch']}")
+        return state["epoch"]
+
+    def save_fitted(self) -> None:
+        """For methods that take no steps: what they made, so that it can be used, see using.py. Not resumed from."""
+        if not self.method().takes_steps and here().first:
+            tensors = {name: tensor.detach().cpu().clone() for name, tensor in self.model.fitted().items()}
+            state = {"state_dict": tensors, "epoch": 0, "random": checkpoints.random_state(), **self._about()}
+            checkpoints.save(Path(self.output_dir) / checkpoints.FOLDER / "model.pth.tar", state)
+
+    def load_model(self, directory: str, epoch: int | None = None) -> None:
+        """Loads trained tensors for evaluation: of `epoch`, else the best on validation, else the last saved.
+
+        Class names may differ from those of training, prompts being shared by all classes; trainer and backbone may not.
+        """
+        if not self.method().takes_steps:
+            return
+        here().agree()  # rank 0 may still be writing it
+        path = checkpoints.model_file(directory, epoch)
+        state = checkpoints.load(path)
+        if here().several:
+            here().insist("model", checkpoints.digest_of(state))
+        refuse_other(self.identity(), state, path, ("trainer", "backbone_sha256"))
+        tensors = checkpoints.tensors_of(state)
+        with believing(path, "choose another model"):
+            self.adopt(state.get("identity", {}), tensors)
+        if self.TEST_SETTINGS:
+            key = self.method().options.KEY
+            note_other_settings(state, self.cfg.TRAINER[key], key, self.TEST_SETTINGS)
+        ours = checkpoints.is_ours(state)
+        checkpoints.copy_into(self.model.learned(), self.convert_state(tensors), path, same_types=ours)
+        self.model.weights_changed()
+        with believing(path, "choose another model"):
+            self.trained_on = known = trained_with(state)
+        if known.get("epochs", 0) < known.get("epochs_planned", 0):
+            print(f"Note: this model was trained for {known['epochs']} of {known['epochs_planned']} epochs")
+        print(f'Loading weights to {checkpoints.FOLDER} from "{path}" (epoch = {state.get("epoch")})')
+
+    # --- evaluation ----------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def test(self, split: str | None = None) -> float:
+        """Evaluates, prints Dassl's result block, keeps all metrics in self.results, returns the accuracy in percent."""
+        self.set_model_mode("eval")
+        split = split or self.cfg.TEST.SPLIT
+        loader = self.val_loader if split == "val" else self.test_loader
+        print(f"Evaluate on the *{split}* set")
+        begin = time.monotonic()
+
+        def logits_of(images: torch.Tensor) -> torch.Tensor:
+            with self.autocast():
+                return self.model_inference(images)
+
+        stop = getattr(self, "stop", None) if split == "test" else None  # after_epoch stops after validation
+
+        def leave_if_asked() -> None:
+            if stop and stop.agree():
+                stop.leave_if_asked()
+
+        def logits() -> Logits:
+            return Logits(self.model, self.parse_batch_test, logits_of)
+
+        rounds = math.ceil(len(loader) / here().size)
+        self.results = evaluate(self._batches(loader), rounds, logits(), self.evaluator, leave_if_asked)
+        self.test_seconds = time.monotonic() - begin
+        if split == "test" and self.is_trained_here and "val" in self.method().looks_at and self.val_loader is not None:
+            self.results["temperature"] = round(temperature_of(self._batches(self.val_loader), logits()), 4)
+            self.results["temperature_pictures"] = len(self.val_loader.dataset)
+        self._tell_of_caches()
+        for key, value in self.results.items():
+            self.write_scalar(f"{split}/{key}", value, self.epoch)
+        return self.results["accuracy"]
+
+    def _batches(self, loader: DataLoader) -> Any:
+        """This rank's, of pictures, or of their features where these are all that the model asks for."""
+        if not self.sees_features:
+            return in_turns(loader)
+        return self.frozen_features(self.model.backbone, loader.dataset.transform).batches(loader)  # type: ignore[attr-defined]
+
+    def _tell_of_caches(self) -> None:
+        added: dict[str, int] = {}
+        for (holds, _), cache in self.caches.items():
+            added[holds] = added.get(holds, 0) + cache.added
+            cache.added = 0
+            if told := cache.told():
+                print(told)
+        if any(added.values()):
+            sizes = ", ".join(f"{size / 2**20:.1f} MB of {holds}" for holds, size in added.items() if size)
+            print(f"Kept for other runs: {sizes} (python scripts/caches.py)")

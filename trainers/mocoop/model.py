@@ -1,0 +1,154 @@
+"""MoCoOp: mixture-of-prompts learning (Du, Niu, Zhao, Frontiers in AI 2025, arXiv 2409.12011).
+
+CLIP stays frozen. Each group of hard templates has one soft prompt; a router picks, per picture, the soft prompts whose
+text features make its logits. docs/METHOD.md goes through the equations.
+
+Shapes: B pictures, C training classes, A >= C classes of the text loss, G groups (soft prompts, experts), D features,
+H x W pixels.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ..core.clip.adapted import AdaptedCLIP, Trained
+from ..core.clip.backbones import Backbone
+from ..core.clip.exportable import FrozenMixture
+from ..core.clip.hard_features import check_groups, group_means, hard_features
+from ..core.clip.losses import gate_target, soft_cross_entropy, text_to_text_loss, with_noise
+from ..core.clip.mixture import mixed_logits, mixture_weights
+from ..core.clip.precision import einsum, linear
+from ..core.clip.prompts import PromptPlan, SoftPrompts, clean_classname
+from .options import MixtureOptions, MoCoOpOptions
+
+
+class MixtureCLIP(AdaptedCLIP):
+    """CLIP with a mixture of soft prompts and a router; needs neither Dassl nor a configuration.
+
+    clip_model: a backbone or a CLIP of OpenAI's `clip`, used in place (its parameters are frozen but the visual
+    LayerNorms). classnames: the C classes to tell apart, in label order.
+    template_groups: G lists of hard templates, each with one `{}`; the first of a list starts its soft prompt.
+    text_classnames: the A names that the text loss scores; they begin with `classnames`, which is the default.
+    options: those of MixtureOptions, such as top_k=2.
+    text_encoder: "fast" or "plain"; text_chunk: prompts encoded at a time, 0 by memory; text_memory: bytes for a chunk.
+
+    Learned: prompts.before.<g>, prompts.after.<g> (tokens x W), correction (1 x D), router.weight (G x D),
+    router.bias (G), image_encoder...ln_1/ln_2. Raises ValueError for groups, classes or options that make no sense,
+    TypeError for a model that is no CLIP of these.
+    """
+
+    from_features = True
+    prototypes_GAD: torch.Tensor
+
+    def __init__(
+        self,
+        clip_model: Any,
+        classnames: Sequence[str],
+        template_groups: Sequence[Sequence[str]],
+        text_classnames: Sequence[str] | None = None,
+        *,
+        text_encoder: str = "fast",
+        text_chunk: int = 0,
+        text_memory: int = 0,
+        **options: Any,
+    ) -> None:
+        self_options = MixtureOptions(**options)
+        super().__init__(clip_model, self_options.train_visual_ln, text_encoder, text_chunk, text_memory)
+        self.options = self_options
+        check_groups(template_groups)
+        names = [clean_classname(name) for name in classnames]
+        all_names = [clean_classname(name) for name in text_classnames or classnames]
+        if all_names[: len(names)] != names:
+            raise ValueError("text_classnames must begin with classnames, in the same order")
+        G = len(template_groups)
+        self.n_classes, self.top_k = len(names), min(self.options.top_k, G)
+
+        embedding, vocabulary = self.backbone.token_embedding, self.vocabulary
+        first = [group[0] for group in template_groups]
+        self.prompts = SoftPrompts(first, all_names, embedding, vocabulary, self.options.layout == "released")
+        hard_TAD = hard_features(self.text_encoder, [t for g in template_groups for t in g], all_names, vocabulary)
+        self.register_buffer("prototypes_GAD", group_means(hard_TAD, template_groups), persistent=False)
+        D = hard_TAD.shape[-1]
+        self.correction = nn.Parameter(torch.zeros(1, D)) if self.options.correction else None
+        self.router = nn.Linear(D, G)
+        self.train()
+
+    def text_features(self, plan: PromptPlan | None = None) -> torch.Tensor:
+        """w_gc = normalise(TextEncoder([SOS] before_g name_c after_g [EOT]) + delta); G x A x D. plan: of other prompts."""
+        features_GAD = self.text_encoder.of_all(plan or self.prompts.plan, self.prompts.vectors())
+        if self.correction is not None:
+            features_GAD = features_GAD + self.correction.to(features_GAD.dtype)
+        return F.normalize(features_GAD, dim=-1)
+
+    def route(self, image_BD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Router logits r and mixture weights pi of each picture; both B x G."""
+        router_BG = linear(image_BD, self.router.weight, self.router.bias)
+        if self.options.router == "uniform":
+            return router_BG, torch.full_like(router_BG, 1.0 / router_BG.shape[1])
+        return router_BG, mixture_weights(router_BG, self.top_k)
+
+    def gate_similarity(self, image_BD: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
+        """s_g, what the gate's target is made from; B x G."""
+        if self.options.gate_target == "label":
+            return einsum("bd,gbd->bg", image_BD, self.prototypes_GAD[:, labels_B])
+        return einsum("bd,gd->bg", image_BD, F.normalize(self.prototypes_GAD.mean(1), dim=-1))
+
+    def seen_hard_features(self) -> torch.Tensor:
+        """The hard features as one step's text loss sees them, with a fresh draw of noise or without; G x A x D."""
+        return with_noise(self.prototypes_GAD, self.options.text_noise)
+
+    def losses(
+        self, images_BCHW: torch.Tensor, labels_B: torch.Tensor, hard_GAD: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        """The three losses, unweighted scalars "cls", "text" and "gate", and "logits_BC", "router_BG".
+
+        hard_GAD: what seen_hard_features() gave for this step; drawn here where it is not given.
+        """
+        hard_GAD = self.seen_hard_features() if hard_GAD is None else hard_GAD
+        image_BD = self.image_features(images_BCHW)
+        scored_GAD = text_GAD = self.text_features()
+        if self.options.layout == "released" and text_GAD.shape[1] > self.n_classes:
+            scored_GAD = self.text_features(
+                self.prompts.plan_with_stop
+            )  # where there are names beyond the trained ones
+        router_BG, weights_BG = self.route(image_BD)
+        scale = self.logit_scale.exp()
+        logits_BC = mixed_logits(image_BD, text_GAD[:, : self.n_classes], weights_BG, scale)
+        o = self.options
+        similarity_BG = self.gate_similarity(image_BD.detach() if o.gate_detach else image_BD, labels_B)
+        text_scale = (
+            scale if o.text_logit_scale == "clip" else 1.0 if o.text_logit_scale is None else o.text_logit_scale
+        )
+        return {
+            "cls": F.cross_entropy(logits_BC, labels_B),
+            "text": text_to_text_loss(scored_GAD, hard_GAD, text_scale),
+            "gate": soft_cross_entropy(router_BG, gate_target(similarity_BG, self.top_k, o.gate_boost)),
+            "logits_BC": logits_BC,
+            "router_BG": router_BG,
+        }
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        """Logits, B x C. In evaluation without gradients the text is encoded once, see weights_changed()."""
+        return self.predict(images_BCHW)[0]
+
+    def predict(self, images_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits, B x C, and mixture weights, B x G."""
+        text_GAD = self.kept(self.text_features)
+        image_BD = self.image_features(images_BCHW)
+        weights_BG = self.route(image_BD)[1]
+        return mixed_logits(image_BD, text_GAD[:, : self.n_classes], weights_BG, self.logit_scale.exp()), weights_BG
+
+    @torch.no_grad()
+    def frozen(self) -> FrozenMixture:
+        class_GCD = self.logit_scale.exp() * self.kept(self.text_features)[:, : self.n_classes]
+        top_k = self.top_k if self.options.router == "learned" else 0
+        return FrozenMixture(self.backbone, class_GCD, self.router.weight, self.router.bias, top_k)
+
+    @classmethod
+    def of(cls, backbone: Backbone, trained: Trained, classnames: Sequence[str]) -> "MixtureCLIP":
+        options = MoCoOpOptions.of(trained.options).keywords(MixtureOptions)
+        # one hard template a group: the others only bear on the losses
+        return cls(backbone, classnames, [group[:1] for group in trained.identity["template_groups"]], **options)

@@ -1,0 +1,16 @@
+"""Zero-shot CLIP, and mixtures of templates of which nothing is learned."""
+
+from ..options import Method
+from .options import HardMixtureOptions
+
+METHODS = (
+    Method("zsclip", "ZeroshotCLIP", "HardPromptCLIP", "Zero-shot CLIP", takes_steps=False, looks_at=("test",), place=10),
+    Method(
+        "zsclip2", "ZeroshotCLIP2", "HardPromptCLIP", "Zero-shot CLIP, 8 templates", takes_steps=False, looks_at=("test",),
+        place=11, recipes_of="ZeroshotCLIP",
+    ),
+    Method(
+        "hard_mixture", "HardMixture", "HardMixtureCLIP", options=HardMixtureOptions, takes_steps=False, looks_at=("test",),
+        place=12, recipes_of="ZeroshotCLIP",
+    ),
+)  # fmt: skip

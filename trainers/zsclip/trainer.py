@@ -1,0 +1,66 @@
+"""Zero-shot CLIP (Radford et al., 2021): one hand-crafted template per dataset, or the mean of several, or a mixture of
+groups of them.
+
+Shapes: B pictures, C classes, T templates, D features, H x W pixels.
+"""
+
+from dassl.engine import TRAINER_REGISTRY
+from yacs.config import CfgNode
+
+from ..core.clip.adapted import AdaptedCLIP
+from ..core.settings.configure import declaring
+from ..core.settings.templates import from_template_file, template_groups
+from ..core.training.trainer import PromptTrainer
+from .model import HardMixtureCLIP, HardPromptCLIP
+from .options import HardMixtureOptions
+
+
+@TRAINER_REGISTRY.register()
+class ZeroshotCLIP(PromptTrainer):
+    """One template per dataset (configs/templates/zeroshot.yaml); works on base and new classes too."""
+
+    called = "templates"  # in a checkpoint
+
+    @classmethod
+    def templates_of(cls, cfg: CfgNode) -> list:
+        return [from_template_file("zeroshot.yaml", cfg.DATASET.NAME)]
+
+    def identity(self) -> dict:
+        return super().identity() | {self.called: self.templates_of(self.cfg)}
+
+    def build_model(self) -> None:
+        templates = self.templates_of(self.cfg)
+        print(f"Prompts: {templates}")
+        self.model = self.model_of(templates).to(self.device)
+        self.register_model("zero_shot", self.model)
+
+    def model_of(self, templates: list) -> AdaptedCLIP:
+        return HardPromptCLIP(self.load_clip(), self.classnames, templates, **self.encoder_options)
+
+
+@TRAINER_REGISTRY.register()
+class ZeroshotCLIP2(ZeroshotCLIP):
+    """Seven templates selected on ImageNet, and the dataset's own."""
+
+    @classmethod
+    def templates_of(cls, cfg: CfgNode) -> list:
+        own = super().templates_of(cfg)
+        return from_template_file("zeroshot.yaml", "selected") + ([] if cfg.DATASET.NAME == "ImageNet" else own)
+
+
+@TRAINER_REGISTRY.register()
+class HardMixture(ZeroshotCLIP):
+    """The dataset's template groups (configs/templates/template_groups.yaml), which MoCoOp starts from, and nothing
+    learned: how much of a result is the choice of templates."""
+
+    called = "template_groups"
+
+    @classmethod
+    def templates_of(cls, cfg: CfgNode) -> list:
+        return template_groups(cfg.DATASET.NAME)
+
+    def model_of(self, templates: list) -> AdaptedCLIP:
+        return HardMixtureCLIP(self.load_clip(), self.classnames, templates, self.options.read, **self.encoder_options)
+
+
+add_config = declaring(HardMixtureOptions)

@@ -148,14 +148,14 @@ def what_this_is(args: argparse.Namespace, cfg: "CfgNode") -> "Identity":
     from dassl.engine import TRAINER_REGISTRY
     from dassl.utils import check_availability, set_random_seed
 
-    from trainers.core.ranks.collectives import here
+    from trainers.core.ranks.collectives import this_rank
     from trainers.core.runs.identity import Identity, material_settings
     from trainers.core.training.trainer import PromptTrainer
 
     check_availability(cfg.TRAINER.NAME, TRAINER_REGISTRY.registered_names())
     kind: Any = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
     if not issubclass(kind, PromptTrainer):
-        if here().several:
+        if this_rank().several:
             raise ValueError(f"{cfg.TRAINER.NAME} knows nothing of ranks: start it with one process")
         as_dassl_would(cfg)
         return Identity(material_settings(cfg, cfg.TRAINER.NAME.upper()))
@@ -188,22 +188,22 @@ def run(args: argparse.Namespace, cfg: "CfgNode") -> None:
     from dassl.utils import set_random_seed, setup_logger
 
     import datasets
-    from trainers.core.ranks.collectives import here
+    from trainers.core.ranks.collectives import this_rank
     from trainers.core.runs.folder import RunFolder
     from trainers.core.training import device
     from trainers.methods import methods, register_all
 
     register_all()
     datasets.register_all()
-    ranks = here()
+    ranks = this_rank()
     folder = RunFolder(cfg.OUTPUT_DIR)
     with contextlib.ExitStack() as inside:
         identity = begun(args, cfg, folder, inside) if ranks.first else None
-        if not ranks.hear(identity is not None):
+        if not ranks.broadcast(identity is not None):
             return
         identity = identity or what_this_is(args, cfg)  # each rank reads data and backbone for itself
         if ranks.several:
-            ranks.insist("run", identity.digest())
+            ranks.assert_same("run", identity.digest())
         set_random_seed(cfg.SEED)
         if ranks.first:
             setup_logger(cfg.OUTPUT_DIR)
@@ -250,7 +250,7 @@ def begun(
 
 def results_of(trainer: Any, cfg: "CfgNode", seconds: float) -> dict[str, Any]:
     """Metrics, what the model was trained with, and what it was asked."""
-    from trainers.core.ranks.collectives import here
+    from trainers.core.ranks.collectives import this_rank
 
     asked = {
         "dataset": cfg.DATASET.NAME,
@@ -275,7 +275,7 @@ def results_of(trainer: Any, cfg: "CfgNode", seconds: float) -> dict[str, Any]:
         **shown,
         "n_classes": len(trainer.classnames),
         "subsample_classes": cfg.DATASET.SUBSAMPLE_CLASSES,
-        "ranks": here().size,
+        "ranks": this_rank().size,
         "trained": trained,
         "asked": asked,
         "seconds": round(seconds, 1),
@@ -310,10 +310,10 @@ def say_the_same(ranks: "Ranks", args: argparse.Namespace, cfg: "CfgNode") -> No
     if not ranks.several:
         return
     cfg.defrost()
-    cfg.SEED = ranks.hear(cfg.SEED)
+    cfg.SEED = ranks.broadcast(cfg.SEED)
     cfg.freeze()
-    ranks.insist("configuration", cfg.dump())
-    ranks.insist("task", f"{args.eval_only} {args.no_train} {args.load_epoch}")
+    ranks.assert_same("configuration", cfg.dump())
+    ranks.assert_same("task", f"{args.eval_only} {args.no_train} {args.load_epoch}")
 
 
 if __name__ == "__main__":

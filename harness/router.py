@@ -93,7 +93,7 @@ def route(model_dir: Path, dataset: str | None, root: str | None) -> Routing:
     options = MoCoOpOptions.of(cfg.TRAINER.MOCOOP).keywords(MixtureOptions)
     backbone = trained_backbone(cfg.MODEL.BACKBONE.NAME, identity)
     model = MixtureCLIP(backbone, data.classnames, identity["template_groups"], **options)
-    checkpoints.copy_into(model.learned(), state["state_dict"], path)
+    checkpoints.copy_into(model.trainable(), state["state_dict"], path)
     model.eval()
     pictures = Pictures(cfg, data.test, transform=test_transform(cfg))
     loader = DataLoader(pictures, batch_size=200)

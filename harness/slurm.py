@@ -35,7 +35,7 @@ KINDS = {"partition": str, "account": str, "time": str, "memory": str, "cpus": i
 
 
 @dataclass(frozen=True)
-class Wishes:
+class SlurmRequest:
     """What every job asks of the cluster; the keys of configs/cluster.yaml, and how many runs and devices a job has."""
 
     partition: str = ""
@@ -50,7 +50,7 @@ class Wishes:
     ranks: int = 1  # devices of a run
 
     @classmethod
-    def of(cls, given: Mapping[str, Any], pack: int, ranks: int) -> "Wishes":
+    def of(cls, given: Mapping[str, Any], pack: int, ranks: int) -> "SlurmRequest":
         """configs/cluster.yaml, with what of `given` is not None in its place. Raises ValueError for nonsense."""
         file = ROOT / "configs" / "cluster.yaml"
         try:  # as it stands: YAML takes 2:00:00 for a number
@@ -94,13 +94,13 @@ class Array:
     of: "Array | None" = None  # each task waits for the same task of that one
     number: str = ""  # Slurm's, once it has it
 
-    def words(self, name: str, logs: Path, wishes: Wishes) -> list[str]:
+    def words(self, name: str, logs: Path, wishes: SlurmRequest) -> list[str]:
         """For sbatch's command line, which comes before the environment's SBATCH_ variables; a script's own come after."""
         return [f"--job-name={name}", f"--array={','.join(map(str, self.tasks))}", "--ntasks=1",
                 f"--output={logs}/%x-%A_%a.log", "--open-mode=append", "--requeue", f"--signal=USR1@{wishes.warning}",
                 *wishes.words()]  # fmt: skip
 
-    def script(self, wishes: Wishes) -> str:
+    def script(self, wishes: SlurmRequest) -> str:
         """What sbatch is given. The runs stand in it, so that nothing else has to be kept until it starts."""
         asked = {
             "jobs": wishes.pack, "ranks": wishes.ranks,
@@ -181,7 +181,7 @@ def _packed(runs: Sequence[Job], pack: int) -> dict[int, Sequence[Job]]:
     return {i: runs[first : first + pack] for i, first in enumerate(range(0, len(runs), pack))}
 
 
-def submit(runs: Sequence[Job], queued: Mapping[Path, str], name: str, logs: Path, wishes: Wishes) -> list[str]:
+def submit(runs: Sequence[Job], queued: Mapping[Path, str], name: str, logs: Path, wishes: SlurmRequest) -> list[str]:
     """Hands runs over and notes their jobs in their folders; the arrays' numbers. Raises ValueError with Slurm's reason."""
     logs.mkdir(parents=True, exist_ok=True)
     handed = arrays(runs, wishes.pack, queued)

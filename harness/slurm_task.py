@@ -9,9 +9,9 @@ import os
 import sys
 from pathlib import Path
 
-from harness.command import Runner, starter_for
 from harness.plan import Job
 from harness.preflight import check_settings
+from harness.runner import Runner, starter_for
 from harness.slurm import note_of, write_note
 from trainers.core.training.stopping import RESUME_ME
 

@@ -123,7 +123,7 @@ def test_frozen_weights_stored_in_half_precision_change_no_number_under_autocast
         with torch.autocast("cpu", dtype=dtype):
             parts = model.losses(pictures, torch.tensor([0, 1, 2, 3]))
         (parts["cls"] + parts["text"] + parts["gate"]).backward()
-        found.append([parts["logits_BC"], *(p.grad for p in model.learned().values() if p.numel())])
+        found.append([parts["logits_BC"], *(p.grad for p in model.trainable().values() if p.numel())])
     for one, other in zip(*found, strict=True):
         assert torch.equal(one, other)
 
@@ -135,7 +135,7 @@ def test_a_mixture_learns_on_every_family(family):
         pictures = torch.randn(4, 3, *backbone.preprocessing.size)
     parts = model.losses(pictures, torch.tensor([0, 1, 2, 3]))
     (parts["cls"] + parts["text"] + parts["gate"]).backward()
-    without = [name for name, p in model.learned().items() if p.numel() and (p.grad is None or not p.grad.any())]
+    without = [name for name, p in model.trainable().items() if p.numel() and (p.grad is None or not p.grad.any())]
     assert not without, f"{kind}: {without}"
     model.backbone.model.requires_grad_(False)
 

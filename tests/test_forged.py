@@ -35,10 +35,10 @@ def training(run):
     methods.register_all()
     _, out = run
     model = load_run(out).model
-    for tensor in model.fitted().values():
+    for tensor in model.checkpoint_tensors().values():
         tensor.requires_grad_(True)
     state = checkpoints.load(checkpoints.latest(out))
-    optimiser = torch.optim.SGD([{"params": list(model.learned().values()), "lr": 0.1}] * 1, lr=0.1, momentum=0.9)
+    optimiser = torch.optim.SGD([{"params": list(model.trainable().values()), "lr": 0.1}] * 1, lr=0.1, momentum=0.9)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda epoch: 1.0)
     about = {
         "identity": state["identity"],
@@ -47,7 +47,7 @@ def training(run):
         "precision": "fp32",
     }
     found = Training(out, model, optimiser, schedule, torch.amp.GradScaler("cuda", enabled=False), about)
-    for p in found.model.learned().values():
+    for p in found.model.trainable().values():
         p.grad = torch.ones_like(p)
     optimiser.step()
     return found
@@ -99,7 +99,7 @@ def test_a_training_goes_on_from_what_a_training_wrote_alone(training, tmp_path)
 
 
 def test_weights_that_are_not_finite_are_not_saved(training):
-    tensor = next(iter(training.model.learned().values()))
+    tensor = next(iter(training.model.trainable().values()))
     with torch.no_grad():
         kept = tensor.clone()
         tensor.fill_(float("inf"))

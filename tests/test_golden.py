@@ -134,7 +134,7 @@ def test_training_with_the_prompts_of_the_authors_release(part):
         model.router.weight.copy_(torch.from_numpy(theirs["gate.weight"]))
         model.router.bias.copy_(torch.from_numpy(theirs["gate.bias"]))
     tuned = {id(p) for p in model.tuned}
-    others = [p for p in model.learned().values() if id(p) not in tuned]
+    others = [p for p in model.trainable().values() if id(p) not in tuned]
     optimiser = torch.optim.SGD([{"params": model.tuned, "lr": 0.01}, {"params": others}], lr=0.1, momentum=0.9,
                                 weight_decay=5e-4)  # fmt: skip
     generator = torch.Generator().manual_seed(1)

@@ -121,7 +121,7 @@ def test_lasp_losses(tiny_clip, images):
         text_to_text_loss(two.text_features()[g : g + 1], hard[2 * g : 2 * g + 2], scale, "soft") for g in range(2)
     ]
     torch.testing.assert_close(two.losses(images, labels)["text"], torch.stack(halves).mean())
-    assert set(two.learned()) >= {"prompt_learner.ctx", "prompt_learner.w"}
+    assert set(two.trainable()) >= {"prompt_learner.ctx", "prompt_learner.w"}
     with pytest.raises(ValueError, match="use 1 to 4"):
         LaspCLIP(tiny_clip, NAMES, templates, n_groups=5)
 

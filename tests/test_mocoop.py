@@ -25,14 +25,14 @@ def batch():
 def perturbed(model, scale=0.05):
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for p in model.learned().values():
+        for p in model.trainable().values():
             p.add_(scale * torch.randn(p.shape, generator=generator))
     return model
 
 
 def test_parameters_have_their_documented_names_and_nothing_else_is_trained(tiny_clip):
     model = MixtureCLIP(tiny_clip, NAMES, GROUPS)
-    names = set(model.learned())
+    names = set(model.trainable())
     prompts = {f"prompts.{side}.{g}" for side in ("before", "after") for g in range(3)}
     norms = {n for n in names if n.startswith("image_encoder.transformer.resblocks.")}
     assert names == prompts | {"correction", "router.weight", "router.bias"} | norms
@@ -41,18 +41,18 @@ def test_parameters_have_their_documented_names_and_nothing_else_is_trained(tiny
     assert [len(p) for p in model.prompts.before] == [4, 0, 6]
     assert [len(p) for p in model.prompts.after] == [0, 1, 2]
     lean = MixtureCLIP(tiny_clip, NAMES, GROUPS, correction=False, train_visual_ln=False)
-    assert set(lean.learned()) == prompts | {"router.weight", "router.bias"}
+    assert set(lean.trainable()) == prompts | {"router.weight", "router.bias"}
 
 
 def test_the_frozen_clip_does_not_move(tiny_clip, batch):
     model = perturbed(MixtureCLIP(tiny_clip, NAMES, GROUPS))
     frozen = {n: p.clone() for n, p in model.named_parameters() if not p.requires_grad}
-    optimiser = torch.optim.SGD(model.learned().values(), lr=0.1)
+    optimiser = torch.optim.SGD(model.trainable().values(), lr=0.1)
     parts = model.losses(*batch)
     (parts["cls"] + parts["text"] + parts["gate"]).backward()
     optimiser.step()
     assert all(torch.equal(p, frozen[n]) for n, p in model.named_parameters() if n in frozen)
-    assert all(p.grad is not None for p in model.learned().values() if p.numel())
+    assert all(p.grad is not None for p in model.trainable().values() if p.numel())
 
 
 def test_logits_are_the_mixture_of_features(tiny_clip, batch):
@@ -241,7 +241,7 @@ class TestCache:
         before = model(images)
         with torch.enable_grad():
             model.train()
-            optimiser = torch.optim.SGD(model.learned().values(), lr=1.0)
+            optimiser = torch.optim.SGD(model.trainable().values(), lr=1.0)
             model.losses(images, torch.tensor([0, 1, 2, 1, 0]))["cls"].backward()
             optimiser.step()
             model.eval()
@@ -272,7 +272,7 @@ def test_resnet_backbone(batch):
     torch.manual_seed(0)
     resnet = CLIP(64, 32, (1, 1, 1, 1), 8, None, 77, 49408, 64, 1, 1).float()
     model = MixtureCLIP(resnet, NAMES, GROUPS)
-    assert not any(n.startswith("image_encoder") for n in model.learned())
+    assert not any(n.startswith("image_encoder") for n in model.trainable())
     statistics = {n: b.clone() for n, b in model.named_buffers() if "running" in n}
     parts = model.losses(*batch)
     (parts["cls"] + parts["text"] + parts["gate"]).backward()

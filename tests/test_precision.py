@@ -41,7 +41,7 @@ def logits_and_gradients(model, dtype=None):
         parts = model.losses(images, LABELS) if hasattr(model, "losses") else {}
     with torch.no_grad(), autocast:
         tested = model.eval()(images)
-    return logits, tested, parts, [p.grad for p in model.learned().values() if p.grad is not None]
+    return logits, tested, parts, [p.grad for p in model.trainable().values() if p.grad is not None]
 
 
 @pytest.mark.parametrize("kind", ["weights in float16", "autocast to float16", "autocast to bfloat16"])

@@ -176,7 +176,7 @@ class Step:
         from trainers.core.training.step_graph import StepGraph
 
         self.bench, self.model, self.prec = bench, model, prec
-        self.learned = list(model.learned().values())
+        self.learned = list(model.trainable().values())
         self.optim = torch.optim.SGD(self.learned, lr=1e-3, momentum=0.9)
         self.scaler = torch.amp.GradScaler("cuda", enabled=prec == "amp" and bench.gpu)
         sees_features = model.from_features and not model.tuned

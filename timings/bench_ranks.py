@@ -52,7 +52,7 @@ def worker(method: str) -> None:
         share = (own.stop - own.start) / BATCH
         rows = []
         for _ in range(STEPS + 1):
-            ranks.agree()
+            ranks.all_max()
             before, begin = sent(), time.perf_counter()
             model.zero_grad()
             if isinstance(model, MixtureCLIP):
@@ -62,8 +62,8 @@ def worker(method: str) -> None:
                 loss = F.cross_entropy(model(images[own]), labels[own])
             shown = {"loss": loss * share}
             shown["loss"].backward()
-            summed = ranks.add_up([p.grad for p in model.learned().values() if p.grad is not None], shown)
-            ranks.agree()
+            summed = ranks.add_up([p.grad for p in model.trainable().values() if p.grad is not None], shown)
+            ranks.all_max()
             rows.append([time.perf_counter() - begin, float(summed["loss"]), sent() - before])
         if isinstance(model, MixtureCLIP):
             tokens = model.prompts.plan.share(ranks.rank, ranks.size).n_tokens

@@ -184,7 +184,7 @@ def use(name: str) -> None:
         on_cpu = load_run(OUT / name).classify(pictures)
         model = load_run(OUT / name).to("cuda")
         found = model.classify(pictures)
-        exported = model.model.frozen().to("cuda")
+        exported = model.model.exportable().to("cuda")
         with torch.no_grad():
             exported(torch.stack([model.read(p) for p in pictures[:2]]).to("cuda"))
         apart = max(

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ..core.clip.adapted import AdaptedCLIP, Trained
 from ..core.clip.backbones import Backbone
-from ..core.clip.exportable import FrozenConditional
+from ..core.clip.exportable import ExportableConditional
 from ..core.clip.precision import einsum
 from ..core.clip.prompts import Context, PromptPlan, context_plan, initial_context, slot, tokenize_names, with_count_of
 from .options import CoCoOpModelOptions, CoCoOpOptions
@@ -64,20 +64,18 @@ class CoCoOpCLIP(AdaptedCLIP):
         return self._plan
 
     @torch.no_grad()
-    def frozen(self) -> FrozenConditional:
+    def exportable(self) -> ExportableConditional:
         plan, M = self._plan_for(1), len(self.ctx)
         prompts_CLW = nn.functional.embedding(plan.whole_prompts(), plan.bank(self.backbone.token_embedding, self.ctx))
         first = len(self.vocabulary.sos)
         context_L = torch.zeros(prompts_CLW.shape[1], device=self.ctx.device)
         context_L[first : first + M] = 1.0
-        return FrozenConditional(self.backbone, prompts_CLW, context_L, plan.length_N, self.meta_net)
+        return ExportableConditional(self.backbone, prompts_CLW, context_L, plan.length_N, self.meta_net)
 
     @classmethod
-    def of(cls, backbone: Backbone, trained: Trained, classnames: Sequence[str]) -> "CoCoOpCLIP":
-        options = CoCoOpOptions.of(trained.options).keywords(CoCoOpModelOptions)
-        options["ctx_count"] = with_count_of(
-            trained.tensors["ctx"], CoCoOpModelOptions(**options), backbone.vocabulary
-        ).ctx_count
+    def from_checkpoint(cls, backbone: Backbone, trained: Trained, classnames: Sequence[str]) -> "CoCoOpCLIP":
+        own = with_count_of(trained.tensors["ctx"], CoCoOpOptions.of(trained.options), backbone.vocabulary)
+        options = own.keywords(CoCoOpModelOptions)
         return cls(backbone, classnames, **options)
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ..core.clip.adapted import AdaptedCLIP, Trained
 from ..core.clip.backbones import Backbone
-from ..core.clip.exportable import FrozenLinear
+from ..core.clip.exportable import ExportableLinear
 from ..core.clip.precision import cosine_logits
 from ..core.clip.prompts import Context, context_plan, initial_context, slot, tokenize_names, with_count_of
 from .options import CoOpModelOptions, CoOpOptions
@@ -58,20 +58,18 @@ class CoOpCLIP(AdaptedCLIP):
         return F.normalize(features_GCD.flatten(0, 1), dim=-1)
 
     @torch.no_grad()
-    def frozen(self) -> FrozenLinear:
-        return FrozenLinear(self.backbone, self.logit_scale.exp() * self.kept(self.text_features))
+    def exportable(self) -> ExportableLinear:
+        return ExportableLinear(self.backbone, self.logit_scale.exp() * self.cached_in_eval(self.text_features))
 
     @classmethod
-    def of(cls, backbone: Backbone, trained: Trained, classnames: Sequence[str]) -> "CoOpCLIP":
-        options = CoOpOptions.of(trained.options).keywords(CoOpModelOptions)
+    def from_checkpoint(cls, backbone: Backbone, trained: Trained, classnames: Sequence[str]) -> "CoOpCLIP":
+        own = with_count_of(trained.tensors["ctx"], CoOpOptions.of(trained.options), backbone.vocabulary)
+        options = own.keywords(CoOpModelOptions)
         if options.get("csc") and list(classnames) != list(trained.classnames):
             raise ValueError("class-specific contexts belong to the classes they were trained on, and these are others")
-        options["ctx_count"] = with_count_of(
-            trained.tensors["ctx"], CoOpModelOptions(**options), backbone.vocabulary
-        ).ctx_count
         return cls(backbone, classnames, **options)
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """exp(logit_scale) <f, w_c>; B x C. In evaluation without gradients the text is encoded once."""
-        text_CD = self.kept(self.text_features)
+        text_CD = self.cached_in_eval(self.text_features)
         return cosine_logits(self.image_features(images_BCHW), text_CD, self.logit_scale.exp())

@@ -4,19 +4,18 @@ Shapes: B pictures, C classes, M context tokens, W width of the text transformer
 """
 
 import torch
-from dassl.engine import TRAINER_REGISTRY
 from torch.nn import functional as F
 
 from ..core.clip.losses import accuracy
-from ..core.clip.prompts import described, with_count_of
 from ..core.settings.configure import declaring
-from ..core.training.trainer import PromptTrainer
+from ..core.training.context_trainer import ContextTrainer
+from ..core.training.trainer import register
 from .model import CoOpCLIP
 from .options import CoOpModelOptions, CoOpOptions
 
 
-@TRAINER_REGISTRY.register()
-class CoOp(PromptTrainer):
+@register
+class CoOp(ContextTrainer):
     """Trains CoOpCLIP with cross-entropy."""
 
     TEST_SETTINGS = ("CLASS_TOKEN_POSITION",)
@@ -25,7 +24,7 @@ class CoOp(PromptTrainer):
         o = self.options
         model = CoOpCLIP(self.load_clip(), self.classnames, **o.keywords(CoOpModelOptions), **self.encoder_options)
         self.model = model
-        print(described(o.ctx_init, o.ctx_count, model.ctx.shape[-2]))
+        self.print_context(model.ctx)
         self.finish_model()
 
     def compute_loss(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -35,9 +34,7 @@ class CoOp(PromptTrainer):
     def adopt(self, identity: dict, tensors: dict[str, torch.Tensor]) -> None:
         if self.model.ctx.ndim == 3 and identity.get("classnames", self.classnames) != self.classnames:
             raise ValueError("class-specific contexts belong to the classes they were trained on, and these are others")
-        self.options = with_count_of(tensors.get("ctx"), self.options, self.model.vocabulary)
-        if self.options.ctx_count != self.model.options.ctx_count:
-            self.rebuild_model()
+        super().adopt(identity, tensors)
 
 
 add_config = declaring(CoOpOptions)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ..core.clip.adapted import AdaptedCLIP, Trained
 from ..core.clip.backbones import Backbone
-from ..core.clip.exportable import FrozenLinear
+from ..core.clip.exportable import ExportableLinear
 from ..core.clip.hard_features import hard_features
 from ..core.clip.losses import text_to_text_loss, with_noise
 from ..core.clip.precision import cosine_logits
@@ -117,20 +117,18 @@ class LaspCLIP(AdaptedCLIP):
         return {"cls": F.cross_entropy(logits_BC, labels_B), "text": torch.stack(text).mean(), "logits_BC": logits_BC}
 
     @torch.no_grad()
-    def frozen(self) -> FrozenLinear:
-        mean_CD = self.kept(self.text_features)[:, : self.n_classes].mean(0)
-        return FrozenLinear(self.backbone, self.logit_scale.exp() * mean_CD)
+    def exportable(self) -> ExportableLinear:
+        mean_CD = self.cached_in_eval(self.text_features)[:, : self.n_classes].mean(0)
+        return ExportableLinear(self.backbone, self.logit_scale.exp() * mean_CD)
 
     @classmethod
-    def of(cls, backbone: Backbone, trained: Trained, classnames: Sequence[str]) -> "LaspCLIP":
-        options = LaspOptions.of(trained.options).keywords(LaspModelOptions)
-        options["ctx_count"] = with_count_of(
-            trained.tensors["prompt_learner.ctx"], LaspModelOptions(**options), backbone.vocabulary
-        ).ctx_count
+    def from_checkpoint(cls, backbone: Backbone, trained: Trained, classnames: Sequence[str]) -> "LaspCLIP":
+        own = with_count_of(trained.tensors["prompt_learner.ctx"], LaspOptions.of(trained.options), backbone.vocabulary)
+        options = own.keywords(LaspModelOptions)
         # a hard template for each prompt: the others only bear on the losses
         return cls(backbone, classnames, ["a photo of a {}."] * options["n_groups"], **options)
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """Logits, B x C. In evaluation without gradients the text is encoded once, see weights_changed()."""
-        text_GAD = self.kept(self.text_features)
+        text_GAD = self.cached_in_eval(self.text_features)
         return self.logits(self.image_features(images_BCHW), text_GAD)

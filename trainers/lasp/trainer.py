@@ -5,22 +5,23 @@ W width of the text transformer, D features, H x W pixels.
 """
 
 import torch
-from dassl.engine import TRAINER_REGISTRY
 from torch.nn import functional as F
 from yacs.config import CfgNode
 
 from ..core.clip.losses import accuracy
-from ..core.clip.prompts import described, with_count_of
 from ..core.settings.configure import declaring
 from ..core.settings.templates import from_template_file
-from ..core.training.trainer import PromptTrainer
+from ..core.training.context_trainer import ContextTrainer
+from ..core.training.trainer import register
 from .model import LaspCLIP
 from .options import LaspModelOptions, LaspOptions
 
 
-@TRAINER_REGISTRY.register()
-class LASP(PromptTrainer):
+@register
+class LASP(ContextTrainer):
     """Trains LaspCLIP: L = L_cls + LASP_LOSS_WEIGHT L_text."""
+
+    context = "prompt_learner.ctx"
 
     @classmethod
     def templates_of(cls, cfg: CfgNode) -> list:
@@ -35,7 +36,7 @@ class LASP(PromptTrainer):
         self.model = LaspCLIP(
             self.load_clip(), names, templates, scored, **o.keywords(LaspModelOptions), **self.encoder_options
         )
-        print(described(o.ctx_init, o.ctx_count, self.model.prompt_learner.ctx.shape[-2]))
+        self.print_context(self.model.prompt_learner.ctx)
         self.finish_model(slower=self.model.tuned, times=0.1)
 
     def drawn(self) -> tuple[torch.Tensor, ...]:
@@ -52,14 +53,9 @@ class LASP(PromptTrainer):
         shown = {f"loss_{name}": parts[name] for name in ("cls", "text")}
         return loss, shown | {"acc": accuracy(parts["logits_BC"], labels)}
 
-    def adopt(self, identity: dict, tensors: dict[str, torch.Tensor]) -> None:
-        self.options = with_count_of(tensors.get("prompt_learner.ctx"), self.options, self.model.vocabulary)
-        if self.options.ctx_count != self.model.options.ctx_count:
-            self.rebuild_model()
-
     def convert_state(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """LASP's own checkpoints hold the whole CLIP; only what was trained is taken."""
-        learned_names = self.model.learned()
+        learned_names = self.model.trainable()
         foreign = any(name.endswith("token_prefix") for name in state)
         return {k: v for k, v in state.items() if k in learned_names} if foreign else state
 

@@ -10,7 +10,7 @@ import torch
 
 from ..core.clip.adapted import AdaptedCLIP, Trained
 from ..core.clip.backbones import Backbone
-from ..core.clip.exportable import FrozenLinear
+from ..core.clip.exportable import ExportableLinear
 
 
 class ProbedCLIP(AdaptedCLIP):
@@ -25,14 +25,14 @@ class ProbedCLIP(AdaptedCLIP):
         self.register_buffer("weight_CD", weight_CD)
         self.register_buffer("bias_C", bias_C)
 
-    def fitted(self) -> dict[str, torch.Tensor]:
+    def checkpoint_tensors(self) -> dict[str, torch.Tensor]:
         return {"weight_CD": self.weight_CD, "bias_C": self.bias_C}
 
-    def frozen(self) -> FrozenLinear:
-        return FrozenLinear(self.backbone, self.weight_CD, self.bias_C)
+    def exportable(self) -> ExportableLinear:
+        return ExportableLinear(self.backbone, self.weight_CD, self.bias_C, normalizes=False)
 
     @classmethod
-    def of(cls, backbone: Backbone, trained: Trained, classnames: Sequence[str]) -> "ProbedCLIP":
+    def from_checkpoint(cls, backbone: Backbone, trained: Trained, classnames: Sequence[str]) -> "ProbedCLIP":
         if list(classnames) != list(trained.classnames):
             raise ValueError("a linear probe knows only the classes it was fitted on, and these are others")
         return cls(backbone, trained.tensors["weight_CD"].clone(), trained.tensors["bias_C"].clone())

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from dassl.engine import TRAINER_REGISTRY
 from torch.utils.data import DataLoader
 
 from ..core.clip.backbones import Backbone
 from ..core.loading.loaders import Pictures
-from ..core.ranks.collectives import here
+from ..core.ranks.collectives import this_rank
 from ..core.settings.configure import declaring
-from ..core.training.trainer import PromptTrainer
+from ..core.training.trainer import PromptTrainer, register
 from .model import ProbedCLIP
 from .options import LinearProbeOptions
 
@@ -24,7 +23,7 @@ NEVER = -1e9  # the bias of a class without training pictures
 CLIPS_STRENGTH = 0.316  # in the README of CLIP's own repository
 
 
-@TRAINER_REGISTRY.register()
+@register
 class LinearProbe(PromptTrainer):
     """Fits the classifier while it is built; the strength of its regularisation is searched on the validation split."""
 
@@ -41,7 +40,7 @@ class LinearProbe(PromptTrainer):
         full = np.zeros((self.num_classes, weight.shape[1])), np.full(self.num_classes, NEVER)
         classes = np.unique(train[1])
         full[0][classes], full[1][classes] = weight, bias
-        full = here().hear(full)  # another machine may round, and so choose, otherwise
+        full = this_rank().broadcast(full)  # another machine may round, and so choose, otherwise
         self.model = ProbedCLIP(backbone, *(torch.from_numpy(a).float() for a in full)).to(self.device)
         self.register_model("linear_probe", self.model)
 

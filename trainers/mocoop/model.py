@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ..core.clip.adapted import AdaptedCLIP, Trained
 from ..core.clip.backbones import Backbone
-from ..core.clip.exportable import FrozenMixture
+from ..core.clip.exportable import ExportableMixture
 from ..core.clip.hard_features import check_groups, group_means, hard_features
 from ..core.clip.losses import gate_target, soft_cross_entropy, text_to_text_loss, with_noise
 from ..core.clip.mixture import mixed_logits, mixture_weights
@@ -136,19 +136,19 @@ class MixtureCLIP(AdaptedCLIP):
 
     def predict(self, images_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits, B x C, and mixture weights, B x G."""
-        text_GAD = self.kept(self.text_features)
+        text_GAD = self.cached_in_eval(self.text_features)
         image_BD = self.image_features(images_BCHW)
         weights_BG = self.route(image_BD)[1]
         return mixed_logits(image_BD, text_GAD[:, : self.n_classes], weights_BG, self.logit_scale.exp()), weights_BG
 
     @torch.no_grad()
-    def frozen(self) -> FrozenMixture:
-        class_GCD = self.logit_scale.exp() * self.kept(self.text_features)[:, : self.n_classes]
+    def exportable(self) -> ExportableMixture:
+        class_GCD = self.logit_scale.exp() * self.cached_in_eval(self.text_features)[:, : self.n_classes]
         top_k = self.top_k if self.options.router == "learned" else 0
-        return FrozenMixture(self.backbone, class_GCD, self.router.weight, self.router.bias, top_k)
+        return ExportableMixture(self.backbone, class_GCD, self.router.weight, self.router.bias, top_k)
 
     @classmethod
-    def of(cls, backbone: Backbone, trained: Trained, classnames: Sequence[str]) -> "MixtureCLIP":
+    def from_checkpoint(cls, backbone: Backbone, trained: Trained, classnames: Sequence[str]) -> "MixtureCLIP":
         options = MoCoOpOptions.of(trained.options).keywords(MixtureOptions)
         # one hard template a group: the others only bear on the losses
         return cls(backbone, classnames, [group[:1] for group in trained.identity["template_groups"]], **options)

@@ -10,18 +10,17 @@ H x W pixels.
 import dataclasses
 
 import torch
-from dassl.engine import TRAINER_REGISTRY
 from yacs.config import CfgNode
 
 from ..core.clip.losses import accuracy
 from ..core.settings.configure import declaring
 from ..core.settings.templates import template_groups
-from ..core.training.trainer import PromptTrainer
+from ..core.training.trainer import PromptTrainer, register
 from .model import MixtureCLIP
 from .options import MixtureOptions, MoCoOpOptions
 
 
-@TRAINER_REGISTRY.register()
+@register
 class MoCoOp(PromptTrainer):
     """Trains MixtureCLIP."""
 
@@ -82,7 +81,7 @@ class MoCoOp(PromptTrainer):
         for g in range(len(self.template_groups)):
             names |= {f"ctx_before_{g}": f"prompts.before.{g}", f"ctx_after_{g}": f"prompts.after.{g}"}
         ours = {names[k]: v for k, v in _without("prompt_learner.", state).items() if k in names}
-        return ours | {k: v for k, v in state.items() if k in self.model.learned()}
+        return ours | {k: v for k, v in state.items() if k in self.model.trainable()}
 
 
 def _without(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -11,7 +11,7 @@ import torch
 
 from ..core.clip.adapted import AdaptedCLIP, Trained
 from ..core.clip.backbones import Backbone
-from ..core.clip.exportable import FrozenJoint, FrozenLinear, FrozenMixture
+from ..core.clip.exportable import ExportableJoint, ExportableLinear, ExportableMixture
 from ..core.clip.hard_features import check_groups, group_means, hard_features
 from ..core.clip.precision import cosine_logits, einsum
 from .options import HardMixtureOptions
@@ -31,11 +31,11 @@ class HardPromptCLIP(AdaptedCLIP):
         self.register_buffer("text_CD", group_means(hard_TCD, [templates])[0], persistent=False)
 
     @torch.no_grad()
-    def frozen(self) -> FrozenLinear:
-        return FrozenLinear(self.backbone, self.logit_scale.exp() * self.text_CD)
+    def exportable(self) -> ExportableLinear:
+        return ExportableLinear(self.backbone, self.logit_scale.exp() * self.text_CD)
 
     @classmethod
-    def of(cls, backbone: Backbone, trained: Trained, classnames: Sequence[str]) -> "HardPromptCLIP":
+    def from_checkpoint(cls, backbone: Backbone, trained: Trained, classnames: Sequence[str]) -> "HardPromptCLIP":
         return cls(backbone, classnames, trained.identity["templates"])
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
@@ -69,14 +69,14 @@ class HardMixtureCLIP(AdaptedCLIP):
         self.register_buffer("text_GCD", group_means(hard_TCD, template_groups), persistent=False)
 
     @torch.no_grad()
-    def frozen(self) -> FrozenJoint | FrozenMixture:
+    def exportable(self) -> ExportableJoint | ExportableMixture:
         class_GCD = self.logit_scale.exp() * self.text_GCD
         if self.read == "joint":
-            return FrozenJoint(self.backbone, class_GCD)
-        return FrozenMixture(self.backbone, class_GCD, class_GCD[:, 0], class_GCD[:, 0, 0], top_k=0)
+            return ExportableJoint(self.backbone, class_GCD)
+        return ExportableMixture(self.backbone, class_GCD, class_GCD[:, 0], class_GCD[:, 0, 0], top_k=0)
 
     @classmethod
-    def of(cls, backbone: Backbone, trained: Trained, classnames: Sequence[str]) -> "HardMixtureCLIP":
+    def from_checkpoint(cls, backbone: Backbone, trained: Trained, classnames: Sequence[str]) -> "HardMixtureCLIP":
         return cls(
             backbone, classnames, trained.identity["template_groups"], HardMixtureOptions.of(trained.options).read
         )

@@ -4,18 +4,17 @@ groups of them.
 Shapes: B pictures, C classes, T templates, D features, H x W pixels.
 """
 
-from dassl.engine import TRAINER_REGISTRY
 from yacs.config import CfgNode
 
 from ..core.clip.adapted import AdaptedCLIP
 from ..core.settings.configure import declaring
 from ..core.settings.templates import from_template_file, template_groups
-from ..core.training.trainer import PromptTrainer
+from ..core.training.trainer import PromptTrainer, register
 from .model import HardMixtureCLIP, HardPromptCLIP
 from .options import HardMixtureOptions
 
 
-@TRAINER_REGISTRY.register()
+@register
 class ZeroshotCLIP(PromptTrainer):
     """One template per dataset (configs/templates/zeroshot.yaml); works on base and new classes too."""
 
@@ -38,7 +37,7 @@ class ZeroshotCLIP(PromptTrainer):
         return HardPromptCLIP(self.load_clip(), self.classnames, templates, **self.encoder_options)
 
 
-@TRAINER_REGISTRY.register()
+@register
 class ZeroshotCLIP2(ZeroshotCLIP):
     """Seven templates selected on ImageNet, and the dataset's own."""
 
@@ -48,7 +47,7 @@ class ZeroshotCLIP2(ZeroshotCLIP):
         return from_template_file("zeroshot.yaml", "selected") + ([] if cfg.DATASET.NAME == "ImageNet" else own)
 
 
-@TRAINER_REGISTRY.register()
+@register
 class HardMixture(ZeroshotCLIP):
     """The dataset's template groups (configs/templates/template_groups.yaml), which MoCoOp starts from, and nothing
     learned: how much of a result is the choice of templates."""

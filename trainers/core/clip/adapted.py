@@ -74,7 +74,7 @@ class AdaptedCLIP(nn.Module):
         return super()._apply(fn, recurse)
 
     def weights_changed(self) -> None:
-        """Drops what kept() keeps. Called by train(), eval(), to() and load_state_dict(); call it after other changes."""
+        """Drops what cached_in_eval() keeps; train(), eval(), to() and load_state_dict() do. Call it after other changes."""
         self._kept = None
 
     def compile_training(self) -> None:
@@ -82,24 +82,24 @@ class AdaptedCLIP(nn.Module):
         self.text_encoder.compile_training()
         self._compiled = torch.compile(encode_pictures, dynamic=False)
 
-    def learned(self) -> dict[str, nn.Parameter]:
+    def trainable(self) -> dict[str, nn.Parameter]:
         """What is trained, by name; all that a checkpoint needs."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
-    def fitted(self) -> dict[str, torch.Tensor]:
+    def checkpoint_tensors(self) -> dict[str, torch.Tensor]:
         """What a checkpoint holds, by name."""
-        return dict(self.learned())
+        return dict(self.trainable())
 
     def predict(self, images_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Logits, B x C, and, where a method has experts, the weight of each for each picture, B x G."""
         return self(images_BCHW), None
 
-    def frozen(self) -> nn.Module:
+    def exportable(self) -> nn.Module:
         """Itself for its classes, text encoded, as frozen.py has it: for programs that know nothing of this one."""
         raise NotImplementedError(f"{type(self).__name__} does not say how it is frozen")
 
     @classmethod
-    def of(cls, backbone: Backbone, trained: Trained, classnames: Sequence[str]) -> "AdaptedCLIP":
+    def from_checkpoint(cls, backbone: Backbone, trained: Trained, classnames: Sequence[str]) -> "AdaptedCLIP":
         """The model that a checkpoint belongs to, for `classnames`, before its tensors are put in.
 
         Raises ValueError where it cannot tell these classes apart.
@@ -117,7 +117,7 @@ class AdaptedCLIP(nn.Module):
         """f = normalise(ImageEncoder(x)); B x D."""
         return F.normalize(self.encoded(images_BCHW), dim=-1)
 
-    def kept(self, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+    def cached_in_eval(self, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
         """compute(), a function of text and weights alone; once, where nothing learns (evaluation without gradients)."""
         if self.training or torch.is_grad_enabled():
             return compute()

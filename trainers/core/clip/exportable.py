@@ -11,37 +11,44 @@ from torch.nn import functional as F
 from .backbones import Backbone
 
 
-class _Frozen(nn.Module):
+class Exportable(nn.Module):
+    """A picture encoder, and what was made of text or fitted, as buffers."""
+
     def __init__(self, backbone: Backbone, **tensors: torch.Tensor) -> None:
         super().__init__()
         self._backbone, self.model = backbone, backbone.model
         for name, tensor in tensors.items():
             self.register_buffer(name, tensor.detach().float().clone())
 
+    def image_features(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        """f = normalise(ImageEncoder(x)); B x D."""
+        return F.normalize(self._backbone.encode_image(images_BCHW).float(), dim=-1)
+
     def class_features(self) -> dict[str, torch.Tensor]:
         """What stands for the classes, by name."""
         return {name: tensor for name, tensor in self.named_buffers(recurse=False) if name.startswith("class_")}
 
 
-class FrozenLinear(_Frozen):
-    """logits = features W^T + b, with features of length one or as they are. class_CD: W; bias_C: b."""
+class ExportableLinear(Exportable):
+    """logits = features W^T + b. class_CD: W; bias_C: b; normalizes: whether features are of length one."""
 
     class_CD: torch.Tensor
     bias_C: torch.Tensor
 
-    def __init__(self, backbone: Backbone, class_CD: torch.Tensor, bias_C: torch.Tensor | None = None) -> None:
-        self.normalizes = bias_C is None
+    def __init__(
+        self, backbone: Backbone, class_CD: torch.Tensor, bias_C: torch.Tensor | None = None, normalizes: bool = True
+    ) -> None:
         bias_C = class_CD.new_zeros(len(class_CD)) if bias_C is None else bias_C
         super().__init__(backbone, class_CD=class_CD, bias_C=bias_C)
+        self.normalizes = normalizes
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        features_BD = self._backbone.encode_image(images_BCHW).float()
-        if self.normalizes:
-            features_BD = F.normalize(features_BD, dim=-1)
+        encode = self.image_features if self.normalizes else self._backbone.encode_image
+        features_BD = encode(images_BCHW).float()
         return features_BD @ self.class_CD.T + self.bias_C
 
 
-class FrozenMixture(_Frozen):
+class ExportableMixture(Exportable):
     """A router's mixture of experts. class_GCD: their class features times the logit scale; top_k 0: all count alike."""
 
     class_GCD: torch.Tensor
@@ -54,7 +61,7 @@ class FrozenMixture(_Frozen):
         self.top_k = top_k
 
     def forward(self, images_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        image_BD = F.normalize(self._backbone.encode_image(images_BCHW).float(), dim=-1)
+        image_BD = self.image_features(images_BCHW)
         router_BG = image_BD @ self.router_GD.T + self.router_G
         if self.top_k:
             chosen_BK, experts_BK = router_BG.topk(self.top_k, dim=-1)
@@ -65,7 +72,7 @@ class FrozenMixture(_Frozen):
         return (weights_BG.T[:, :, None] * logits_GBC).sum(0), weights_BG
 
 
-class FrozenJoint(_Frozen):
+class ExportableJoint(Exportable):
     """One softmax over all groups and classes, summed over the groups. class_GCD: class features times the logit scale."""
 
     class_GCD: torch.Tensor
@@ -74,12 +81,12 @@ class FrozenJoint(_Frozen):
         super().__init__(backbone, class_GCD=class_GCD)
 
     def forward(self, images_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        image_BD = F.normalize(self._backbone.encode_image(images_BCHW).float(), dim=-1)
+        image_BD = self.image_features(images_BCHW)
         logits_GBC = image_BD @ self.class_GCD.transpose(-1, -2)
         return logits_GBC.logsumexp(0), logits_GBC.logsumexp(-1).softmax(0).T
 
 
-class FrozenConditional(_Frozen):
+class ExportableConditional(Exportable):
     """CoCoOp: the context of each picture's prompts is shifted by a function of the picture, so their text is encoded for
     each picture, here with the text tower's own modules.
 
@@ -96,7 +103,7 @@ class FrozenConditional(_Frozen):
         self.meta_net = meta_net
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        image_BD = F.normalize(self._backbone.encode_image(images_BCHW).float(), dim=-1)
+        image_BD = self.image_features(images_BCHW)
         shift_BLW = self.meta_net(image_BD)[:, None] * self.context_L[:, None]
         prompts_BCLW = self.prompts_CLW + shift_BLW[:, None]
         B, C = prompts_BCLW.shape[:2]

@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from ..ranks.collectives import here
+from ..ranks.collectives import this_rank
 from .backbones import as_backbone
 from .backbones.protocol import Block, CausalTower
 from .prompts import HeadRows, PromptPlan
@@ -179,7 +179,7 @@ class TextEncoder(nn.Module):
     def of_all(self, plan: PromptPlan, learned_vectors_KW: torch.Tensor) -> torch.Tensor:
         """The same, of prompts that all ranks of a training ask for at once: where gradients are kept, each encodes a share
         of about as many tokens as the others'; G x C x D."""
-        ranks = here()
+        ranks = this_rank()
         if not ranks.several or not torch.is_grad_enabled():
             return self(plan, learned_vectors_KW)
         along, places = plan.cuts(ranks.size)

@@ -46,12 +46,12 @@ def export(model: TrainedModel, folder: str | os.PathLike, results: dict[str, An
     except ImportError as error:
         raise ValueError(f"export needs the package {error.name}: {PACKAGES}") from error
     model.to("cpu").float()
-    frozen: Any = model.model.frozen().eval()
+    frozen: Any = model.model.exportable().eval()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
         made = Path(place)
         apart = _write_onnx(frozen, model, made / "model.onnx")
-        tensors = {f"learned.{name}": tensor.detach() for name, tensor in model.model.fitted().items()}
+        tensors = {f"learned.{name}": tensor.detach() for name, tensor in model.model.checkpoint_tensors().items()}
         tensors |= {f"frozen.{name}": tensor for name, tensor in frozen.class_features().items()}
         save_file({name: t.cpu().contiguous().clone() for name, t in tensors.items()}, made / "model.safetensors")
         config = configuration(model, results or {})

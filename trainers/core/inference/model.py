@@ -98,7 +98,7 @@ class TrainedModel(nn.Module):
         classes they were trained on (linear probes, class-specific contexts).
         """
         names = checked_names(classnames)
-        other = type(self.model).of(self.backbone, self.trained, names)
+        other = type(self.model).from_checkpoint(self.backbone, self.trained, names)
         refuse_alike(names, self.backbone)
         _put_in(other, self.trained, "the model")
         return TrainedModel(other, self.trained, names, self.preprocessing, self.normalizes, self.upright, self.precision,
@@ -202,7 +202,7 @@ def checked_names(classnames: Iterable[str]) -> list[str]:
 
 
 def _put_in(model: AdaptedCLIP, trained: Trained, where: Any) -> None:
-    checkpoints.copy_into(model.fitted(), trained.tensors, where)
+    checkpoints.copy_into(model.checkpoint_tensors(), trained.tensors, where)
     model.weights_changed()
 
 
@@ -283,7 +283,7 @@ def build(
         if not isinstance(names, list) or not names or not all(isinstance(n, str) and _is_text(n) for n in names):
             raise ValueError(f"its class names are {str(names)[:60]!r}")
     opened = _backbone(backbone, trained.identity)
-    model = kind.of(opened, trained, classnames)
+    model = kind.from_checkpoint(opened, trained, classnames)
     _put_in(model, trained, where)
     said: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in preprocessing.items()

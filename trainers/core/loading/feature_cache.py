@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, SequentialSampler
 from torchvision import transforms as T
 from yacs.config import CfgNode
 
-from ..ranks.collectives import here
+from ..ranks.collectives import this_rank
 from ..training.device import described
 from .array_cache import ArrayCache, key_of
 from .contents import contents_for
@@ -151,7 +151,7 @@ class Batches:
         count, size = len(self.items), loader.batch_size or 1
         self.rows = list(torch.arange(count).split(size))
         if not whole:
-            self.rows = list(here().turns(self.rows))
+            self.rows = list(this_rank().turns(self.rows))
         elif count > size:
             self.rows[-1] = torch.arange(count - size, count)
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
 from ..clip.backbones import Preprocessing, source_of
-from ..ranks.collectives import RanksParted, here
+from ..ranks.collectives import RanksParted, this_rank
 from ..ranks.processes import cores, leave_signals_to_the_main_process
 from ..settings.configure import FOLLOWING
 from .picture_cache import Photographs, ResizedPictures
@@ -50,7 +50,7 @@ class Pictures(DatasetWrapper):
         # benchmarks are read as Dassl reads them, which everybody's numbers stand on; people's own pictures as they hang
         self.upright = cfg.DATASET.NAME == "FolderDataset"
         # what several ranks draw has to be told apart from what they draw in common
-        self.draws_alone = is_train and (cfg.INPUT.SEED_PER_PICTURE or here().several)
+        self.draws_alone = is_train and (cfg.INPUT.SEED_PER_PICTURE or this_rank().several)
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # with workers that outlive an epoch
 
     def as_numbers(self, images: torch.Tensor) -> torch.Tensor:
@@ -142,7 +142,7 @@ class Slices:
     def __init__(self, batches: Any, count: int) -> None:
         """batches: the sampler of all ranks' batches, `count` pictures each."""
         self.batches, self.count = batches, count
-        self.own = here().slice_of(count)
+        self.own = this_rank().slice_of(count)
         self.share = (self.own.stop - self.own.start) / count
 
     def __len__(self) -> int:
@@ -182,10 +182,10 @@ def with_lasting_workers(loader: DataLoader) -> DataLoader:
 
 def in_turns(loader: DataLoader) -> DataLoader:
     """Of several ranks, every W-th batch of pictures for testing, so that each is what it is for one process."""
-    if not here().several:
+    if not this_rank().several:
         return loader
     batches: Any = loader.batch_sampler
-    return with_batches(loader, here().turns(list(batches)))
+    return with_batches(loader, this_rank().turns(list(batches)))
 
 
 def follow_backbone(cfg: CfgNode) -> None:
@@ -224,7 +224,7 @@ def build_data_manager(cfg: CfgNode) -> DataManager:
     about to save itself; they end with the main process.
     """
     if cores() < cfg.DATALOADER.NUM_WORKERS:
-        alone = cfg.INPUT.SEED_PER_PICTURE or here().several
+        alone = cfg.INPUT.SEED_PER_PICTURE or this_rank().several
         print(
             f"Note: {cores()} data-loading workers for {cfg.DATALOADER.NUM_WORKERS}, one per core"
             + ("" if alone else "; each draws augmentations of its own, so another number of workers draws others")
@@ -237,7 +237,7 @@ def build_data_manager(cfg: CfgNode) -> DataManager:
         custom_tfm_test=test_transform(cfg) if cfg.INPUT.RESIZE_MODE == "squash" else None,
         dataset_wrapper=Pictures,
     )
-    if here().several:
+    if this_rank().several:
         manager.train_loader_x = in_slices(manager.train_loader_x)
     trained: Any = manager.train_loader_x
     if trained.dataset.draws_alone and trained.num_workers:

@@ -71,7 +71,7 @@ class Ranks:
         """All ranks' rows, one rank's after the other, with gradients; N x D. counts: rows of each rank."""
         return _Gather.apply(own_RD, list(counts), self.rank) if self.several else own_RD
 
-    def agree(self, *numbers: int) -> list[int]:
+    def all_max(self, *numbers: int) -> list[int]:
         """The largest of what each rank says, number by number; also a place where all wait for each other."""
         if not self.several:
             return list(numbers)
@@ -79,7 +79,7 @@ class Ranks:
         together(lambda: dist.all_reduce(told, op=dist.ReduceOp.MAX))
         return told.tolist()
 
-    def hear(self, thing: T) -> T:
+    def broadcast(self, thing: T) -> T:
         """What rank 0 says."""
         if not self.several:
             return thing
@@ -102,7 +102,7 @@ class Ranks:
             together(lambda: dist.all_gather_object(told, value))
         return told
 
-    def insist(self, what: str, value: Any) -> None:
+    def assert_same(self, what: str, value: Any) -> None:
         """Raises RanksParted, on every rank, unless all have the same `value` of `what`."""
         if not self.several:
             return
@@ -116,7 +116,7 @@ class Ranks:
                     "with the same code, data, output folder and settings"
                 )
 
-    def level(self, tensors: Mapping[str, torch.Tensor]) -> None:
+    def sync_from_rank0(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Gives all ranks rank 0's `tensors`, from which rounding may have led them away by a little.
 
         Raises RanksParted where it is more than that.
@@ -129,7 +129,7 @@ class Ranks:
             theirs = tensor.detach().clone(memory_format=torch.contiguous_format)
             together(functools.partial(dist.broadcast, theirs, src=0))
             apart, size = float((tensor.detach() - theirs).abs().max()), float(theirs.abs().max())
-            if self.agree(int(not apart <= 1e-3 * size))[0]:
+            if self.all_max(int(not apart <= 1e-3 * size))[0]:
                 raise RanksParted(f'"{name}" is no longer the same on all ranks: start again from the last checkpoint')
             with torch.no_grad():
                 tensor.copy_(theirs)
@@ -138,7 +138,7 @@ class Ranks:
 _here = Ranks()
 
 
-def here() -> Ranks:
+def this_rank() -> Ranks:
     """This process among the ranks of its training."""
     return _here
 

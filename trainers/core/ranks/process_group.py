@@ -67,11 +67,11 @@ def joined(use_cuda: bool) -> Iterator["Ranks"]:
     One of several ends with the block. After an error the others are still connected, so that fail() can tell them. Raises
     ValueError where ranks and devices do not fit.
     """
-    from .collectives import Ranks, here, set_here  # which import torch: wrong words are told before
+    from .collectives import Ranks, set_here, this_rank  # which import torch: wrong words are told before
 
     rank, size, local = started_as()
     if size == 1:
-        yield here()
+        yield this_rank()
         return
     import torch
     import torch.distributed as dist
@@ -104,7 +104,7 @@ def joined(use_cuda: bool) -> Iterator["Ranks"]:
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=patience)
     set_here(ranks := Ranks(rank, size))
     _watch = Watch(ranks, os.environ["MASTER_ADDR"])
-    ranks.insist("kind of device", "cuda" if on_gpu else "cpu")
+    ranks.assert_same("kind of device", "cuda" if on_gpu else "cpu")
     if on_gpu:
         uuid = torch.cuda.get_device_properties(torch.cuda.current_device()).uuid
         _refuse_shared_devices(ranks.all_say(f"{uuid} of {socket.gethostname()}"))
@@ -184,8 +184,8 @@ class Watch:
         self._all_left = threading.Event()
         self._over = threading.Event()
         server = socket.create_server(("", 0)) if ranks.first else None
-        port, token = ranks.hear((server.getsockname()[1] if server else 0, secrets.token_hex(16)))
-        self._who = {0: ranks.hear(this_process())}
+        port, token = ranks.broadcast((server.getsockname()[1] if server else 0, secrets.token_hex(16)))
+        self._who = {0: ranks.broadcast(this_process())}
         if server is not None:
             with server:
                 self._receive(server, token)

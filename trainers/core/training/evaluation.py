@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from ..ranks.collectives import here
+from ..ranks.collectives import this_rank
 from .calibration import calibration_error, fitted_temperature
 
 Parse = Callable[[Any], tuple[torch.Tensor, torch.Tensor]]
@@ -61,7 +61,7 @@ def evaluate(
     puts them together.
     """
     evaluator.reset()
-    ranks = here()
+    ranks = this_rank()
     # scripts/run.py passes the bar on to its own terminal, and says so
     shown = ranks.first and (sys.stderr.isatty() or "MOCOOP_BARS" in os.environ)
     left = iter(tqdm(batches, desc="Evaluating", leave=False, disable=not shown, mininterval=1.0))
@@ -74,7 +74,7 @@ def evaluate(
     logits.fetch()
     seen = in_order(logits.seen)
     if not ranks.first:
-        return ranks.hear({})
+        return ranks.broadcast({})
     for logits_BC, labels_B in seen:
         evaluator.process(logits_BC, labels_B)
     logits_NC, labels_N = (torch.cat(part) for part in zip(*seen, strict=True))
@@ -86,7 +86,7 @@ def evaluate(
         )
         counts["ties"] = ties
     ece = calibration_error(logits_NC.float(), labels_N)
-    return ranks.hear(dict(evaluator.evaluate()) | counts | {"ece": round(ece, 4)})
+    return ranks.broadcast(dict(evaluator.evaluate()) | counts | {"ece": round(ece, 4)})
 
 
 def temperature_of(batches: Iterable[Any], logits: Logits) -> float:
@@ -95,15 +95,15 @@ def temperature_of(batches: Iterable[Any], logits: Logits) -> float:
         logits.of(batch)
     logits.fetch()
     seen = in_order(logits.seen)
-    if not here().first:
-        return here().hear(0.0)
+    if not this_rank().first:
+        return this_rank().broadcast(0.0)
     logits_NC, labels_N = (torch.cat(part) for part in zip(*seen, strict=True))
-    return here().hear(fitted_temperature(logits_NC.float(), labels_N))
+    return this_rank().broadcast(fitted_temperature(logits_NC.float(), labels_N))
 
 
 def in_order(own: Seen) -> Seen:
     """All ranks' batches for rank 0, in the order in which one process has them; each rank has every W-th."""
-    by_rank = here().collect(own)
+    by_rank = this_rank().collect(own)
     in_turns = itertools.zip_longest(*by_rank)
     return [batch for turn in in_turns for batch in turn if batch is not None]
 

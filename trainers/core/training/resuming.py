@@ -10,7 +10,7 @@ import torch
 import yaml
 from torch import nn
 
-from ..ranks.collectives import here
+from ..ranks.collectives import this_rank
 from ..runs.identity import Identity
 from ..settings.errors import believing
 from . import checkpoints
@@ -37,7 +37,7 @@ class Training:
         self, epoch: int, best_result: float, val_result: float | None = None, chunks: Sequence[int] = ()
     ) -> dict[str, Any]:
         """All that is needed to go on after `epoch` epochs. chunks: each rank's text_chunk, its own share's."""
-        tensors = {name: p.detach().cpu().clone() for name, p in self.model.learned().items()}
+        tensors = {name: p.detach().cpu().clone() for name, p in self.model.trainable().items()}
         for name, tensor in tensors.items():
             if not tensor.isfinite().all():
                 raise FloatingPointError(
@@ -52,12 +52,12 @@ class Training:
             "best_result": float(best_result),
             "random": checkpoints.random_state(),
             "text_chunk": list(chunks) or [self.model.text_encoder.training_chunk],
-            "ranks": here().size,  # whose shares text_chunk was chosen for
+            "ranks": this_rank().size,  # whose shares text_chunk was chosen for
             **self.about,
         }
 
     def save(self, name: str, state: dict[str, Any]) -> None:
-        if not here().first:
+        if not this_rank().first:
             return
         checkpoints.save(self.folder / name, state)
         print(f"Checkpoint saved to {self.folder / name}")
@@ -83,7 +83,7 @@ class Training:
             raise ValueError(f"{path} does not say how many epochs it has seen: {ANEW}")
         if not 0 <= state["epoch"] <= max_epoch:
             raise ValueError(f"{path} is at epoch {state['epoch']} of {max_epoch}: it belongs to another run")
-        checkpoints.copy_into(self.model.learned(), state["state_dict"], path, same_types=True)
+        checkpoints.copy_into(self.model.trainable(), state["state_dict"], path, same_types=True)
         with believing(path, ANEW):
             self._put_back(state)
         return state
@@ -104,13 +104,13 @@ class Training:
         if state.get("precision", precision) != precision:
             print(f"Note: until here this run was computed in {state['precision']}, from here on in {precision}")
         ranks = state.get("ranks", 1)
-        if ranks != here().size:
-            print(f"Note: until here {ranks} rank(s) computed this run, from here on {here().size}")
+        if ranks != this_rank().size:
+            print(f"Note: until here {ranks} rank(s) computed this run, from here on {this_rank().size}")
         then, now = (yaml.safe_load(config)["MODEL"] for config in (state["config"], self.about["config"]))
         same = all(then[key] == now[key] for key in ("TEXT_CHUNK", "TEXT_MEMORY_MB"))
-        if same and ranks == here().size:
+        if same and ranks == this_rank().size:
             chunks = state["text_chunk"]  # older versions kept rank 0's alone
-            own = chunks[here().rank] if isinstance(chunks, list) and len(chunks) == ranks else chunks
+            own = chunks[this_rank().rank] if isinstance(chunks, list) and len(chunks) == ranks else chunks
             if isinstance(own, int):
                 self.model.text_encoder.training_chunk = own
         float(state["best_result"]), float(state.get("batches_done", 0))

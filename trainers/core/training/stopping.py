@@ -39,9 +39,11 @@ class StopSignals:
 
     def agree(self, due: bool = False) -> bool:
         """Whether a signal has come to any rank, then noted in `asked_by`, or a save is `due` on any."""
-        from ..ranks.collectives import here  # which imports torch; who only asks for RESUME_ME need not wait for it
+        from ..ranks.collectives import (
+            this_rank,  # which imports torch; who only asks for RESUME_ME need not wait for it
+        )
 
-        self.asked_by, is_due = here().agree(self._noted, int(due))
+        self.asked_by, is_due = this_rank().all_max(self._noted, int(due))
         return bool(self.asked_by or is_due)
 
     def leave_if_asked(self) -> None:

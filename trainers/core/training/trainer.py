@@ -7,6 +7,7 @@ its loss is (compute_loss). It runs on Dassl itself and on compat/dassl, prints 
 import contextlib
 import math
 import platform
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import PIL
 import torch
 from dassl.data.datasets import build_dataset
-from dassl.engine import TrainerX
+from dassl.engine import TRAINER_REGISTRY, TrainerX
 from dassl.optim import build_lr_scheduler, build_optimizer
 from torch import nn
 from torch.utils.data import DataLoader
@@ -31,7 +32,7 @@ from ..loading.array_cache import ArrayCache
 from ..loading.contents import contents_for
 from ..loading.feature_cache import FrozenFeatures, features_cache, is_fixed, remembering
 from ..loading.loaders import Slices, build_data_manager, follow_backbone, in_turns
-from ..ranks.collectives import here
+from ..ranks.collectives import this_rank
 from ..runs.identity import Identity, content_fingerprint, fingerprint, material_settings
 from ..settings import dassl_support
 from ..settings.errors import believing
@@ -43,6 +44,18 @@ from .step_graph import StepGraph
 from .stopping import StopSignals
 
 dassl_support.mend_schedulers()
+
+
+def register(trainer: type) -> type:
+    """Makes a trainer known to Dassl by its name, once: this package may be imported under two names, as mocoop too."""
+    known = trainer.__name__ in TRAINER_REGISTRY.registered_names()
+    if not known or _file_of(TRAINER_REGISTRY.get(trainer.__name__)) != _file_of(trainer):
+        TRAINER_REGISTRY.register(trainer)
+    return trainer
+
+
+def _file_of(trainer: Any) -> str | None:
+    return sys.modules[trainer.__module__].__file__
 
 
 class PromptTrainer(TrainerX):
@@ -230,7 +243,7 @@ class PromptTrainer(TrainerX):
             self.model.compile_training()
         slower = slower or []
         is_slower = {id(p) for p in slower}
-        others = [p for p in self.model.learned().values() if id(p) not in is_slower]
+        others = [p for p in self.model.trainable().values() if id(p) not in is_slower]
         groups: list[dict] = [{"params": others}]
         if slower:
             groups.insert(0, {"params": slower, "lr": self.cfg.OPTIM.LR * times})
@@ -239,9 +252,9 @@ class PromptTrainer(TrainerX):
         self.scaler = torch.amp.GradScaler("cuda", enabled=self.precision == "amp")
         self.register_model(checkpoints.FOLDER, self.model, self.optim, self.sched)
         self._graph: StepGraph | None = None
-        if self.device.type == "cuda" and self.cfg.TRAIN.CUDA_GRAPH and not here().several:
-            self._graph = StepGraph(self._backward, list(self.model.learned().values()))
-        count = sum(p.numel() for p in self.model.learned().values())
+        if self.device.type == "cuda" and self.cfg.TRAIN.CUDA_GRAPH and not this_rank().several:
+            self._graph = StepGraph(self._backward, list(self.model.trainable().values()))
+        count = sum(p.numel() for p in self.model.trainable().values())
         print(f"Training {count:,} parameters in {self.precision}")
 
     def rebuild_model(self) -> None:
@@ -290,11 +303,11 @@ class PromptTrainer(TrainerX):
         if self._graph is not None and self._graph.trouble:
             print(f"Note: steps are computed kernel by kernel, since they cannot be recorded: {self._graph.trouble}")
             self._graph = None
-        grads = [p.grad for p in self.model.learned().values() if p.grad is not None]
-        summed = here().add_up(grads, shown)  # before unscaling, so that all ranks see the same infinities
+        grads = [p.grad for p in self.model.trainable().values() if p.grad is not None]
+        summed = this_rank().add_up(grads, shown)  # before unscaling, so that all ranks see the same infinities
         if self.largest_gradient() > 0:
             self.scaler.unscale_(self.optim)
-            nn.utils.clip_grad_norm_(self.model.learned().values(), self.largest_gradient())
+            nn.utils.clip_grad_norm_(self.model.trainable().values(), self.largest_gradient())
         self.scaler.step(self.optim)
         self.scaler.update()
         if self.batch_idx + 1 == self.num_batches:
@@ -320,7 +333,7 @@ class PromptTrainer(TrainerX):
             super().train()
 
     def init_writer(self, log_dir: str) -> None:
-        if here().first:
+        if this_rank().first:
             super().init_writer(log_dir)
 
     def before_train(self) -> None:
@@ -350,9 +363,9 @@ class PromptTrainer(TrainerX):
         self.set_model_mode("train")
         resume, self._resume_at = self._resume_at, None
         self.train_loader_x.dataset.epoch = self.epoch
-        if here().several:  # what rank 0 alone does, as evaluating, may have drawn from some generator
-            checkpoints.set_random_state(here().hear(checkpoints.random_state()))
-        here().level(self.model.learned())
+        if this_rank().several:  # what rank 0 alone does, as evaluating, may have drawn from some generator
+            checkpoints.set_random_state(this_rank().broadcast(checkpoints.random_state()))
+        this_rank().sync_from_rank0(self.model.trainable())
         on_cpu = self.device.type == "cpu"
         steps = Steps(self.train_loader_x, self.forward_backward, self.cfg.TRAIN.PRINT_FREQ, resume)
         self.num_batches, self.batch_idx = steps.count, steps.first
@@ -387,10 +400,10 @@ class PromptTrainer(TrainerX):
 
     def _report_bad_loss(self, batch_idx: int, values: dict[str, float]) -> None:
         path = Path(self.output_dir) / "bad_step" / "state.pth.tar"
-        if here().first:
-            state = {"state_dict": self.model.learned(), "epoch": self.epoch, **self._about()}
+        if this_rank().first:
+            state = {"state_dict": self.model.trainable(), "epoch": self.epoch, **self._about()}
             checkpoints.save(path, state | {"losses": values, "batch": batch_idx})
-        here().agree()  # the first that raises ends the others
+        this_rank().all_max()  # the first that raises ends the others
         shown = ", ".join(f"{name} {value}" for name, value in values.items())
         raise FloatingPointError(
             f"loss is not finite at epoch {self.epoch + 1}, batch {batch_idx + 1} ({shown}); the weights are in {path}: "
@@ -448,7 +461,7 @@ class PromptTrainer(TrainerX):
 
     def _chunks(self) -> list[int]:
         """Prompts that each rank encodes at a time."""
-        return here().all_say(self.model.text_encoder.training_chunk)
+        return this_rank().all_say(self.model.text_encoder.training_chunk)
 
     def _about(self) -> dict[str, Any]:
         return {
@@ -472,7 +485,7 @@ class PromptTrainer(TrainerX):
 
     def resume_model_if_exist(self, directory: str) -> int:
         path = checkpoints.latest(Path(directory)) if self.method().takes_steps else None
-        here().insist("checkpoint", path and path.name)
+        this_rank().assert_same("checkpoint", path and path.name)
         if path is None:
             print("No checkpoint found, train from scratch")
             return 0
@@ -487,8 +500,8 @@ class PromptTrainer(TrainerX):
 
     def save_fitted(self) -> None:
         """For methods that take no steps: what they made, so that it can be used, see using.py. Not resumed from."""
-        if not self.method().takes_steps and here().first:
-            tensors = {name: tensor.detach().cpu().clone() for name, tensor in self.model.fitted().items()}
+        if not self.method().takes_steps and this_rank().first:
+            tensors = {name: tensor.detach().cpu().clone() for name, tensor in self.model.checkpoint_tensors().items()}
             state = {"state_dict": tensors, "epoch": 0, "random": checkpoints.random_state(), **self._about()}
             checkpoints.save(Path(self.output_dir) / checkpoints.FOLDER / "model.pth.tar", state)
 
@@ -499,11 +512,11 @@ class PromptTrainer(TrainerX):
         """
         if not self.method().takes_steps:
             return
-        here().agree()  # rank 0 may still be writing it
+        this_rank().all_max()  # rank 0 may still be writing it
         path = checkpoints.model_file(directory, epoch)
         state = checkpoints.load(path)
-        if here().several:
-            here().insist("model", checkpoints.digest_of(state))
+        if this_rank().several:
+            this_rank().assert_same("model", checkpoints.digest_of(state))
         refuse_other(self.identity(), state, path, ("trainer", "backbone_sha256"))
         tensors = checkpoints.tensors_of(state)
         with believing(path, "choose another model"):
@@ -512,7 +525,7 @@ class PromptTrainer(TrainerX):
             key = self.method().options.KEY
             note_other_settings(state, self.cfg.TRAINER[key], key, self.TEST_SETTINGS)
         ours = checkpoints.is_ours(state)
-        checkpoints.copy_into(self.model.learned(), self.convert_state(tensors), path, same_types=ours)
+        checkpoints.copy_into(self.model.trainable(), self.convert_state(tensors), path, same_types=ours)
         self.model.weights_changed()
         with believing(path, "choose another model"):
             self.trained_on = known = trained_with(state)
@@ -544,7 +557,7 @@ class PromptTrainer(TrainerX):
         def logits() -> Logits:
             return Logits(self.model, self.parse_batch_test, logits_of)
 
-        rounds = math.ceil(len(loader) / here().size)
+        rounds = math.ceil(len(loader) / this_rank().size)
         self.results = evaluate(self._batches(loader), rounds, logits(), self.evaluator, leave_if_asked)
         self.test_seconds = time.monotonic() - begin
         if split == "test" and self.is_trained_here and "val" in self.method().looks_at and self.val_loader is not None:

@@ -1,0 +1,149 @@
+"""Doing the runs of a protocol, several at a time, and showing where they stand."""
+
+import os
+import re
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+from tqdm import tqdm
+
+from harness.launcher import Cold, Started, Warm, starter
+from harness.plan import Job
+from harness.progress import Progress
+from trainers.core.ranks.processes import cores
+from trainers.core.training.stopping import ASK_TO_STOP, RESUME_ME
+
+
+class Runner:
+    """Does the runs, several at a time, and shows where they stand."""
+
+    def __init__(self, runs: list[Job], starter: Cold | Warm, jobs: int, gpus: list[str], ranks: int = 1) -> None:
+        """jobs: runs at a time. gpus: devices, of which each run has `ranks`, a process on each."""
+        self.runs, self.starter = runs, starter
+        self.devices: Queue[str] = Queue()
+        sets = [",".join(gpus[i : i + ranks]) for i in range(0, len(gpus), ranks)]
+        for i in range(jobs):
+            self.devices.put(sets[i % len(sets)] if sets else "")
+        self.jobs, self.ranks = jobs, ranks
+        self.processes: set[Started] = set()
+        self.stopping = False
+
+    def go(self) -> None:
+        """Does what is not finished yet. What asks to stop is passed on; the runs save themselves and end."""
+        for number in ASK_TO_STOP:
+            signal.signal(number, self._stop)
+        todo = []
+        for run in self.runs:
+            if run.finished:
+                run.status = "finished before"
+                print(f"{run.folder} is finished: skipped")
+            else:
+                todo.append(run)
+        environment = {"MOCOOP_BARS": "1"} if sys.stderr.isatty() and self.jobs == 1 else {}
+        self.progress = Progress({str(run.folder): run.kind for run in todo}, self.jobs)
+        with tqdm(total=len(todo), desc="Runs", unit="run", disable=None) as self.bar:
+            waiting = {run.folder for run in todo}
+            begun = [run for run in todo if run.needs is None or run.needs.folder not in waiting]
+            later = [run for run in todo if run not in begun]
+            if self.jobs > 1:  # the longest first, so that none is left alone at the end
+                begun.sort(key=lambda run: -run.shots)
+            with ThreadPoolExecutor(self.jobs) as pool:
+                doing = {pool.submit(self._do, run, environment): run for run in begun}
+                while doing:
+                    for done in wait(doing, return_when=FIRST_COMPLETED).done:
+                        ended = doing.pop(done)
+                        done.result()
+                        self.bar.update()
+                        if self.progress.done and self.progress.kinds:
+                            tqdm.write(f"{time.strftime('%H:%M:%S')} {self.progress.line()}")
+                        next_ones = [run for run in later if run.needs is not None and run.needs.folder == ended.folder]
+                        doing |= {pool.submit(self._do, run, environment): run for run in next_ones}
+
+    def _stop(self, number: int, frame: Any) -> None:
+        self.stopping = True
+        for process in list(self.processes):
+            process.terminate()
+
+    def _do(self, run: Job, environment: dict[str, str]) -> None:
+        if self.stopping:
+            run.status = "not started"
+            return
+        if run.needs is not None and not run.needs.finished:
+            run.status = f"waits for {run.needs.folder}"
+            return
+        device = self.devices.get()
+        try:
+            env = environment | ({"CUDA_VISIBLE_DEVICES": device} if device else {})
+            self._call(run, env)
+        finally:
+            self.devices.put(device)
+
+    def _call(self, run: Job, env: dict[str, str]) -> None:
+        quiet = self.jobs > 1
+        tqdm.write(f"{time.strftime('%H:%M:%S')} {run.folder}")
+        begin = told = time.monotonic()
+        self.progress.begin(str(run.folder))
+        process = self.starter.start(run.arguments, env, quiet, self.ranks)
+        self.processes.add(process)
+        if self.stopping:  # asked while it was started
+            process.terminate()
+        said: list[str] = []
+        last: deque[str] = deque(maxlen=30)
+        for line in _lines(process.stream):
+            last.append(line)
+            if line.startswith("error: "):
+                said.append(line.strip())
+            if not quiet:
+                sys.stderr.write(line)
+                sys.stderr.flush()
+            elif line.startswith("epoch ["):
+                where = f"{run.dataset} {run.folder.name}: {line.split(' batch')[0]}"
+                self.bar.set_postfix_str(where)
+                if self.bar.disable and time.monotonic() - told > 30:  # no terminal, no bar: a line now and then
+                    told = time.monotonic()
+                    tqdm.write(f"{time.strftime('%H:%M:%S')} {where}")
+        run.exit_status = status = process.wait()
+        self.processes.discard(process)
+        self.progress.end(str(run.folder), counts=status == 0)
+        if status == 0:
+            run.status = "finished"
+            if quiet:
+                tqdm.write(f"{time.strftime('%H:%M:%S')} {run.folder}: finished in {time.monotonic() - begin:.0f} s")
+            return
+        run.status = "stopped; the same command continues it"
+        if status != RESUME_ME and not self.stopping:  # when asked to stop, some have not begun what they could save
+            run.status = said[-1] if said else f"failed with status {status}"
+            if quiet and not said:
+                tqdm.write("".join(last))
+        tqdm.write(f"{run.folder}: {run.status}")
+
+
+def starter_for(runs: list[Job], configurations: dict[Path, Any], processes: int) -> Cold | Warm:
+    """What starts the runs that are left, with the backbones and seeds that they need; `processes` compute at a time."""
+    left = [configurations[run.folder] for run in runs if not run.finished]
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores() // processes))
+    # large tensors are page-fault bound with the allocator's usual thresholds
+    environment = {"OMP_NUM_THREADS": threads, "MALLOC_MMAP_THRESHOLD_": "1073741824",
+                   "MALLOC_TRIM_THRESHOLD_": "8589934592"}  # fmt: skip
+    if not left:
+        return Cold(environment)
+    backbones = dict.fromkeys(cfg.MODEL.BACKBONE.NAME for cfg in left)
+    return starter(environment, backbones, dict.fromkeys(cfg.SEED for cfg in left))
+
+
+def _lines(stream: Any) -> Iterator[str]:
+    """Lines of a stream, with progress bars (which end in a carriage return) passed on piece by piece."""
+    text = ""
+    while chunk := os.read(stream.fileno(), 4096).decode(errors="replace"):
+        text += chunk
+        *whole, text = re.split(r"(?<=[\r\n])", text)
+        yield from whole
+    if text:
+        yield text

@@ -17,8 +17,9 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from trainers.core.clip.backbones import Backbone, load_backbone, source_of
+from trainers.core.clip.backbones import Backbone, as_backbone, load_backbone, source_of
 from trainers.core.clip.backbones.open_clip import OpenClipSource
+from trainers.core.clip.doors import VisualPrompts
 from trainers.core.clip.hard_features import hard_features
 from trainers.core.clip.prompts import SoftPrompts, tokenize_names, tokenize_prompt
 from trainers.core.clip.text_tower import TextEncoder
@@ -413,3 +414,40 @@ def test_real_architectures(architecture, tmp_path, monkeypatch):
         assert torch.allclose(hard[0], F.normalize(expected[:4], dim=-1), atol=1e-5)
     pictures = torch.randn(1, 3, *backbone.preprocessing.size)
     assert torch.equal(backbone.encode_image(pictures), backbone.model.encode_image(pictures, normalize=False))
+
+
+@pytest.mark.parametrize("kind", ["openai", "open_clip"])
+@pytest.mark.parametrize("place", ["end", "after_class"])
+@pytest.mark.parametrize("entry", ["before_ln_pre", "after_ln_pre"])
+def test_visual_prompts_stand_where_they_should(kind, place, entry, tiny_clip, tmp_path):
+    """Against a loop over the tower's own blocks, written out for each place."""
+    backbone = as_backbone(tiny_clip) if kind == "openai" else load_backbone(build("openai", tmp_path))
+    v, blocks, W = backbone.visual, backbone.visual.transformer.resblocks, backbone.visual_width
+    assert backbone.visual_blocks == len(blocks)
+    size = backbone.preprocessing.size
+    images = torch.randn(2, 3, *size)
+    plain = backbone.encode_image(images)
+    torch.testing.assert_close(backbone.encode_image(images, VisualPrompts({0: torch.zeros(0, W)})), plain)
+    rows = {number: torch.randn(3, W, requires_grad=True) for number in range(len(blocks))}
+    got = backbone.encode_image(images, VisualPrompts(rows, entry, place))
+    (grad,) = torch.autograd.grad(got.square().sum(), rows[0], retain_graph=True)
+    assert grad.abs().sum() > 0
+    patches = v.conv1(images).flatten(2).permute(0, 2, 1)
+    x = torch.cat([v.class_embedding.expand(2, 1, -1), patches], dim=1) + v.positional_embedding
+    P = x.shape[1]
+
+    def with_rows(x, number):
+        own = rows[number].expand(2, -1, -1)
+        bare = x[:, :P] if place == "end" else torch.cat([x[:, :1], x[:, 1 - P :]], dim=1)
+        return torch.cat([bare, own], dim=1) if place == "end" else torch.cat([bare[:, :1], own, bare[:, 1:]], dim=1)
+
+    x = v.ln_pre(with_rows(x, 0)) if entry == "before_ln_pre" else with_rows(v.ln_pre(x), 0)
+    for number, block in enumerate(blocks):
+        x = with_rows(x, number) if number else x
+        x = block(x.permute(1, 0, 2)).permute(1, 0, 2) if kind == "openai" else block(x)
+    expected = v.ln_post(x[:, 0]) @ v.proj
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match=f"visual prompts for block {len(blocks)}: this tower has blocks 0 to"):
+        backbone.encode_image(images, VisualPrompts({len(blocks): rows[0]}))
+    with pytest.raises(ValueError, match="use before_ln_pre, after_ln_pre"):
+        VisualPrompts(rows, "somewhere")

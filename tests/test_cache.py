@@ -176,7 +176,7 @@ def test_switched_off(tmp_path):
 def process(tmp_path, body, *arguments):
     script = tmp_path / "process.py"
     script.write_text(
-        "import sys, time, resource\nimport numpy as np\nfrom pathlib import Path\n"
+        f"import sys, time, resource\nsys.path.insert(0, {str(ROOT)!r})\nimport numpy as np\nfrom pathlib import Path\n"
         "from trainers.core.loading.array_cache import ArrayCache, MB, key_of\n"
         f"ABOUT = {ABOUT!r}\n"
         "def arrays_of(count, seed=0):\n"

@@ -266,7 +266,7 @@ def test_base_and_new_halves():
     assert sorted((x.classname, x.label) for x in new) == [("3", 0), ("4", 1)]
     with pytest.raises(ValueError, match="use all, base or new"):
         subsample_classes(items, subsample="old")
-    with pytest.raises(ValueError, match="no new classes among 1"):
+    with pytest.raises(ValueError, match="of 1 classes 0 would be new"):
         subsample_classes(items[:1], subsample="new")
 
 

@@ -86,8 +86,8 @@ def test_every_script_has_help_and_needs_no_particular_folder(script, tmp_path):
         (["mocoop", "mian", "demo"], 'protocol "mian" is unknown'),
         (["mocoop", "main"], "which dataset?"),
         (["mocoop", "main", "demo", "16", "smal"], 'did you mean "small"?'),
-        (["coop", "ablation", "demo"], "the ablation takes MoCoOp apart"),
-        (["linear_probe", "xd", "demo"], "a linear probe knows only the classes it was fitted on"),
+        (["coop", "ablation", "demo"], "CoOp has no parts to change: bash scripts/mocoop/ablation.sh"),
+        (["linear_probe", "xd", "demo"], "Linear probe knows only the classes it was fitted on"),
     ],
 )
 def test_typing_errors(words, message):
@@ -125,42 +125,63 @@ def test_folders_are_relative_to_where_the_user_is(tmp_path):
     assert "is finished: skipped" in processes[1].stdout
 
 
-def test_the_new_benchmark_and_the_new_method(tmp_path, tiny_clip_file):
-    """In a copy of the project: the files that EXTENDING.md names, and nothing else."""
+def test_the_new_benchmark_and_the_new_method(tmp_path, literate_clip_file):
+    """In a copy of the project: the files that EXTENDING.md shows, one command, and nothing else; then all uses of them."""
     text = (ROOT / "docs" / "EXTENDING.md").read_text()
-    benchmark, method = blocks(text, "python")
-    config, recipe = blocks(text, "yaml")
+    benchmark, *method = blocks(text, "python")
+    config, recipes = blocks(text, "yaml")
     copy = tmp_path / "project"
-    for name in ("trainers", "datasets", "configs", "scripts", "compat"):
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("train.py", "parse_results.py"):
+    for name in ("trainers", "datasets", "harness", "configs", "scripts", "compat", "docs"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "pictures", "results"))
+    for name in ("train.py", "predict.py", "export.py", "parse_results.py"):
         shutil.copy(ROOT / name, copy / name)
+    for folder in ("trainers/kgcoop", "scripts/kgcoop", "configs/trainers/KgCoOp"):
+        shutil.rmtree(copy / folder)
     (copy / "datasets" / "my_birds.py").write_text(benchmark)
-    (copy / "trainers" / "biased.py").write_text(method)
     (copy / "configs" / "datasets" / "my_birds.yaml").write_text(config)
-    coop = (copy / "configs" / "trainers" / "CoOp" / "small.yaml").read_text()
-    (copy / "configs" / "trainers" / "Biased").mkdir()
-    (copy / "configs" / "trainers" / "Biased" / "small.yaml").write_text(coop[: coop.index("\nTRAINER:")])
-    with open(copy / "configs" / "recipes.yaml", "a") as file:
-        file.write("\n" + recipe)
+    (copy / "trainers" / "kgcoop").mkdir()
+    files = ["__init__.py", "options.py", "model.py", "trainer.py", "recipes.yaml"]
+    for name, content in zip(files, [*method, recipes], strict=True):
+        assert content == (ROOT / "trainers" / "kgcoop" / name).read_text(), name
+        (copy / "trainers" / "kgcoop" / name).write_text(content)
+    names = ("finch", "great_tit", "wren", "owl")
     split = {
-        p: [[f"{c}/{p}{i}.png", y, c] for y, c in enumerate(("finch", "wren")) for i in range(3)]
-        for p in ("train", "val", "test")
+        p: [[f"{c}/{p}{i}.png", y, c] for y, c in enumerate(names) for i in range(3)] for p in ("train", "val", "test")
     }
     write_pictures(tmp_path / "data" / "my_birds" / "images", split)
     (tmp_path / "data" / "my_birds" / "split_my_birds.json").write_text(json.dumps(split))
-    words = [
-        "biased", "main", "my_birds", "2", "--seeds", "1", "--data", tmp_path / "data", "--output", tmp_path / "out",
-        "MODEL.BACKBONE.NAME", tiny_clip_file, "OPTIM.MAX_EPOCH", "2", "DATALOADER.NUM_WORKERS", "0",
-    ]  # fmt: skip
-    command = [sys.executable, str(copy / "scripts" / "run.py"), *map(str, words)]
-    environment = os.environ | {"PYTHONPATH": str(copy)}
-    wrong = subprocess.run(
-        [*command, "TRAINER.BIASED.START", "99"], capture_output=True, text=True, cwd=copy, env=environment
-    )
-    assert wrong.stderr.strip() == "error: TRAINER.BIASED.START is 99: use a number from -10 to 10"
-    process = subprocess.run(command, capture_output=True, text=True, cwd=copy, env=environment)
-    assert process.returncode == 0, process.stderr
-    results = json.loads((tmp_path / "out/fewshot/my_birds/shots_2/Biased/small/seed1/results.json").read_text())
-    assert results["trainer"] == "Biased"
-    assert "Biased" in process.stdout[process.stdout.rindex("Few-shot") :]
+    templates = copy / "configs" / "templates" / "zeroshot.yaml"
+    templates.write_text(templates.read_text() + "\nMyBirds: a photo of a {}, a type of bird.\n")
+
+    def call(*words, status=0):
+        command = [sys.executable, *map(str, words)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=copy, env=os.environ | {"SEEDS": "1"})
+        assert done.returncode == status, done.stderr
+        return done
+
+    call("scripts/make_files.py")
+    assert (copy / "scripts" / "kgcoop" / "base2new.sh").read_text() == (
+        ROOT / "scripts/kgcoop/base2new.sh"
+    ).read_text()
+    words = ["--data", tmp_path / "data", "--output", tmp_path / "out", "--cfg", "small", "MODEL.BACKBONE.NAME",
+             literate_clip_file, "OPTIM.MAX_EPOCH", "2", "DATALOADER.NUM_WORKERS", "0"]  # fmt: skip
+    wrong = call("scripts/run.py", "kgcoop", "main", "my_birds", 2, *words, "TRAINER.KGCOOP.W", "-1", status=2)
+    assert wrong.stderr.strip() == "error: TRAINER.KGCOOP.W is -1: use a number at least 0"
+    done = call("scripts/run.py", "kgcoop", "main", "my_birds", 2, *words)
+    assert "KgCoOp" in done.stdout[done.stdout.rindex("Few-shot") :]
+    assert "is finished: skipped" in call("scripts/run.py", "kgcoop", "main", "my_birds", 2, *words).stdout
+    done = call("scripts/run.py", "kgcoop", "base2new", "my_birds", "--shots", 2, *words)
+    assert "KgCoOp H" in done.stdout
+    run = tmp_path / "out/fewshot/my_birds/shots_2/KgCoOp/small/seed1"
+    picture = tmp_path / "data" / "my_birds" / "images" / "wren" / "test0.png"
+    for model in (run, tmp_path / "exported"):
+        if model != run:
+            assert "ONNX is within" in call("export.py", run, model).stdout
+        assert "wren" in call("predict.py", model, picture).stdout
+        assert "okapi" in call("predict.py", model, picture, "--classnames", "okapi, red panda").stdout
+    state = run / "prompt_learner" / "model.pth.tar-2"
+    (run / "results.json").unlink()
+    state.unlink()
+    (run / "prompt_learner" / "checkpoint").unlink()
+    call("scripts/run.py", "kgcoop", "main", "my_birds", 2, *words)
+    assert state.is_file()

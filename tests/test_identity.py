@@ -418,22 +418,6 @@ class TestBackbones:
             model(torch.zeros(1, 3, 40, 40))
 
 
-class TestVisualPrompts:
-    def test_they_stand_where_they_should(self, tiny_clip):
-        backbone = as_backbone(tiny_clip)
-        images, width = torch.randn(2, 3, 32, 32), tiny_clip.visual.conv1.out_channels
-        plain = backbone.encode_image(images)
-        torch.testing.assert_close(backbone.encode_image(images, {0: torch.zeros(0, width)}), plain)
-        prompt = torch.randn(3, width, requires_grad=True)
-        for layers in ([0], [1], [0, 1]):
-            features = backbone.encode_image(images, dict.fromkeys(layers, prompt))
-            assert not torch.allclose(features, plain)
-            (grad,) = torch.autograd.grad(features.square().sum(), prompt)
-            assert grad.abs().sum() > 0
-        with pytest.raises(ValueError, match="layers 0 to 1"):
-            backbone.encode_image(images, {2: prompt})
-
-
 KINDS = ["png", "jpg", "gif", "bmp", "tiff", "webp", "avif", "jp2", "ppm", "mpo"]
 
 

@@ -130,7 +130,7 @@ def source(server: Server, tmp_path: Path) -> Any:
             archive.write(path, f"caltech-101/{path.relative_to(made)}")
         archive.writestr("caltech-101/split_zhou_Caltech101.json", json.dumps(split))
     server.files["mirror/caltech-101.zip"] = whole.getvalue()
-    text = yaml.safe_load((ROOT / "scripts" / "prepare" / "sources.yaml").read_text())
+    text = yaml.safe_load((ROOT / "harness" / "data" / "sources.yaml").read_text())
     entry = text["datasets"]["caltech101"]
     entry |= {"pictures": PICTURES, "classes": len(CLASSES)}
     md5 = hashlib.md5(server.files["caltech-101.zip"]).hexdigest()

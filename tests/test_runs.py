@@ -268,7 +268,7 @@ class TestBadInput:
 
     def test_linear_probe_of_new_classes(self, mini_root, tiny_clip_file, tmp_path):
         words = arguments(mini_root, tiny_clip_file, tmp_path, "LinearProbe")
-        fails(run_train(*words, "DATASET.SUBSAMPLE_CLASSES", "new"), "knows only the classes it was fitted on")
+        fails(run_train(*words, "DATASET.SUBSAMPLE_CLASSES", "new"), "knows only the classes it was made for")
 
     def test_template_without_place(self, words):
         fails(

@@ -7,6 +7,7 @@ from conftest import EOT, SOS, VOCABULARY, encode, in_double
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils import parametrize
 
 from trainers.core.clip.backbones.openai import ResidualAttentionBlock, build_model
 from trainers.core.clip.prompts import PromptPlan, SoftPrompts, clean_classname, hard_plan, slot
@@ -205,3 +206,81 @@ def test_a_trained_tower_gets_its_gradient_in_chunks_too(tiny_clip, soft):
         TextEncoder(model, chunk=chunk)(plan, vectors).square().sum().backward(retain_graph=True)
         gradients.append(norm.grad)
     torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-10)
+
+
+class TestDeepPrompts:
+    """What replaces the positions behind SOS before some blocks, by the fast path and by the plain one."""
+
+    @pytest.mark.parametrize("chunk", [0, 1, 2])
+    @pytest.mark.parametrize("blocks", [[0], [1], [0, 1]])
+    @pytest.mark.parametrize("classwise", [False, True])
+    def test_fast_equals_plain(self, tiny_clip_double, blocks, classwise, chunk):
+        model, G = tiny_clip_double, 1 if classwise else 2
+        sos, eot = encode(SOS), encode(EOT)
+        tails = [encode(name) + eot for name in ("cat", "golden retriever", "ox")]
+        plan = PromptPlan([[*sos, *(slot(4 * g + i) for i in range(4))] for g in range(G)], [tails] * G)
+        generator = torch.Generator().manual_seed(1)
+        shape = (3, 2, 64) if classwise else (2, 64)
+
+        def drawn(*shape):
+            return torch.randn(*shape, dtype=torch.float64, generator=generator).requires_grad_()
+
+        vectors, deep = drawn(4 * G, 64), {block: drawn(*shape) for block in blocks}
+        found = []
+        for mode in ("plain", "fast"):
+            features = TextEncoder(model, mode, chunk if mode == "fast" else 0)(plan, vectors, deep)
+            assert features.shape == (G, 3, 64)
+            weights = torch.sin(torch.arange(features.numel(), dtype=torch.float64)).view(features.shape)
+            (features * weights).sum().backward()
+            found.append((features.detach(), *(tensor.grad for tensor in (vectors, *deep.values()))))
+            vectors.grad = None
+            for tensor in deep.values():
+                tensor.grad = None
+        for plain, fast in zip(*found, strict=True):
+            torch.testing.assert_close(fast, plain, rtol=1e-9, atol=1e-11 * float(plain.abs().max()))
+
+    def test_the_plain_path_is_a_loop_over_clips_own_blocks(self, tiny_clip_double):
+        model, rows = tiny_clip_double, torch.randn(2, 64, dtype=torch.float64)
+        plan = PromptPlan([[*encode(SOS), *encode("a photo of a")]], [[encode("cat") + encode(EOT)]])
+        tokens = torch.tensor([plan.prefixes[0] + plan.tails[0][0]])
+        x = (model.token_embedding(tokens) + model.positional_embedding[: tokens.shape[1]]).permute(1, 0, 2)
+        with torch.no_grad():
+            for number, block in enumerate(model.transformer.resblocks):
+                if number == 1:
+                    x = torch.cat([x[:1], rows[:, None], x[3:]])
+                block.attn_mask, mask = block.attn_mask[: len(x), : len(x)], block.attn_mask
+                x = block(x)
+                block.attn_mask = mask
+            expected = model.ln_final(x[-1]) @ model.text_projection
+            torch.testing.assert_close(TextEncoder(model)(plan, deep={1: rows})[0], expected, rtol=1e-10, atol=1e-12)
+
+    def test_what_does_not_fit(self, tiny_clip):
+        encoder = TextEncoder(tiny_clip)
+        plan = hard_plan(["a {}."], NAMES, VOCABULARY)
+        for deep, said in (({1: torch.zeros(3, 64)}, "have 3 tokens, but 1 stand between SOS and the class names"),
+                           ({2: torch.zeros(1, 64)}, "text prompts for block 2: this tower has blocks 0 to 1"),
+                           ({1: torch.zeros(2, 1, 64)}, "one for each class")):  # fmt: skip
+            with pytest.raises(ValueError, match=said):
+                encoder(plan, deep=deep)
+
+
+def test_weights_that_parametrize_makes_stay_on_the_fast_path(tiny_clip):
+    """LoRA by torch's own means: exact there, and so not computed the long way in silence."""
+
+    class Lower(nn.Module):
+        def __init__(self, shape):
+            super().__init__()
+            self.a, self.b = nn.Parameter(torch.randn(shape[0], 2) / 9), nn.Parameter(torch.randn(2, shape[1]) / 9)
+
+        def forward(self, weight):
+            return weight + self.a @ self.b
+
+    plan = hard_plan(TEMPLATES, NAMES, VOCABULARY)
+    before = TextEncoder(tiny_clip)(plan)
+    for block in tiny_clip.transformer.resblocks:
+        parametrize.register_parametrization(block.attn, "in_proj_weight", Lower(block.attn.in_proj_weight.shape))
+    encoder = TextEncoder(tiny_clip)
+    assert encoder.path == "fast"
+    after = encoder(plan)
+    torch.testing.assert_close(after, TextEncoder(tiny_clip, "plain")(plan), rtol=0, atol=1e-5)
+    assert (after - before).abs().max() > 1e-3

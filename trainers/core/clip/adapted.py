@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 
 from .backbones import Backbone, as_backbone
 from .text_tower import TextEncoder
@@ -66,6 +67,9 @@ class AdaptedCLIP(nn.Module):
         super().train(mode)
         self.image_encoder.eval()
         self.text_encoder.eval()
+        for module in self.backbone.model.modules():  # what a method has put in: its dropout is on in training
+            if isinstance(module, parametrize.ParametrizationList):
+                module.train(mode)
         self.weights_changed()
         return self
 
@@ -74,7 +78,7 @@ class AdaptedCLIP(nn.Module):
         return super()._apply(fn, recurse)
 
     def weights_changed(self) -> None:
-        """Drops what cached_in_eval() keeps; train(), eval(), to() and load_state_dict() do. Call it after other changes."""
+        """Drops what cached_in_eval() keeps. Called by train(), eval(), to(), load_state_dict(); else do it."""
         self._kept = None
 
     def compile_training(self) -> None:

@@ -9,6 +9,7 @@ S packed tokens, R rows of the bank, W width of the text transformer, V token id
 """
 
 import contextlib
+import itertools
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -194,6 +195,8 @@ class PromptPlan(nn.Module):
         self._parts: tuple[int, list] = (0, [])
         self._shares: dict[tuple[int, int], PromptPlan] = {}
         self._whole: torch.Tensor | None = None
+        self._unshared: tuple[PromptPlan, torch.Tensor] | None = None
+        self._prefix_rows: dict[tuple[int, int], torch.Tensor] = {}
         self._heads: dict[tuple[int, int], HeadRows] = {}
 
     def _apply(self, fn: Callable, recurse: bool = True) -> "PromptPlan":
@@ -246,6 +249,37 @@ class PromptPlan(nn.Module):
         part.vocabulary_V = self.vocabulary_V.cpu()
         part.rows_S = _rows(part.tokens_S, part.vocabulary_V)
         return part.to(self.rows_S.device)
+
+    def prefix_rows(self, first: int, count: int) -> torch.Tensor:
+        """The packed rows of `count` places of every prefix from `first` on, prefix by prefix."""
+        if (first, count) not in self._prefix_rows:
+            starts = itertools.accumulate(map(len, self.prefixes), initial=0)
+            rows = [start + first + i for start, _ in zip(starts, self.prefixes, strict=False) for i in range(count)]
+            self._prefix_rows[first, count] = torch.tensor(rows, device=self.rows_S.device)
+        return self._prefix_rows[first, count]
+
+    def unshared(self) -> "PromptPlan":
+        """The same prompts, each a group of its own with its own prefix."""
+        return self._apart()[0]
+
+    def unshared_rows(self) -> torch.Tensor:
+        """The packed row of this plan that each of unshared() comes from."""
+        return self._apart()[1]
+
+    def _apart(self) -> "tuple[PromptPlan, torch.Tensor]":
+        if self._unshared is None:
+            alone = PromptPlan([p for p in self.prefixes for _ in range(self.C)], [[t] for g in self.tails for t in g],
+                               self.context_length, self.pad)  # fmt: skip
+            starts = itertools.accumulate(map(len, self.prefixes), initial=0)
+            of_prefixes = [
+                start + i
+                for start, p in zip(starts, self.prefixes, strict=False)
+                for _ in range(self.C)
+                for i in range(len(p))
+            ]
+            rows = torch.tensor([*of_prefixes, *range(self.n_prefix, self.n_tokens)])
+            self._unshared = alone.to(self.rows_S.device), rows.to(self.rows_S.device)
+        return self._unshared
 
     @property
     def is_laid_out(self) -> bool:

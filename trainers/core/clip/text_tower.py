@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from ..ranks.collectives import this_rank
 from .backbones import as_backbone
 from .backbones.protocol import Block, CausalTower
+from .doors import DeepText, refuse_outside
 from .prompts import HeadRows, PromptPlan
 
 # Bytes that training keeps per token, layer and unit of width, by the bytes of a number that it computes in. Measured were
@@ -149,43 +150,68 @@ class TextEncoder(nn.Module):
         how = (self.path, self.chunk, self.memory_budget, str(self._backbone.text_dtype))
         return self._backbone.remember((*what, *how), compute)
 
-    def forward(self, plan: PromptPlan, learned_vectors_KW: torch.Tensor | None = None) -> torch.Tensor:
-        """Text features, not normalised; G x C x D. learned_vectors_KW: the vectors that `slot(k)` stands for."""
+    def forward(
+        self, plan: PromptPlan, learned_vectors_KW: torch.Tensor | None = None, deep: DeepText | None = None
+    ) -> torch.Tensor:
+        """Text features, not normalised; G x C x D. learned_vectors_KW: the vectors that `slot(k)` stands for.
+
+        deep: block -> M x W, or C x M x W, what replaces the M positions behind SOS before that block. Raises ValueError
+        where a prefix is shorter than that.
+        """
+        numbers, rows = tuple(deep or ()), tuple((deep or {}).values())
+        self._check_deep(plan, numbers, rows)
         bank_RW = plan.bank(self._backbone.token_embedding, learned_vectors_KW).type(self._backbone.text_dtype)
         tower = self._backbone.causal_tower() if self.mode == "fast" else None
-        run = functools.partial(self._fast, tower) if tower else self._plain
+        run: Callable[..., torch.Tensor] = functools.partial(self._fast, tower) if tower else self._plain
         if tower and self._compiled and torch.is_grad_enabled():
             if not plan.is_laid_out:
                 with torch.no_grad():
-                    run(plan, bank_RW)  # makes the plan's tables, which is not to be compiled
+                    run(plan, bank_RW, numbers, *rows)  # makes the plan's tables, which is not to be compiled
             run = functools.partial(self._compiled, tower)
         size = self._chunk(plan, tower is not None)
         if size >= plan.G * plan.C:
-            return run(plan, bank_RW)
+            return run(plan, bank_RW, numbers, *rows)
         features, row = [], []
         for of_c, part in plan.parts(size):
+            own = [r[of_c] if r.ndim == 3 else r for r in rows]
             if torch.is_grad_enabled():
                 # The reentrant kind builds no graph in the forward pass. The other one's thousands of small nodes,
                 # alive until the backward pass, keep malloc from using freed memory again: 9.7 GB instead of 1.5.
-                reentrant = bank_RW.requires_grad  # it needs an input to hang on
-                row.append(checkpoint(run, part, bank_RW, use_reentrant=reentrant, preserve_rng_state=False))
+                reentrant = any(t.requires_grad for t in (bank_RW, *own))  # it needs an input to hang on
+                again = checkpoint(run, part, bank_RW, numbers, *own, use_reentrant=reentrant, preserve_rng_state=False)
+                row.append(again)
             else:
-                row.append(run(part, bank_RW))
+                row.append(run(part, bank_RW, numbers, *own))
             if of_c.stop == plan.C:
                 features.append(torch.cat(row, dim=1))
                 row = []
         return torch.cat(features)
 
-    def of_all(self, plan: PromptPlan, learned_vectors_KW: torch.Tensor) -> torch.Tensor:
+    def _check_deep(self, plan: PromptPlan, numbers: tuple[int, ...], rows: tuple[torch.Tensor, ...]) -> None:
+        start = len(self._backbone.vocabulary.sos)
+        shortest = min(map(len, plan.prefixes)) - start
+        longest = max((r.shape[-2] for r in rows), default=0)
+        if longest > shortest:
+            raise ValueError(
+                f"deep prompts have {longest} tokens, but {shortest} stand between SOS and the class names"
+            )
+        refuse_outside(numbers, self._backbone.text_layers, "text")
+        if any(r.ndim == 3 and (plan.G > 1 or len(r) != plan.C) for r in rows):
+            raise ValueError("class-wise deep prompts belong to one group of prompts, one for each class")
+
+    def of_all(self, plan: PromptPlan, learned_vectors_KW: torch.Tensor, deep: DeepText | None = None) -> torch.Tensor:
         """The same, of prompts that all ranks of a training ask for at once: where gradients are kept, each encodes a share
         of about as many tokens as the others'; G x C x D."""
         ranks = this_rank()
         if not ranks.several or not torch.is_grad_enabled():
-            return self(plan, learned_vectors_KW)
+            return self(plan, learned_vectors_KW, deep)
         along, places = plan.cuts(ranks.size)
         widths = [end - start for start, end in itertools.pairwise(places)]
         across = plan.G if along == "classes" else plan.C
-        own_GCD = self(plan.share(ranks.rank, ranks.size), learned_vectors_KW)
+        share = plan.share(ranks.rank, ranks.size)
+        first = places[ranks.rank] if along == "classes" and widths[ranks.rank] else 0
+        own_rows = {number: r[first : first + share.C] if r.ndim == 3 else r for number, r in (deep or {}).items()}
+        own_GCD = self(share, learned_vectors_KW, own_rows)
         own_RD = own_GCD.flatten(0, 1)[: across * widths[ranks.rank]]  # none, where its share is empty
         all_ND = ranks.gather(own_RD, [across * width for width in widths])
         if along == "groups":
@@ -212,21 +238,48 @@ class TextEncoder(nn.Module):
         budget = self.memory_budget or memory_to_use(self.device)
         return prompts if needed <= budget else max(1, prompts * budget // needed)
 
-    def _plain(self, plan: PromptPlan, bank_RW: torch.Tensor) -> torch.Tensor:
+    def _plain(
+        self, plan: PromptPlan, bank_RW: torch.Tensor, numbers: tuple[int, ...] = (), *rows: torch.Tensor
+    ) -> torch.Tensor:
         x_NLW = F.embedding(plan.whole_prompts(), bank_RW)
-        return self._backbone.run_text(x_NLW, plan.length_N).view(plan.G, plan.C, -1)
+        deep = dict(zip(numbers, rows, strict=True))
+        return self._backbone.run_text(x_NLW, plan.length_N, deep).view(plan.G, plan.C, -1)
 
-    def _fast(self, tower: CausalTower, plan: PromptPlan, bank_RW: torch.Tensor) -> torch.Tensor:
+    def _fast(
+        self,
+        tower: CausalTower,
+        plan: PromptPlan,
+        bank_RW: torch.Tensor,
+        numbers: tuple[int, ...] = (),
+        *rows: torch.Tensor,
+    ) -> torch.Tensor:
+        deep, (G, C) = dict(zip(numbers, rows, strict=True)), (plan.G, plan.C)
         x_SW = F.embedding(plan.rows_S, bank_RW) + tower.positional_embedding[plan.position_S].type(bank_RW.dtype)
         *blocks, last = tower.blocks
-        for block in blocks:
+        for number, block in enumerate(blocks):
+            if number in deep:
+                x_SW, plan = self._replace(x_SW, deep[number], plan, C)
             x_SW = x_SW + block.scale_1(block.attn.out_proj(self._attention(block, x_SW, plan)))
             x_SW = x_SW + block.scale_2(block.mlp(block.ln_2(x_SW)))
+        if len(blocks) in deep:
+            x_SW, plan = self._replace(x_SW, deep[len(blocks)], plan, C)
         x_NW = _Pick.apply(x_SW, plan.eot_N) + last.scale_1(
             last.attn.out_proj(self._attention_at_eot(last, x_SW, plan))
         )
         x_NW = x_NW + last.scale_2(last.mlp(last.ln_2(x_NW)))
-        return tower.finish(x_NW).view(plan.G, plan.C, -1)
+        return tower.finish(x_NW).view(G, C, -1)
+
+    def _replace(
+        self, x_SW: torch.Tensor, rows: torch.Tensor, plan: PromptPlan, C: int
+    ) -> tuple[torch.Tensor, PromptPlan]:
+        """Puts M x W into the M positions behind SOS of every prefix; of C x M x W each into its class's, whose prefixes
+        are no longer shared from then on."""
+        if rows.ndim == 3 and plan.C > 1:
+            x_SW, plan = x_SW.index_select(0, plan.unshared_rows()), plan.unshared()
+        M, start = rows.shape[-2], len(self._backbone.vocabulary.sos)
+        places = plan.prefix_rows(start, M)
+        rows_KW = (rows if rows.ndim == 3 else rows.expand(plan.G, -1, -1)).reshape(-1, rows.shape[-1])
+        return x_SW.index_copy(0, places, rows_KW.to(x_SW.dtype)), plan
 
     def _heads(
         self, x_SX: torch.Tensor, K: int, H: int, plan: PromptPlan

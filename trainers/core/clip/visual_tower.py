@@ -3,22 +3,20 @@
 Shapes: B pictures, H x W pixels, M prompt tokens, W width of the visual tower, D features.
 """
 
-from collections.abc import Mapping
-
 import torch
 
 from .backbones import Backbone
+from .doors import VisualPrompts
 
 
 def encode_pictures(
     backbone: Backbone,
     images_BCHW: torch.Tensor,
     learns: bool = False,
-    prompts: Mapping[int, torch.Tensor] | None = None,
+    prompts: VisualPrompts | None = None,
 ) -> torch.Tensor:
     """Features, not normalised; B x D. Gradients flow only where something is learned: LayerNorms, or `prompts`.
 
-    prompts: layer -> M x W tokens that stand after the patches from that layer on, until another layer's take their place.
     Raises ValueError for pictures of whole numbers, which nobody has normalised, and of another size.
     """
     if not images_BCHW.is_floating_point():
@@ -28,5 +26,5 @@ def encode_pictures(
     height, width = backbone.preprocessing.size
     if images_BCHW.ndim != 4 or tuple(images_BCHW.shape[1:]) != (3, height, width):
         raise ValueError(f"pictures are {tuple(images_BCHW.shape)}: this backbone takes B x 3 x {height} x {width}")
-    with torch.set_grad_enabled(torch.is_grad_enabled() and (learns or bool(prompts))):
-        return backbone.encode_image(images_BCHW, dict(prompts) if prompts else None)
+    with torch.set_grad_enabled(torch.is_grad_enabled() and (learns or prompts is not None)):
+        return backbone.encode_image(images_BCHW, prompts)

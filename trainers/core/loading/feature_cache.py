@@ -22,8 +22,11 @@ from torch.utils.data import DataLoader, SequentialSampler
 from torchvision import transforms as T
 from yacs.config import CfgNode
 
+from ..clip import backbones, doors, hard_features, prompts, text_tower, visual_tower
+from ..clip import precision as precision_
 from ..ranks.collectives import this_rank
 from ..training.device import described
+from . import pixels, read
 from .array_cache import ArrayCache, key_of
 from .contents import contents_for
 from .loaders import in_turns
@@ -37,7 +40,7 @@ ALONE = "a picture's feature does not depend on the others in a batch of this si
 def features_cache(cfg: CfgNode, holds: str, backbone_sha256: str, precision: str, device: torch.device) -> ArrayCache:
     """Of what a frozen encoder makes; everything that can change its last bit is part of what it is."""
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-    code = code_of("components/*_encoder.py", "components/p*.py", "clip/hard_features.py", "components/backbones/*.py")
+    code = code_of(read, pixels, backbones, doors, hard_features, precision_, prompts, text_tower, visual_tower)
     about = {"backbone": backbone_sha256, "precision": precision, "code": code, "packages": _versions(), "device": where,
              "threads": torch.get_num_threads() if device.type == "cpu" else 0}  # fmt: skip
     return open_cache(cfg, holds, **about, **described())

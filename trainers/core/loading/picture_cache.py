@@ -3,10 +3,11 @@
 Shapes: B pictures, H x W pixels.
 """
 
-import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from PIL import Image, features
 from torchvision import transforms as T
 from yacs.config import CfgNode
 
-from ...paths import ROOT
+from . import read
 from .array_cache import MB, ArrayCache
 from .contents import cache_root, contents_for
 from .pixels import as_bytes, in_two
@@ -28,18 +29,18 @@ def open_cache(cfg: CfgNode, holds: str, **about: Any) -> ArrayCache:
     d = cfg.DATASET
     place = os.path.abspath(os.path.expanduser(d.FOLDER or d.ROOT or "data"))
     versions = {"pillow": PIL.__version__, "jpeg": features.version("jpg"), "torchvision": torchvision.__version__,
-                "reading": code_of("loading/read.py")}  # fmt: skip
+                "reading": code_of(read)}  # fmt: skip
     about = {"holds": holds, "dataset": d.NAME, "place": place, "versions": versions} | about
     return ArrayCache(cache_root(cfg), about, cfg.CACHE.LIMIT_MB * MB)
 
 
-@functools.cache
-def code_of(*places: str) -> str:
-    """What of this project makes the arrays: a digest of its files below trainers/."""
+def code_of(*modules: ModuleType) -> str:
+    """What of this project makes the arrays: a digest of these modules, of a package all of them."""
     digest = hashlib.sha256()
-    for place in places:
-        for file in sorted((ROOT / "trainers").glob(place)):
-            digest.update(file.read_bytes())
+    for module in modules:
+        file = Path(str(module.__file__))
+        for each in sorted(file.parent.glob("*.py")) if file.name == "__init__.py" else [file]:
+            digest.update(each.read_bytes())
     return digest.hexdigest()
 
 

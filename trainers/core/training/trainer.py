@@ -181,8 +181,8 @@ class PromptTrainer(TrainerX):
             )
         self._backbone = {"backbone_family": source.family, "backbone_architecture": source.architecture,
                           "backbone_weights": source.weights, "backbone_sha256": source.digest()}  # fmt: skip
-        fast = self.cfg.MODEL.TEXT_ENCODER == "fast" and backbone.causal_tower() is not None
-        print(f"Text encoder: {'each token once' if fast else 'every prompt whole'}")
+        self._is_fast = self.cfg.MODEL.TEXT_ENCODER == "fast" and backbone.causal_tower() is not None
+        print(f"Text encoder: {'each token once' if self._is_fast else 'every prompt whole'}")
         if self.method().reads_names:
             self._look_at_names(backbone)
         if self.precision == "fp16":
@@ -254,6 +254,9 @@ class PromptTrainer(TrainerX):
         self._graph: StepGraph | None = None
         if self.device.type == "cuda" and self.cfg.TRAIN.CUDA_GRAPH and not this_rank().several:
             self._graph = StepGraph(self._backward, list(self.model.trainable().values()))
+        fast = self.cfg.MODEL.TEXT_ENCODER == "fast" and self.model.backbone.causal_tower() is not None
+        if fast != self._is_fast:
+            print("Text encoder: every prompt whole, since the method changes the tower")
         count = sum(p.numel() for p in self.model.trainable().values())
         print(f"Training {count:,} parameters in {self.precision}")
 

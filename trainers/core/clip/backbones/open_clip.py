@@ -7,6 +7,7 @@ Shapes: B pictures, H x W pixels, N prompts, L positions of the context, W width
 """
 
 import difflib
+import functools
 import hashlib
 import json
 import logging
@@ -23,6 +24,7 @@ from filelock import FileLock
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear as OutProj
 
+from ..doors import DeepText, VisualPrompts, through_text, through_visual
 from .openai import MEAN, STD, cut_between_words
 from .protocol import Backbone, Block, CausalTower, Preprocessing, Vocabulary, is_untouched
 from .weights import file_sha256
@@ -38,12 +40,14 @@ try:
         list_pretrained_tags_by_model,
     )
     from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
-    from open_clip.transformer import ResidualAttentionBlock, TextTransformer, Transformer
+    from open_clip.transformer import ResidualAttentionBlock, TextTransformer, Transformer, VisionTransformer
 except ModuleNotFoundError as missing:
     raise ValueError(
         f"backbones of open_clip need the package {missing.name}: pip install open_clip_torch transformers"
     ) from missing
 
+
+_CHOOSE = "choose a CLIP of OpenAI's layout"
 
 # --- words --------------------------------------------------------------------------------------------------------------
 
@@ -199,7 +203,7 @@ class OpenClipBackbone(Backbone):
             return None
         return CausalTower(blocks, text.positional_embedding, lambda x_NW: self._project(text.ln_final(x_NW)))
 
-    def run_text(self, x_NLW: torch.Tensor, length_N: torch.Tensor) -> torch.Tensor:
+    def run_text(self, x_NLW: torch.Tensor, length_N: torch.Tensor, deep: DeepText | None = None) -> torch.Tensor:
         text = self._text
         mask = None if text.attn_mask is None else text.attn_mask.to(x_NLW.device)
         if self._class_token is not None:
@@ -214,7 +218,16 @@ class OpenClipBackbone(Backbone):
             read_at_N = torch.full_like(length_N, L - 1)
         elif self._pool == "first":
             read_at_N = torch.zeros_like(length_N)
-        if mask is None and own_blocks(text):
+        if deep:
+            if not own_blocks(text):
+                raise ValueError(
+                    f"the text tower is no plain transformer of open_clip, and takes no deep prompts: {_CHOOSE}"
+                )
+            blocks = text.transformer.resblocks
+            given = [functools.partial(_batch_first, block, text.transformer.batch_first, mask) for block in blocks]
+            x_NLW = through_text(x_NLW, deep, len(self.vocabulary.sos), given)
+            x_NW = x_NLW[torch.arange(x_NLW.shape[0], device=x_NLW.device), read_at_N]
+        elif mask is None and own_blocks(text):
             x_NW = self._to_one_position(x_NLW, read_at_N)
         else:
             x_NLW = text.transformer(x_NLW, attn_mask=mask)
@@ -250,12 +263,33 @@ class OpenClipBackbone(Backbone):
             return x_NW
         return projection(x_NW) if isinstance(projection, nn.Module) else x_NW @ projection
 
-    def encode_image(
-        self, images_BCHW: torch.Tensor, prompts: Mapping[int, torch.Tensor] | None = None
-    ) -> torch.Tensor:
-        if prompts:
-            raise ValueError("visual prompts are built for CLIPs of OpenAI's layout: choose such a backbone")
-        return self.model.encode_image(images_BCHW.to(self._pixel_dtype), normalize=False)
+    @property
+    def visual_width(self) -> int:
+        return self.visual.conv1.out_channels if self.visual_blocks else 0
+
+    @property
+    def visual_blocks(self) -> int:
+        v = self.visual
+        return (
+            len(v.transformer.resblocks) if type(v) is VisionTransformer and type(v.transformer) is Transformer else 0
+        )
+
+    def encode_image(self, images_BCHW: torch.Tensor, prompts: VisualPrompts | None = None) -> torch.Tensor:
+        images_BCHW = images_BCHW.to(self._pixel_dtype)
+        if prompts is None:
+            return self.model.encode_image(images_BCHW, normalize=False)
+        v = self.visual
+        if not self.visual_blocks:
+            raise ValueError(
+                f"the picture tower is a {type(v).__name__}, not open_clip's own vision transformer, and takes no prompts: "
+                f"{_CHOOSE}"
+            )
+        patches_BPW = v.conv1(images_BCHW).flatten(2).permute(0, 2, 1)
+        class_B1W = v.class_embedding.to(patches_BPW.dtype).expand(len(patches_BPW), 1, -1)
+        x_BPW = torch.cat([class_B1W, patches_BPW], dim=1) + v.positional_embedding.to(patches_BPW.dtype)
+        blocks = [functools.partial(_batch_first, b, v.transformer.batch_first, None) for b in v.transformer.resblocks]
+        pooled_BW, _ = v._pool(through_visual(v.patch_dropout(x_BPW), prompts, v.ln_pre, blocks))
+        return pooled_BW if v.proj is None else pooled_BW @ v.proj
 
     @property
     def _pixel_dtype(self) -> torch.dtype:
@@ -296,11 +330,18 @@ class HubTextBackbone(OpenClipBackbone):
     def causal_tower(self) -> CausalTower | None:
         return None
 
-    def run_text(self, x_NLW: torch.Tensor, length_N: torch.Tensor) -> torch.Tensor:
+    def run_text(self, x_NLW: torch.Tensor, length_N: torch.Tensor, deep: DeepText | None = None) -> torch.Tensor:
+        if deep:
+            raise ValueError(f"text towers of transformers take no deep prompts: {_CHOOSE}")
         text = self._text
         seen_NL = (torch.arange(x_NLW.shape[1], device=x_NLW.device) < length_N[:, None]).long()
         out = text.transformer(inputs_embeds=x_NLW, attention_mask=seen_NL)
         return text.proj(text.pooler(out, seen_NL))
+
+
+def _batch_first(block: Any, batch_first: bool, mask: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
+    """A block on batch x positions x width, whichever of them it takes first."""
+    return block(x, attn_mask=mask) if batch_first else block(x.transpose(0, 1), attn_mask=mask).transpose(0, 1)
 
 
 def reading_of(text: Any) -> tuple[str, torch.Tensor | None, bool]:

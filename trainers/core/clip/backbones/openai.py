@@ -6,7 +6,7 @@ tower, D features.
 
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from clip.simple_tokenizer import SimpleTokenizer
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear as OutProj
 
+from ..doors import DeepText, VisualPrompts, through_text, through_visual
 from .protocol import Backbone, Block, CausalTower, Preprocessing, Vocabulary, is_untouched
 from .weights import backbone_file, file_sha256, published, read_state_dict
 
@@ -110,47 +111,51 @@ class OpenAIBackbone(Backbone):
         blocks = [Block(b.ln_1, b.attn, b.ln_2, b.mlp, same, same) for b in m.transformer.resblocks]
         return CausalTower(blocks, m.positional_embedding, lambda x_NW: m.ln_final(x_NW) @ m.text_projection)
 
-    def run_text(self, x_NLW: torch.Tensor, length_N: torch.Tensor) -> torch.Tensor:
+    def run_text(self, x_NLW: torch.Tensor, length_N: torch.Tensor, deep: DeepText | None = None) -> torch.Tensor:
         m = self.model
         for block in m.transformer.resblocks:  # no buffer, so it stays behind when the model is moved
             block.attn_mask = block.attn_mask.to(x_NLW.device)
         x_NLW = x_NLW + m.positional_embedding.type(x_NLW.dtype)
-        x_NLW = m.transformer(x_NLW.permute(1, 0, 2)).permute(1, 0, 2)
+        if deep:
+            x_NLW = through_text(x_NLW, deep, len(self.vocabulary.sos), _batch_first(m.transformer.resblocks))
+        else:
+            x_NLW = m.transformer(x_NLW.permute(1, 0, 2)).permute(1, 0, 2)
         return m.ln_final(x_NLW[torch.arange(x_NLW.shape[0], device=x_NLW.device), length_N - 1]) @ m.text_projection
 
     def visual_layer_norms(self) -> dict[str, nn.Parameter]:
         """ln_1 and ln_2 of every block of a visual transformer; a ResNet has none."""
         return {name: p for name, p in self.visual.named_parameters() if ".ln_1." in name or ".ln_2." in name}
 
-    def encode_image(
-        self, images_BCHW: torch.Tensor, prompts: Mapping[int, torch.Tensor] | None = None
-    ) -> torch.Tensor:
-        images_BCHW = images_BCHW.type(self.visual.conv1.weight.dtype)
-        if not prompts:
-            return self.visual(images_BCHW)
-        return self._encode_with_prompts(images_BCHW, prompts)
+    @property
+    def visual_width(self) -> int:
+        return self.visual.conv1.out_channels if self.visual_blocks else 0
 
-    def _encode_with_prompts(self, images_BCHW: torch.Tensor, prompts: Mapping[int, torch.Tensor]) -> torch.Tensor:
-        """Prompt tokens stand after the patches; those of a later layer take the place of an earlier one's."""
+    @property
+    def visual_blocks(self) -> int:
+        return len(self.visual.transformer.resblocks) if hasattr(self.visual, "class_embedding") else 0
+
+    def encode_image(self, images_BCHW: torch.Tensor, prompts: VisualPrompts | None = None) -> torch.Tensor:
+        images_BCHW = images_BCHW.type(self.visual.conv1.weight.dtype)
+        if prompts is None:
+            return self.visual(images_BCHW)
         v = self.visual
-        if not hasattr(v, "class_embedding"):
+        if not self.visual_blocks:
             raise ValueError("a ResNet has no positions where visual prompts could stand: use a ViT")
-        outside = [layer for layer in prompts if not 0 <= layer < len(v.transformer.resblocks)]
-        if outside:
-            raise ValueError(f"visual prompts for layer {outside[0]}: this tower has layers 0 to "
-                             f"{len(v.transformer.resblocks) - 1}")  # fmt: skip
         patches_BPW = v.conv1(images_BCHW).flatten(2).permute(0, 2, 1)
         class_B1W = v.class_embedding.to(patches_BPW.dtype).expand(len(patches_BPW), 1, -1)
         x_BPW = torch.cat([class_B1W, patches_BPW], dim=1) + v.positional_embedding.to(patches_BPW.dtype)
-        x_PBW = v.ln_pre(x_BPW).permute(1, 0, 2)
-        own = len(x_PBW)
-        for layer, block in enumerate(v.transformer.resblocks):
-            if layer in prompts:
-                prompt_MBW = prompts[layer].to(x_PBW.dtype)[:, None].expand(-1, x_PBW.shape[1], -1)
-                x_PBW = torch.cat([x_PBW[:own], prompt_MBW])
-            x_PBW = block(x_PBW)
-        features_BW = v.ln_post(x_PBW[0])
+        x_BPW = through_visual(x_BPW, prompts, v.ln_pre, _batch_first(v.transformer.resblocks))
+        features_BW = v.ln_post(x_BPW[:, 0])
         return features_BW if v.proj is None else features_BW @ v.proj
+
+
+def _batch_first(blocks: Iterable[nn.Module]) -> list[Callable[[torch.Tensor], torch.Tensor]]:
+    """OpenAI's blocks take positions first."""
+
+    def call(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return block(x.permute(1, 0, 2)).permute(1, 0, 2)
+
+    return [functools.partial(call, block) for block in blocks]
 
 
 @functools.lru_cache(maxsize=64)

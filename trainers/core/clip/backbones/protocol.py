@@ -6,13 +6,16 @@ D features.
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
+
+from ..doors import DeepText, VisualPrompts
 
 
 @dataclass(frozen=True)
@@ -136,17 +139,26 @@ class Backbone(Protocol):
         exact; None where each prompt must be encoded whole."""
 
     @abstractmethod
-    def run_text(self, x_NLW: torch.Tensor, length_N: torch.Tensor) -> torch.Tensor:
+    def run_text(self, x_NLW: torch.Tensor, length_N: torch.Tensor, deep: DeepText | None = None) -> torch.Tensor:
         """Features (N x D, not normalised) of embeddings without positions, by the model's own modules.
 
-        All L positions are given; `length_N` tells how many of each prompt's are SOS, text and EOT, and not padding.
+        All L positions are given; `length_N` tells how many of each prompt's are SOS, text and EOT, and not padding. deep:
+        what replaces the positions behind SOS before some blocks. Raises ValueError for a tower without such a door.
         """
 
     @abstractmethod
-    def encode_image(
-        self, images_BCHW: torch.Tensor, prompts: Mapping[int, torch.Tensor] | None = None
-    ) -> torch.Tensor:
-        """Features (B x D, not normalised); prompts: layer -> (M x width) tokens that stand there in the visual tower."""
+    def encode_image(self, images_BCHW: torch.Tensor, prompts: VisualPrompts | None = None) -> torch.Tensor:
+        """Features (B x D, not normalised). Raises ValueError for `prompts` in a tower without a door for them."""
+
+    @property
+    @abstractmethod
+    def visual_width(self) -> int:
+        """W of a visual transformer; 0 of a tower without a door for prompts."""
+
+    @property
+    @abstractmethod
+    def visual_blocks(self) -> int:
+        """How many blocks it has; 0 of a tower without a door for prompts."""
 
     @abstractmethod
     def visual_layer_norms(self) -> dict[str, nn.Parameter]:
@@ -247,7 +259,11 @@ class Source(Protocol):
 
 
 def is_untouched(module: nn.Module, kind: type) -> bool:
-    """Whether `module` is of that class and computes what the class says: no hook, no method replaced (adapters, LoRA)."""
-    return type(module) is kind and not (
+    """Whether `module` is of that class and computes what the class says: no hook, no method replaced.
+
+    Weights that torch's parametrize makes (LoRA) are as good as others: whoever reads them gets what was made.
+    """
+    own = type(module).__bases__[0] if parametrize.is_parametrized(module) else type(module)
+    return own is kind and not (
         module._forward_hooks or module._forward_pre_hooks or {"forward", "attention"} & vars(module).keys()
     )

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from .backbones import Backbone, as_backbone
+from .doors import VisualPrompts
 from .text_tower import TextEncoder
 from .visual_tower import encode_pictures
 
@@ -115,7 +116,11 @@ class AdaptedCLIP(nn.Module):
         if images_BCHW.ndim == 2 and not self.tuned:
             return images_BCHW
         encode = self._compiled if self._compiled and self.training else encode_pictures
-        return encode(self.backbone, images_BCHW, learns=bool(self.tuned))
+        return encode(self.backbone, images_BCHW, learns=bool(self.tuned), prompts=self.visual_prompts())
+
+    def visual_prompts(self) -> VisualPrompts | None:
+        """Hook: the prompt tokens of the picture tower; None where a method has none."""
+        return None
 
     def image_features(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """f = normalise(ImageEncoder(x)); B x D."""

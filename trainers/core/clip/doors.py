@@ -46,7 +46,7 @@ def through_visual(
     P = x_BPW.shape[1]
 
     def put(x_BPW: torch.Tensor, block: int) -> torch.Tensor:
-        rows_BMW = prompts.rows[block].to(x_BPW.dtype).expand(len(x_BPW), -1, -1)
+        rows_BMW = prompts.rows[block].to(x_BPW.dtype).expand(x_BPW.shape[0], -1, -1)
         if prompts.place == "end":
             return torch.cat([x_BPW[:, :P], rows_BMW], dim=1)
         return torch.cat([x_BPW[:, :1], rows_BMW, x_BPW[:, x_BPW.shape[1] - P + 1 :]], dim=1)
@@ -71,7 +71,11 @@ def through_text(
     for number, block in enumerate(blocks):
         if number in deep:
             rows = deep[number].to(x_NLW.dtype)
-            rows_NMW = rows.expand(len(x_NLW), -1, -1) if rows.ndim == 2 else rows.repeat(len(x_NLW) // len(rows), 1, 1)
+            rows_NMW = (
+                rows.expand(x_NLW.shape[0], -1, -1)
+                if rows.ndim == 2
+                else rows.repeat(x_NLW.shape[0] // len(rows), 1, 1)
+            )
             x_NLW = torch.cat([x_NLW[:, :start], rows_NMW, x_NLW[:, start + rows_NMW.shape[1] :]], dim=1)
         x_NLW = block(x_NLW)
     return x_NLW

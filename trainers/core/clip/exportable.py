@@ -4,25 +4,36 @@ Each gives logits (B x C), a mixture also the weights of its experts (B x G). Sh
 D features, L positions, M context tokens, W width of the text tower, H x W pixels.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from .backbones import Backbone
+from .doors import VisualPrompts
 
 
 class Exportable(nn.Module):
     """A picture encoder, and what was made of text or fitted, as buffers."""
 
-    def __init__(self, backbone: Backbone, **tensors: torch.Tensor) -> None:
+    def __init__(self, backbone: Backbone, visual: VisualPrompts | None = None, **tensors: torch.Tensor) -> None:
         super().__init__()
-        self._backbone, self.model = backbone, backbone.model
-        for name, tensor in tensors.items():
+        self._backbone, self.model, self._visual = backbone, backbone.model, visual
+        rows = {f"visual_{block}": rows for block, rows in (visual.rows if visual else {}).items()}
+        for name, tensor in (tensors | rows).items():
             self.register_buffer(name, tensor.detach().float().clone())
+
+    def encode(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        """ImageEncoder(x), with its prompts; B x D."""
+        if self._visual is None:
+            return self._backbone.encode_image(images_BCHW).float()
+        rows = {block: self.get_buffer(f"visual_{block}") for block in self._visual.rows}
+        return self._backbone.encode_image(images_BCHW, replace(self._visual, rows=rows)).float()
 
     def image_features(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """f = normalise(ImageEncoder(x)); B x D."""
-        return F.normalize(self._backbone.encode_image(images_BCHW).float(), dim=-1)
+        return F.normalize(self.encode(images_BCHW), dim=-1)
 
     def class_features(self) -> dict[str, torch.Tensor]:
         """What stands for the classes, by name."""
@@ -36,15 +47,19 @@ class ExportableLinear(Exportable):
     bias_C: torch.Tensor
 
     def __init__(
-        self, backbone: Backbone, class_CD: torch.Tensor, bias_C: torch.Tensor | None = None, normalizes: bool = True
+        self,
+        backbone: Backbone,
+        class_CD: torch.Tensor,
+        bias_C: torch.Tensor | None = None,
+        normalizes: bool = True,
+        visual: VisualPrompts | None = None,
     ) -> None:
         bias_C = class_CD.new_zeros(len(class_CD)) if bias_C is None else bias_C
-        super().__init__(backbone, class_CD=class_CD, bias_C=bias_C)
+        super().__init__(backbone, visual, class_CD=class_CD, bias_C=bias_C)
         self.normalizes = normalizes
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        encode = self.image_features if self.normalizes else self._backbone.encode_image
-        features_BD = encode(images_BCHW).float()
+        features_BD = self.image_features(images_BCHW) if self.normalizes else self.encode(images_BCHW)
         return features_BD @ self.class_CD.T + self.bias_C
 
 

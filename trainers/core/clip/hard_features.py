@@ -16,18 +16,23 @@ from .text_tower import TextEncoder
 
 @torch.no_grad()
 def hard_features(
-    encoder: TextEncoder, templates: Sequence[str], classnames: Sequence[str], vocabulary: Vocabulary
+    encoder: TextEncoder,
+    templates: Sequence[str],
+    classnames: Sequence[str],
+    vocabulary: Vocabulary,
+    unit: bool = True,
 ) -> torch.Tensor:
-    """h_tc: normalised features of every template filled with every class name; T x C x D.
+    """h_tc: features of every template filled with every class name, normalised unless `unit` is False; T x C x D.
 
     Raises ValueError for a template without `{}` and for a sentence longer than CLIP's context.
     """
 
     def encoded() -> torch.Tensor:
         features_TCD = encoder(hard_plan(templates, classnames, vocabulary).to(encoder.device))
-        return normalized(features_TCD).to(features_TCD.dtype)
+        return normalized(features_TCD).to(features_TCD.dtype) if unit else features_TCD
 
-    return encoder.remember(("hard features", list(templates), list(classnames)), encoded)
+    what = "hard features" if unit else "hard features as they are"
+    return encoder.remember((what, list(templates), list(classnames)), encoded)
 
 
 def group_means(features_TCD: torch.Tensor, groups: Sequence[Sequence[str]]) -> torch.Tensor:

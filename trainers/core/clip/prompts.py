@@ -521,6 +521,23 @@ def initial_context(
     return (start_MW.repeat(copies, 1, 1) if copies else start_MW.clone()), ids[M:]
 
 
+def first_tokens(
+    token_embedding: nn.Embedding, vocabulary: Vocabulary, n_ctx: int, words: str
+) -> tuple[torch.Tensor, list[int]]:
+    """A context of the first n_ctx tokens of `words`, M x W, and those that remain fixed; random ones (std 0.02) for none.
+
+    As MaPLe's family counts. Raises ValueError where the words have fewer tokens.
+    """
+    ids = vocabulary.encode(words.replace("_", " "))
+    if words and len(ids) < n_ctx:
+        raise ValueError(
+            f'CTX_INIT "{words}" has {len(ids)} tokens, fewer than the {n_ctx} of the context: leave it out'
+        )
+    if not words:
+        return nn.init.normal_(torch.empty(n_ctx, token_embedding.weight.shape[1]), std=0.02), []
+    return token_embedding(_ids(ids[:n_ctx], token_embedding)).detach().float().clone(), ids[n_ctx:]
+
+
 def described(words: str, count: str, n_ctx: int) -> str:
     """What a log says of a context."""
     start = f'"{words.replace("_", " ")}", counted in {count}' if words else "random"

@@ -14,6 +14,7 @@ from ..ranks.collectives import this_rank
 from ..runs.identity import Identity
 from ..settings.errors import believing
 from . import checkpoints
+from .averaging import EpochAverage
 
 ANEW = "remove it, or begin anew in another --output-dir"
 INTERRUPTED = "model-interrupted.pth.tar"  # written inside an epoch
@@ -27,11 +28,19 @@ class Training:
     """
 
     def __init__(
-        self, folder: str | Path, model: nn.Module, optimiser: Any, schedule: Any, scaler: Any, about: dict[str, Any]
+        self,
+        folder: str | Path,
+        model: nn.Module,
+        optimiser: Any,
+        schedule: Any,
+        scaler: Any,
+        about: dict[str, Any],
+        average: EpochAverage | None = None,
     ) -> None:
         self.folder = Path(folder) / checkpoints.FOLDER
         self.model: Any = model
         self.optimiser, self.schedule, self.scaler, self.about = optimiser, schedule, scaler, about
+        self.average = average
 
     def state(
         self, epoch: int, best_result: float, val_result: float | None = None, chunks: Sequence[int] = ()
@@ -53,6 +62,7 @@ class Training:
             "random": checkpoints.random_state(),
             "text_chunk": list(chunks) or [self.model.text_encoder.training_chunk],
             "ranks": this_rank().size,  # whose shares text_chunk was chosen for
+            **({} if self.average is None else {"average": self.average.state()}),
             **self.about,
         }
 
@@ -113,6 +123,8 @@ class Training:
             own = chunks[this_rank().rank] if isinstance(chunks, list) and len(chunks) == ranks else chunks
             if isinstance(own, int):
                 self.model.text_encoder.training_chunk = own
+        if self.average is not None:
+            self.average.restore(state["average"], self.model.trainable())
         float(state["best_result"]), float(state.get("batches_done", 0))
         checkpoints.set_random_state(state["random"])
 

@@ -37,6 +37,7 @@ from ..runs.identity import Identity, content_fingerprint, fingerprint, material
 from ..settings import dassl_support
 from ..settings.errors import believing
 from . import checkpoints
+from .averaging import EpochAverage
 from .epoch import Steps, is_finite
 from .evaluation import Logits, evaluate, temperature_of
 from .resuming import INTERRUPTED, Training, note_other_settings, refuse_other, trained_with
@@ -63,6 +64,7 @@ class PromptTrainer(TrainerX):
 
     TEST_SETTINGS: tuple[str, ...] = ()  # its options that bear on testing but on no tensor's shape
     contents: dict[str, str] = {}  # of the pictures of each part, as its run's identity has it
+    average: EpochAverage | None = None  # over epochs, where a method sets one in build_model
     is_trained_here = True  # and not only evaluated; then a temperature is fitted to the validation split
     model: Any
     optim: Any
@@ -386,6 +388,8 @@ class PromptTrainer(TrainerX):
                 self._last_save = time.monotonic()
                 self.stop.leave_if_asked()
             self.batch_idx = number + 1
+        if self.average is not None:
+            self.average.epoch_ended(self.epoch, self.model.trainable())
 
     def _save_is_due(self) -> bool:
         minutes = self.cfg.TRAIN.CHECKPOINT_MINUTES
@@ -460,7 +464,7 @@ class PromptTrainer(TrainerX):
 
     def training(self) -> Training:
         """What a checkpoint holds the state of."""
-        return Training(self.output_dir, self.model, self.optim, self.sched, self.scaler, self._about())
+        return Training(self.output_dir, self.model, self.optim, self.sched, self.scaler, self._about(), self.average)
 
     def _chunks(self) -> list[int]:
         """Prompts that each rank encodes at a time."""

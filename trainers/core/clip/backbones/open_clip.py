@@ -285,7 +285,7 @@ class OpenClipBackbone(Backbone):
                 f"{_CHOOSE}"
             )
         patches_BPW = v.conv1(images_BCHW).flatten(2).permute(0, 2, 1)
-        class_B1W = v.class_embedding.to(patches_BPW.dtype).expand(len(patches_BPW), 1, -1)
+        class_B1W = v.class_embedding.to(patches_BPW.dtype).expand(patches_BPW.shape[0], 1, -1)
         x_BPW = torch.cat([class_B1W, patches_BPW], dim=1) + v.positional_embedding.to(patches_BPW.dtype)
         blocks = [functools.partial(_batch_first, b, v.transformer.batch_first, None) for b in v.transformer.resblocks]
         pooled_BW, _ = v._pool(through_visual(v.patch_dropout(x_BPW), prompts, v.ln_pre, blocks))

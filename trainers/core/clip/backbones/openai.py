@@ -142,7 +142,7 @@ class OpenAIBackbone(Backbone):
         if not self.visual_blocks:
             raise ValueError("a ResNet has no positions where visual prompts could stand: use a ViT")
         patches_BPW = v.conv1(images_BCHW).flatten(2).permute(0, 2, 1)
-        class_B1W = v.class_embedding.to(patches_BPW.dtype).expand(len(patches_BPW), 1, -1)
+        class_B1W = v.class_embedding.to(patches_BPW.dtype).expand(patches_BPW.shape[0], 1, -1)
         x_BPW = torch.cat([class_B1W, patches_BPW], dim=1) + v.positional_embedding.to(patches_BPW.dtype)
         x_BPW = through_visual(x_BPW, prompts, v.ln_pre, _batch_first(v.transformer.resblocks))
         features_BW = v.ln_post(x_BPW[:, 0])

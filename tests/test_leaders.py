@@ -1,0 +1,106 @@
+"""Published methods beside their authors' code (tests/data/leaders/): eight steps in float64 from their start values.
+
+The authors' CustomCLIP was made to start on a CPU in float64 (no .cuda(), no .half(), CLIP from a file, widths read from
+the model) and not otherwise changed; the pictures are drawn here as they were for it.
+"""
+
+import numpy as np
+import pytest
+import torch
+from conftest import DATA, golden_state, in_double
+
+from trainers.core.clip.backbones.openai import build_model
+from trainers.core.training.averaging import EpochAverage, gaussian
+from trainers.ivlp.model import IvlpCLIP
+from trainers.kgcoop.model import KgCoOpCLIP
+from trainers.kgcoop.trainer import TEACHERS
+from trainers.maple.model import MapleCLIP
+from trainers.promptsrc.model import PromptSrcCLIP
+from trainers.promptsrc.trainer import PromptSRC
+
+NAMES = ["accordion", "air_plane", "anchor", "ant", "barrel", "bass"]
+LEARNER = "prompt_learner."
+DEEP = {"ctx": f"{LEARNER}ctx", "visual_rows.0": "image_encoder.VPT",
+        "visual_rows.1": "image_encoder.transformer.resblocks.1.VPT_shallow",
+        "deep_rows.0": "text_encoder.transformer.resblocks.1.VPT_shallow"}  # fmt: skip
+COUPLED = {"ctx": f"{LEARNER}ctx", "deep_rows.0": f"{LEARNER}compound_prompts_text.0"}
+COUPLED |= {f"proj.{part}": f"{LEARNER}proj.{part}" for part in ("weight", "bias")}
+COUPLED |= {f"projections.0.{part}": f"{LEARNER}compound_prompt_projections.0.{part}" for part in ("weight", "bias")}
+
+# method -> how its model is made, its loss, and its tensors' names in the authors' code
+METHODS = {
+    "kgcoop": (
+        lambda clip: KgCoOpCLIP(clip, NAMES, TEACHERS["DescribableTextures"], ctx_init="a photo of a"),
+        lambda parts: parts["cls"] + 8 * parts["text"], {"ctx": f"{LEARNER}ctx"},
+    ),
+    "ivlp": (lambda clip: IvlpCLIP(clip, NAMES, prompt_depth_text=2, prompt_depth_vision=2), None, DEEP),
+    "maple": (lambda clip: MapleCLIP(clip, NAMES, prompt_depth=2), None, COUPLED),
+    "promptsrc": (
+        lambda clip: PromptSrcCLIP(clip, NAMES, PromptSRC.templates_of(None), n_ctx_text=4, n_ctx_vision=4,
+                                   prompt_depth_text=2, prompt_depth_vision=2),
+        lambda parts: parts["cls"] + 25 * parts["text"] + 10 * parts["image"] + parts["logits"], DEEP,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("encoder", ["fast", "plain"])
+@pytest.mark.parametrize("method", METHODS)
+def test_eight_steps_of_the_authors_code(method, encoder):
+    make, loss_of, names = METHODS[method]
+    with np.load(DATA / "leaders" / f"{method}.npz") as arrays:
+        theirs = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    model = make(in_double(build_model(golden_state()).float().eval())).double()
+    model.text_encoder.mode = encoder
+    own = model.trainable()
+    assert own.keys() == names.keys()
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(theirs[f"start/{names[name]}"])
+    optimiser = torch.optim.SGD(own.values(), lr=0.02, momentum=0.9, weight_decay=5e-4)
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(8, 5, 3, 32, 32, generator=generator).double()
+    labels = torch.randint(0, len(NAMES), (8, 5), generator=generator)
+    average = EpochAverage(gaussian(4, 3, 1)) if method == "promptsrc" else None
+    losses = []
+    model.train()
+    for step, (batch, wanted) in enumerate(zip(images, labels, strict=True)):
+        if loss_of is None:
+            loss = torch.nn.functional.cross_entropy(model(batch), wanted)
+        else:
+            loss = loss_of(model.losses(batch, wanted))
+        optimiser.zero_grad()
+        loss.backward()
+        if step == 0:
+            for name, tensor in own.items():
+                expected = theirs[f"grad/{names[name]}"]
+                torch.testing.assert_close(tensor.grad, expected, rtol=1e-8, atol=1e-10 * float(expected.abs().max()))
+        optimiser.step()
+        losses.append(loss.item())
+        if average is not None and step % 2:
+            average.epoch_ended(step // 2, own)
+    np.testing.assert_allclose(losses, theirs["losses"].numpy(), rtol=1e-10)
+    for name, tensor in own.items():
+        torch.testing.assert_close(tensor.detach(), theirs[f"after/{names[name]}"], rtol=1e-9, atol=1e-11)
+    model.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(model(images[0]), theirs["logits"], rtol=1e-8, atol=1e-9)
+
+
+def test_depths_and_words_that_do_not_fit(tiny_clip):
+    for options, said in (({"prompt_depth_text": 3}, "PROMPT_DEPTH_TEXT is 3, but this tower has 2 blocks"),
+                          ({"prompt_depth_vision": 3}, "PROMPT_DEPTH_VISION is 3, but this tower has 2 blocks"),
+                          ({"n_ctx_text": 5}, 'CTX_INIT "a photo of a" has 4 tokens, fewer than the 5')):  # fmt: skip
+        with pytest.raises(ValueError, match=said):
+            IvlpCLIP(tiny_clip, NAMES, **{"prompt_depth_text": 2, "prompt_depth_vision": 2} | options)
+    with pytest.raises(ValueError, match="PROMPT_DEPTH is 9, but this tower has 2 blocks"):
+        MapleCLIP(tiny_clip, NAMES)
+    with pytest.raises(ValueError, match="no epoch from 1 to 3 has a weight around GPA_MEAN 900"):
+        gaussian(3, 900, 1)
+
+
+def test_prompts_in_the_text_tower_alone_leave_features_as_they_are(tiny_clip):
+    model = IvlpCLIP(tiny_clip, NAMES, prompt_depth_text=2, prompt_depth_vision=0)
+    assert model.from_features
+    assert set(model.trainable()) == {"ctx", "deep_rows.0"}
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(model.encoded(images), tiny_clip.encode_image(images))

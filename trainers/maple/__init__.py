@@ -1,0 +1,6 @@
+"""MaPLe: multi-modal prompt learning (Khattak, Rasheed, Maaz, Khan, Khan, CVPR 2023)."""
+
+from ..options import Method
+from .options import MapleOptions
+
+METHODS = (Method("maple", "MaPLe", "MapleCLIP", options=MapleOptions, place=44),)

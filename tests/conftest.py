@@ -106,11 +106,20 @@ def noting_steps(steps: list[dict[str, float]], in_float64: bool) -> dict[str, C
     return found | ({"load_clip": doubled, "finish_model": finished} if in_float64 else {})
 
 
+# The golden CLIP has two blocks in each tower; published depths are for twelve.
+SHALLOW: dict[str, list[object]] = {
+    "IVLP": ["TRAINER.IVLP.PROMPT_DEPTH_TEXT", 2, "TRAINER.IVLP.PROMPT_DEPTH_VISION", 2],
+    "PromptSRC": ["TRAINER.PROMPTSRC.PROMPT_DEPTH_TEXT", 2, "TRAINER.PROMPTSRC.PROMPT_DEPTH_VISION", 2],
+    "MaPLe": ["TRAINER.MAPLE.PROMPT_DEPTH", 2],
+}
+
+
 def acting(trainer: str, *words: object) -> list[object]:
-    """KEY value KEY value ..., without what a method that takes no steps refuses."""
+    """KEY value KEY value ..., without what a method that takes no steps refuses, and as deep as the golden CLIP."""
     from trainers.core.settings.idle import OF_TRAINING
     from trainers.methods import methods
 
+    words = (*words, *SHALLOW.get(trainer, []))
     pairs = zip(words[::2], words[1::2], strict=True)
     idle = () if trainer not in methods() or methods()[trainer].takes_steps else OF_TRAINING
     return [word for key, value in pairs if not str(key).startswith(idle) for word in (key, value)]

@@ -18,12 +18,13 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from trainers.core.clip.backbones import Backbone, as_backbone, load_backbone, source_of
-from trainers.core.clip.backbones.open_clip import OpenClipSource
+from trainers.core.clip.backbones.open_clip import HubTextBackbone, OpenClipSource
 from trainers.core.clip.doors import VisualPrompts
 from trainers.core.clip.hard_features import hard_features
 from trainers.core.clip.prompts import SoftPrompts, tokenize_names, tokenize_prompt
 from trainers.core.clip.text_tower import TextEncoder
 from trainers.core.training import checkpoints
+from trainers.ivlp.model import IvlpCLIP
 from trainers.mocoop.trainer import MixtureCLIP
 
 TEMPLATES = ["a photo of a {}.", "itap of an {}", "a {} texture.", "{}, a type of pet."]
@@ -451,3 +452,28 @@ def test_visual_prompts_stand_where_they_should(kind, place, entry, tiny_clip, t
         backbone.encode_image(images, VisualPrompts({len(blocks): rows[0]}))
     with pytest.raises(ValueError, match="use before_ln_pre, after_ln_pre"):
         VisualPrompts(rows, "somewhere")
+
+
+@pytest.mark.parametrize("family", ["openai", "siglip", "eva", "coca", "mt5"])
+def test_deep_prompts_on_families_of_open_clip(family, tmp_path):
+    """Where a tower has a door they change features and get gradients; where not, the message names it."""
+    backbone = load_backbone(build(family, tmp_path))
+    text = {"prompt_depth_text": 2, "prompt_depth_vision": 0}
+    if isinstance(backbone, HubTextBackbone):
+        model = IvlpCLIP(backbone, NAMES, **text)
+        with pytest.raises(ValueError, match="text towers of transformers take no deep prompts"):
+            model.text_features()
+        return
+    model = IvlpCLIP(backbone, NAMES, **text)
+    with torch.no_grad():
+        before = model.text_features()
+        for rows in model.deep_rows:
+            rows.mul_(2)
+        assert (model.text_features() - before).abs().max() > 1e-6
+    if not backbone.visual_blocks:
+        with pytest.raises(ValueError, match="takes no prompts"):
+            IvlpCLIP(backbone, NAMES, prompt_depth_text=1, prompt_depth_vision=1)
+        return
+    model = IvlpCLIP(backbone, NAMES, prompt_depth_text=2, prompt_depth_vision=2)
+    model(torch.randn(2, 3, *backbone.preprocessing.size)).square().mean().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.trainable().values())

@@ -72,6 +72,16 @@ def test_every_method_trains_in_every_precision(method, prec, case):
     assert eager.get("cast of a frozen weight", 0) <= 4  # the two projections, there and back
 
 
+@pytest.mark.parametrize("method", ["KgCoOp", "PromptSRC", "MaPLe"])
+def test_the_leaders_are_replayed_too(method, case):
+    exact = case(f"{method}-fp32")
+    for prec in ("fp32", "fp16", "amp"):
+        run = case(f"{method}-{prec}")
+        assert not run["notes"]
+        assert run["steps"][-1]["replays"] == 1
+        assert run["losses"] == pytest.approx(exact["losses"], rel=2e-2)
+
+
 def test_losses_of_all_precisions_are_near_each_other(case):
     for method in METHODS:
         exact = case(f"{method}-fp32")["losses"]
@@ -112,7 +122,7 @@ def test_a_step_that_cannot_be_recorded_is_computed_as_it_is(case):
 @pytest.mark.parametrize("name", ["MoCoOp-fp32", "MoCoOp-chunks", "CoCoOp-fp16", "LASP-bf16"])
 def test_waits_of_a_whole_run_do_not_grow_with_its_steps(name, case):
     """Losses are fetched at the end of an epoch, logits sixteen batches at a time; the rest is done once."""
-    in_steps = {place: n for place, n in case(name)["waits"].items() if "steps.py" in place or "evaluation.py" in place}
+    in_steps = {place: n for place, n in case(name)["waits"].items() if "epoch.py" in place or "evaluation.py" in place}
     assert in_steps
     assert max(in_steps.values()) <= 4
 
@@ -128,7 +138,8 @@ def test_a_loss_that_is_not_finite_keeps_the_weights(cases):
     assert bad["kept"]
 
 
-@pytest.mark.parametrize("name", ["LASP-amp-within", "MoCoOp-fp32-between", "CoCoOp-fp16-within", "CoOp-bf16-within"])
+@pytest.mark.parametrize("name", ["LASP-amp-within", "MoCoOp-fp32-between", "CoCoOp-fp16-within", "CoOp-bf16-within",
+                                  "PromptSRC-amp-within"])  # fmt: skip
 def test_what_was_stopped_goes_on_bit_by_bit(name, case):
     run = case(name)
     assert run["stopped"] == 75

@@ -8,8 +8,12 @@ from conftest import DEVICE, golden_state
 from trainers.cocoop.trainer import CoCoOpCLIP
 from trainers.coop.trainer import CoOpCLIP
 from trainers.core.clip.backbones.openai import build_model
+from trainers.ivlp.model import IvlpCLIP
+from trainers.kgcoop.model import KgCoOpCLIP
 from trainers.lasp.trainer import LaspCLIP
+from trainers.maple.model import MapleCLIP
 from trainers.mocoop.trainer import MixtureCLIP
+from trainers.promptsrc.model import PromptSrcCLIP
 from trainers.zsclip.trainer import HardPromptCLIP
 
 NAMES = ["accordion", "air_plane", "anchor", "ant"]
@@ -18,6 +22,12 @@ MODELS = {
     "CoOp": lambda clip, mode: CoOpCLIP(clip, NAMES, n_ctx=4, ctx_init="a photo of a", text_encoder=mode),
     "CoCoOp": lambda clip, mode: CoCoOpCLIP(clip, NAMES, ctx_init="a photo of a", text_encoder=mode),
     "LASP": lambda clip, mode: LaspCLIP(clip, NAMES, ["a photo of a {}.", "a {}."], NAMES, text_encoder=mode),
+    "KgCoOp": lambda clip, mode: KgCoOpCLIP(clip, NAMES, "a {}.", ctx_init="a photo of a", text_encoder=mode),
+    "IVLP": lambda clip, mode: IvlpCLIP(clip, NAMES, prompt_depth_text=2, prompt_depth_vision=2, text_encoder=mode),
+    "PromptSRC": lambda clip, mode: PromptSrcCLIP(
+        clip, NAMES, ["a {}.", "a photo of a {}."], prompt_depth_text=2, prompt_depth_vision=2, text_encoder=mode
+    ),
+    "MaPLe": lambda clip, mode: MapleCLIP(clip, NAMES, prompt_depth=2, text_encoder=mode),
     "ZeroshotCLIP": lambda clip, mode: HardPromptCLIP(clip, NAMES, ["a photo of a {}."]),
 }
 LABELS = torch.tensor([0, 2, 3], device=DEVICE)

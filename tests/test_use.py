@@ -28,7 +28,7 @@ from trainers.core.training.calibration import calibration_error, fitted_tempera
 
 pytestmark = pytest.mark.xdist_group("use")  # the runs are made once
 
-METHODS = ("MoCoOp", "CoOp", "CoCoOp", "LASP", "ZeroshotCLIP", "HardMixture", "LinearProbe")
+METHODS = ("MoCoOp", "CoOp", "CoCoOp", "LASP", "PromptSRC", "MaPLe", "ZeroshotCLIP", "HardMixture", "LinearProbe")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,8 @@ def runs(mini_root, literate_clip_file, tmp_path_factory):
             "--trainer", trainer, "--root", mini_root, "--seed", "1", "--backbone", literate_clip_file, "--output-dir", out,
             "--dataset-config-file", "configs/datasets/caltech101.yaml", "--config-file",
             f"configs/trainers/{config}/small.yaml", *acting(trainer, "DATASET.NUM_SHOTS", "2", "OPTIM.MAX_EPOCH", "1",
-            "OPTIM.WARMUP_EPOCH", "0", "DATALOADER.NUM_WORKERS", "0"),
+            "OPTIM.WARMUP_EPOCH", "0", "DATALOADER.NUM_WORKERS", "0",
+            *(["TRAINER.PROMPTSRC.GPA_MEAN", "1"] if trainer == "PromptSRC" else [])),
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
     return found

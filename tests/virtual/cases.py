@@ -26,6 +26,12 @@ from trainers.core.training import checkpoints  # noqa: E402
 from trainers.core.training.trainer import PromptTrainer  # noqa: E402
 from trainers.methods import methods  # noqa: E402
 
+DEEP = {
+    "KgCoOp": (),
+    "PromptSRC": ("TRAINER.PROMPTSRC.PROMPT_DEPTH_TEXT", 2, "TRAINER.PROMPTSRC.PROMPT_DEPTH_VISION", 2,
+                  "TRAINER.PROMPTSRC.GPA_MEAN", 1),
+    "MaPLe": ("TRAINER.MAPLE.PROMPT_DEPTH", 2),
+}  # fmt: skip
 KEYS = {"MoCoOp": "MOCOOP", "CoOp": "COOP", "CoCoOp": "COCOOP", "LASP": "LASP", "HardMixture": "HARDMIXTURE"}
 BATCHES = 3  # of an epoch
 DATA, OUT = Path(sys.argv[1]), Path(sys.argv[2])
@@ -33,7 +39,7 @@ DATA, OUT = Path(sys.argv[1]), Path(sys.argv[2])
 
 def words(folder: Path, trainer: str, *settings: object) -> list[str]:
     """A command line, of paths without spaces."""
-    config = trainer if trainer in KEYS and trainer != "HardMixture" else "ZeroshotCLIP"
+    config = trainer if trainer in {*KEYS, *DEEP} and trainer != "HardMixture" else "ZeroshotCLIP"
     shared = f"""--traceback --root {DATA} --seed 1 --trainer {trainer} --backbone {DATA}/tiny_clip.pt --output-dir {folder}
         --dataset-config-file configs/datasets/caltech101.yaml --config-file configs/trainers/{config}/small.yaml
         DATASET.NUM_SHOTS 4 DATALOADER.NUM_WORKERS 0"""
@@ -143,6 +149,10 @@ def main() -> None:
                 say(**run(f"{trainer}-{prec}", trainer, f"TRAINER.{key}.PREC", prec))
     for trainer in ("ZeroshotCLIP", "LinearProbe"):
         say(**run(trainer, trainer))
+    for trainer, settings in DEEP.items():
+        for prec in ("fp32", "fp16", "amp"):
+            say(**run(f"{trainer}-{prec}", trainer, f"TRAINER.{trainer.upper()}.PREC", prec, *settings))
+    resumed("PromptSRC-amp-within", "PromptSRC", BATCHES + 2, "TRAINER.PROMPTSRC.PREC", "amp", *DEEP["PromptSRC"])
     amp = ("TRAINER.MOCOOP.PREC", "amp")
     for name, settings in {
         "plain": ("MODEL.TEXT_ENCODER", "plain"),

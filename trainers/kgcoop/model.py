@@ -14,7 +14,7 @@ from ..coop.options import CoOpModelOptions
 from ..core.clip.adapted import Trained
 from ..core.clip.backbones import Backbone
 from ..core.clip.hard_features import hard_features
-from ..core.clip.precision import cosine_logits
+from ..core.clip.precision import cosine_logits, mean_angle
 from ..core.clip.prompts import with_count_of
 from .options import KgCoOpOptions
 
@@ -37,7 +37,7 @@ class KgCoOpCLIP(CoOpCLIP):
         """Unweighted scalars "cls", cross-entropy, and "text", 1 - mean_c cos(w_c, w0_c), and "logits_BC"."""
         text_CD = self.text_features()
         logits_BC = cosine_logits(self.image_features(images_BCHW), text_CD, self.logit_scale.exp())
-        apart = 1 - F.cosine_similarity(text_CD, self.teacher_CD, dim=-1, eps=1e-7).mean()
+        apart = mean_angle(text_CD, self.teacher_CD)
         return {"cls": F.cross_entropy(logits_BC, labels_B), "text": apart, "logits_BC": logits_BC}
 
     @classmethod

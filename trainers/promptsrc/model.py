@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ..core.clip.adapted import Trained
 from ..core.clip.backbones import Backbone
 from ..core.clip.hard_features import hard_features
-from ..core.clip.precision import cosine_logits
+from ..core.clip.precision import cosine_logits, mean_distance
 from ..core.clip.visual_tower import encode_pictures
 from ..ivlp.model import IvlpCLIP
 from ..ivlp.options import DeepOptions
@@ -50,8 +50,8 @@ class PromptSrcCLIP(IvlpCLIP):
         apart = F.kl_div(logits_BC.log_softmax(1), teacher_BC.log_softmax(1), reduction="sum", log_target=True)
         return {
             "cls": F.cross_entropy(logits_BC, labels_B),
-            "text": F.l1_loss(text_CD, self.teacher_CD.to(text_CD.dtype)),
-            "image": F.l1_loss(image_BD, teacher_BD),
+            "text": mean_distance(text_CD, self.teacher_CD),
+            "image": mean_distance(image_BD, teacher_BD),
             "logits": apart / logits_BC.numel(),
             "logits_BC": logits_BC,
         }

@@ -28,6 +28,7 @@ def in_full_precision(function: Callable[..., torch.Tensor]) -> Callable[..., to
 
 einsum = in_full_precision(torch.einsum)
 linear = in_full_precision(torch.nn.functional.linear)
+mean_distance = in_full_precision(torch.nn.functional.l1_loss)
 
 
 @in_full_precision
@@ -40,3 +41,9 @@ def cosine_logits(image_BD: torch.Tensor, text_CD: torch.Tensor, scale: torch.Te
 def normalized(features: torch.Tensor) -> torch.Tensor:
     """Of length 1 along the last dimension."""
     return torch.nn.functional.normalize(features, dim=-1)
+
+
+@in_full_precision
+def mean_angle(one_CD: torch.Tensor, other_CD: torch.Tensor) -> torch.Tensor:
+    """1 - mean_c cos(one_c, other_c); a scalar."""
+    return 1 - torch.nn.functional.cosine_similarity(one_CD, other_CD, dim=-1, eps=1e-7).mean()

@@ -15,8 +15,6 @@ import sys
 from tabulate import tabulate
 from tqdm import tqdm
 
-from trainers.core.settings.errors import command
-
 
 def rows(words: list[str]) -> list[list]:
     """Name, millions of parameters, pixels, context length, way of encoding, and whether it is there."""
@@ -54,7 +52,6 @@ def _holds(name: str, words: list[str]) -> bool:
     return all(word.lower() in name.lower() for word in words)
 
 
-@command
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", help="words that the name must hold")

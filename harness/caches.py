@@ -19,7 +19,6 @@ from pathlib import Path
 from tabulate import tabulate
 
 from trainers.core.loading.array_cache import INDEX, MB, default_folder
-from trainers.core.settings.errors import command
 
 HOLDS = {
     "resized": "test pictures, resized and cropped",
@@ -75,7 +74,6 @@ def show(root: Path, caches: list[Found]) -> None:
     print(f"\n{sum(c.size for c in caches) / MB:.1f} MB in {root}: {'; '.join(f'{k}: {v}' for k, v in HOLDS.items())}")
 
 
-@command
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=default_folder(), help="where the caches are")

@@ -13,7 +13,6 @@ from typing import Any
 import yaml
 
 from trainers.core.settings.configure import reference
-from trainers.core.settings.errors import command
 from trainers.core.settings.text_files import read_yaml
 from trainers.methods import methods
 from trainers.options import Method
@@ -77,7 +76,6 @@ exec "${{PYTHON:-python}}" "$(dirname "$0")/../run.py" {method.name} {protocol} 
         )
 
 
-@command
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing")

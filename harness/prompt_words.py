@@ -13,7 +13,7 @@ import torch
 from tabulate import tabulate, tabulate_formats
 
 from trainers.core.clip.backbones import Vocabulary, load_backbone, trained_backbone
-from trainers.core.settings.errors import believing, command
+from trainers.core.settings.errors import believing
 from trainers.core.training import checkpoints
 
 
@@ -45,7 +45,6 @@ def nearest_words(
     ]
 
 
-@command
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model_dir", type=Path, help="folder of a trained run, or a checkpoint file")

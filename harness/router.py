@@ -29,7 +29,7 @@ from trainers.core.clip.backbones import trained_backbone
 from trainers.core.loading.loaders import Pictures, follow_backbone, test_transform
 from trainers.core.runs.files import write_atomically
 from trainers.core.settings.configure import default_cfg
-from trainers.core.settings.errors import command, one_line
+from trainers.core.settings.errors import one_line
 from trainers.core.training import checkpoints
 from trainers.mocoop.trainer import MixtureCLIP, MixtureOptions, MoCoOpOptions
 from trainers.paths import ROOT
@@ -158,7 +158,6 @@ def positive(text: str) -> int:
     return number
 
 
-@command
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model_dir", type=Path, help="folder of a trained run")

@@ -38,7 +38,6 @@ from datasets.drawing.pictures import draw
 from datasets.drawing.styles import render, to_tensor
 from datasets.drawing.world import STYLE_SHARES, all_words, caption, view, words
 from trainers.core.runs.files import write_atomically
-from trainers.core.settings.errors import command
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE = 32
@@ -218,7 +217,6 @@ def draw_losses(losses: list[float], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-@command
 def main() -> int:
     parser = argparse.ArgumentParser(description="Train the small CLIP that the project ships.")
     parser.add_argument("--root", type=Path, default=ROOT / "data", help="folder with quickdraw/ and cifar10/")

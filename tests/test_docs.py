@@ -41,7 +41,9 @@ def test_links_and_files_exist(document):
     text = document.read_text()
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (document.parent / target).exists(), target
-    for name in re.findall(r"`((?:trainers|datasets|scripts|tests|configs|compat|benchmarks|assets)/[\w/.]+)`", text):
+    for name in re.findall(
+        r"`((?:trainers|datasets|scripts|harness|tests|configs|compat|timings|assets)/[\w/.]+)`", text
+    ):
         if "my_birds" not in name and "iased" not in name:
             assert (ROOT / name).exists(), name
     assert "@@" not in text

@@ -25,7 +25,7 @@ from harness.data.fetch import FetchError
 from harness.data.prepare import SOURCES, Options, PrepareError, Source, prepare, read_sources
 from harness.data.unpack import UnpackError
 from harness.data.verify import verify
-from trainers.core.settings.errors import command, did_you_mean
+from trainers.core.settings.errors import did_you_mean
 from trainers.core.runs.files import InUseError
 
 MODELS = ("clip:", "open_clip:", "hf-hub:")
@@ -78,7 +78,6 @@ def verify_all(sources: list[Source], root: Path) -> int:
     return 1 if bad else 0
 
 
-@command
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(

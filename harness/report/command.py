@@ -19,7 +19,6 @@ from harness.report.collect import PROTOCOLS, Tree, collect
 from harness.report.gaps import gaps
 from harness.report.published import published_tables
 from harness.report.tables import as_csv, as_json, paired, render, sources, tables
-from trainers.core.settings.errors import command
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -59,7 +58,6 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@command
 def main() -> int:
     args = parse_arguments()
     for stream in (sys.stdout, sys.stderr):

@@ -3,6 +3,8 @@
 import importlib
 import sys
 
+from ..settings.errors import program
+
 COMMANDS = {"predict": "predict", "export": "export_command", "explore": "explore"}  # word -> module beside this one
 
 
@@ -12,4 +14,4 @@ def main() -> int:
         print(f"usage: mocoop {' | '.join(COMMANDS)} ... (each has --help)", file=sys.stderr)
         return 0 if word in ("-h", "--help") else 2
     sys.argv = [f"mocoop {word}", *sys.argv[2:]]
-    return importlib.import_module(f".{COMMANDS[word]}", __package__).main()
+    return program(importlib.import_module(f".{COMMANDS[word]}", __package__).main)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..loading.read import UNDECODABLE, read_picture
-from ..settings.errors import command, one_line
+from ..settings.errors import one_line
 from . import TrainedModel, checked_names, open_model
 
 PAGE = Path(__file__).with_name("explore.html.j2")
@@ -72,7 +72,6 @@ def application(model: TrainedModel, top: int, port: int) -> Any:
     return app
 
 
-@command
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="folder of a finished run, or of an export")

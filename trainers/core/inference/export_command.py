@@ -12,11 +12,10 @@ import json
 import sys
 from pathlib import Path
 
-from ..settings.errors import command, one_line
+from ..settings.errors import one_line
 from .predict import names_from
 
 
-@command
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="folder of a finished run")

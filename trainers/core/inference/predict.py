@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from tabulate import tabulate
 
 from ..runs.files import printable, write_for_user
-from ..settings.errors import command, one_line
+from ..settings.errors import one_line
 
 if TYPE_CHECKING:
     from trainers import TrainedModel
@@ -167,7 +167,6 @@ def write(found: list["Prediction"], args: argparse.Namespace, model: "TrainedMo
             print(f"Wrote {path}")
 
 
-@command
 def main() -> int:
     args = parse_arguments()
     try:

@@ -3,7 +3,6 @@
 import contextlib
 import difflib
 import errno
-import functools
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
@@ -36,19 +35,14 @@ def _lost_worker(error: BaseException) -> bool:
     return isinstance(error, ConnectionError | EOFError) or str(error).startswith("DataLoader worker (pid")
 
 
-def command(main: Callable[[], int]) -> Callable[[], int]:
-    """A program's main: Ctrl-C ends it with status 130 and without a traceback, and `| head` is no error."""
-
-    @functools.wraps(main)
-    def called() -> int:
-        if hasattr(signal, "SIGPIPE"):
-            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        try:
-            return main()
-        except KeyboardInterrupt:
-            return 130
-
-    return called
+def program(main: Callable[[], int]) -> int:
+    """main() as a program of its own; its exit status. Ctrl-C ends it with 130 and no traceback, `| head` is no error."""
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        return main()
+    except KeyboardInterrupt:
+        return 130
 
 
 @contextlib.contextmanager

@@ -26,18 +26,18 @@ from ...methods import methods
 from ...options import Method, Options
 from ..clip.backbones import Backbone, source_of
 from ..clip.preloaded import opened
-from ..clip.prompts import alike, refuse_alike
 from ..clip.visual_tower import encode_pictures
-from ..loading.array_cache import ArrayCache
 from ..loading.contents import contents_for
-from ..loading.feature_cache import FrozenFeatures, features_cache, is_fixed, remembering
+from ..loading.feature_cache import FrozenFeatures, is_fixed, remembering
 from ..loading.loaders import Slices, build_data_manager, follow_backbone, in_turns
+from ..loading.run_caches import RunCaches
 from ..ranks.collectives import this_rank
 from ..runs.identity import Identity, content_fingerprint, fingerprint, material_settings
 from ..settings import dassl_support
 from ..settings.errors import believing
 from . import checkpoints
 from .averaging import EpochAverage
+from .classes import all_classnames, look_at_names, note_doubles
 from .epoch import Steps, is_finite
 from .evaluation import Logits, evaluate, temperature_of
 from .resuming import INTERRUPTED, Training, note_other_settings, refuse_other, trained_with
@@ -132,42 +132,21 @@ class PromptTrainer(TrainerX):
         self.val_loader, self.test_loader = dm.val_loader, dm.test_loader
         self.num_classes, self.num_source_domains = dm.num_classes, dm.num_source_domains
         self.lab2cname = dm.lab2cname
-        self.caches: dict[tuple[str, str], ArrayCache] = {}
+        self.caches = RunCaches(self.cfg, self.device)
         resized = self.test_loader.dataset.resized
         if resized is not None:
-            self.caches["resized", ""] = resized.cache
-        if self.cfg.DATASET.NAME == "FolderDataset":
-            self._note_doubles()
+            self.caches.add("resized", resized.cache)
+        self.are_own = self.cfg.DATASET.NAME == "FolderDataset"  # people's own pictures
+        if self.are_own:
+            note_doubles(dm.dataset, self.cfg)
         self.classnames: list[str] = list(dm.dataset.classnames)
-        self.all_classnames = self._all_classnames()
+        self.all_classnames = all_classnames(dm.dataset, self.cfg, self.classnames)
         wanted = {"TEST.SPLIT": self.cfg.TEST.SPLIT == "val", "TEST.FINAL_MODEL": self.method().takes_steps and
                   self.cfg.TEST.FINAL_MODEL == "best_val"}  # fmt: skip
         if self.val_loader is None and any(wanted.values()):
             name = next(key for key, asked in wanted.items() if asked)
             value = {"TEST.SPLIT": "val", "TEST.FINAL_MODEL": "best_val"}[name]
             raise ValueError(f"{name} is {value}, but {self.cfg.DATASET.NAME} has no validation pictures: use another")
-
-    def _note_doubles(self) -> None:
-        """Says how many of people's own test pictures are training pictures, too."""
-        data, contents = self.dm.dataset, contents_for(self.cfg)
-        trained, tested = (contents.of_all([item.impath for item in part]) for part in (data.train_x, data.test))
-        own = set(trained)
-        doubles = [item.impath for item, seen in zip(data.test, tested, strict=True) if seen in own]
-        if doubles:
-            print(
-                f"Note: {len(doubles)} of {len(tested)} test pictures are training pictures, too, the first is {doubles[0]}"
-            )
-
-    def _all_classnames(self) -> list[str]:
-        """All class names of the dataset, the training classes first, each part in label order."""
-        names = getattr(self.dm.dataset, "all_class_names", None)
-        if names is None and self.cfg.DATASET.SUBSAMPLE_CLASSES != "all":  # CoOp's own datasets do not keep them
-            cfg = self.cfg.clone()
-            cfg.defrost()
-            cfg.DATASET.SUBSAMPLE_CLASSES = "all"
-            names = build_dataset(cfg).classnames
-        own = set(self.classnames)
-        return self.classnames + [name for name in names or [] if name not in own]
 
     def load_clip(self) -> Backbone:
         """The backbone in the precision asked for; what it is becomes part of the run's identity."""
@@ -186,30 +165,13 @@ class PromptTrainer(TrainerX):
         self._is_fast = self.cfg.MODEL.TEXT_ENCODER == "fast" and backbone.causal_tower() is not None
         print(f"Text encoder: {'each token once' if self._is_fast else 'every prompt whole'}")
         if self.method().reads_names:
-            self._look_at_names(backbone)
+            look_at_names(self.classnames, backbone, self.are_own)
         if self.precision == "fp16":
             backbone.halve()
         backbone.model.to(self.device)
-        texts = self._cache("texts", str(backbone.text_dtype))
+        texts = self.caches.of_backbone("texts", self._backbone["backbone_sha256"], str(backbone.text_dtype))
         backbone.remember = remembering(texts, self.device)  # type: ignore[method-assign, assignment]
         return backbone
-
-    def _look_at_names(self, backbone: Backbone) -> None:
-        """Raises ValueError where a backbone cannot tell two classes of one's own apart; says so of a benchmark's."""
-        if self.cfg.DATASET.NAME == "FolderDataset":
-            refuse_alike(self.classnames, backbone)
-            return
-        for first, second, *_ in alike(self.classnames, backbone):
-            print(
-                f'Note: classes "{first}" and "{second}" are the same to this backbone: the second is never predicted'
-            )
-
-    def _cache(self, holds: str, precision: str) -> ArrayCache:
-        """Of what this run's backbone makes, shared with other runs."""
-        if (holds, precision) not in self.caches:
-            sha256 = self._backbone["backbone_sha256"]
-            self.caches[holds, precision] = features_cache(self.cfg, holds, sha256, precision, self.device)
-        return self.caches[holds, precision]
 
     def frozen_features(self, backbone: Backbone, transform: Any) -> FrozenFeatures:
         """Features of pictures by the picture encoder as it was loaded."""
@@ -219,7 +181,8 @@ class PromptTrainer(TrainerX):
                 return encode_pictures(backbone, images)
 
         dtype = next(backbone.visual.parameters()).dtype
-        cache = self._cache("features", f"{self.precision}, {dtype}, {transform!r}")
+        how = f"{self.precision}, {dtype}, {transform!r}"
+        cache = self.caches.of_backbone("features", self._backbone["backbone_sha256"], how)
         return FrozenFeatures(cache, encode, self.parse_batch_test)
 
     @property
@@ -570,7 +533,7 @@ class PromptTrainer(TrainerX):
         if split == "test" and self.is_trained_here and "val" in self.method().looks_at and self.val_loader is not None:
             self.results["temperature"] = round(temperature_of(self._batches(self.val_loader), logits()), 4)
             self.results["temperature_pictures"] = len(self.val_loader.dataset)
-        self._tell_of_caches()
+        self.caches.tell()
         for key, value in self.results.items():
             self.write_scalar(f"{split}/{key}", value, self.epoch)
         return self.results["accuracy"]
@@ -580,14 +543,3 @@ class PromptTrainer(TrainerX):
         if not self.sees_features:
             return in_turns(loader)
         return self.frozen_features(self.model.backbone, loader.dataset.transform).batches(loader)  # type: ignore[attr-defined]
-
-    def _tell_of_caches(self) -> None:
-        added: dict[str, int] = {}
-        for (holds, _), cache in self.caches.items():
-            added[holds] = added.get(holds, 0) + cache.added
-            cache.added = 0
-            if told := cache.told():
-                print(told)
-        if any(added.values()):
-            sizes = ", ".join(f"{size / 2**20:.1f} MB of {holds}" for holds, size in added.items() if size)
-            print(f"Kept for other runs: {sizes} (python scripts/caches.py)")

@@ -9,7 +9,6 @@ is causal and read at its end, whole where it is not. Files and folders of one's
 
 import argparse
 import functools
-import signal
 import sys
 
 from tabulate import tabulate
@@ -60,7 +59,6 @@ def main() -> int:
     if not table:
         print(f"error: no backbone's name holds {' and '.join(args.words)}", file=sys.stderr)
         return 1
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error
     shown = [[*row[:-1], "there" if row[-1] else "-"] for row in table]
     header = ["name", "million parameters", "pixels", "context", "prompts", "weights"]
     print(tabulate(shown, header, disable_numparse=True, colalign=("left", "right", "right", "right", "left", "left")))

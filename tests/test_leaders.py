@@ -15,6 +15,8 @@ from trainers.ivlp.model import IvlpCLIP
 from trainers.kgcoop.model import KgCoOpCLIP
 from trainers.kgcoop.trainer import TEACHERS
 from trainers.maple.model import MapleCLIP
+from trainers.prograd.model import ProGradCLIP, project
+from trainers.prograd.trainer import TEMPLATES
 from trainers.promptsrc.model import PromptSrcCLIP
 from trainers.promptsrc.trainer import PromptSRC
 
@@ -32,6 +34,10 @@ METHODS = {
     "kgcoop": (
         lambda clip: KgCoOpCLIP(clip, NAMES, TEACHERS["DescribableTextures"], ctx_init="a photo of a"),
         lambda parts: parts["cls"] + 8 * parts["text"], {"ctx": f"{LEARNER}ctx"},
+    ),
+    "prograd": (
+        lambda clip: ProGradCLIP(clip, NAMES, TEMPLATES["OxfordPets"]), lambda parts: parts["cls"],
+        {"ctx": f"{LEARNER}ctx"},
     ),
     "ivlp": (lambda clip: IvlpCLIP(clip, NAMES, prompt_depth_text=2, prompt_depth_vision=2), None, DEEP),
     "maple": (lambda clip: MapleCLIP(clip, NAMES, prompt_depth=2), None, COUPLED),
@@ -61,15 +67,24 @@ def test_eight_steps_of_the_authors_code(method, encoder):
     images = torch.randn(8, 5, 3, 32, 32, generator=generator).double()
     labels = torch.randint(0, len(NAMES), (8, 5), generator=generator)
     average = EpochAverage(gaussian(4, 3, 1)) if method == "promptsrc" else None
-    losses = []
+    losses, conflicts = [], 0
     model.train()
     for step, (batch, wanted) in enumerate(zip(images, labels, strict=True)):
-        if loss_of is None:
+        optimiser.zero_grad()
+        if method == "prograd":
+            parts = model.losses(batch, wanted)
+            assert parts["guide"].item() == pytest.approx(theirs["guides"][step].item(), rel=1e-10)
+            parts["guide"].backward(retain_graph=True)
+            guide, model.ctx.grad = model.ctx.grad, None
+            loss = parts["cls"]
+        elif loss_of is None:
             loss = torch.nn.functional.cross_entropy(model(batch), wanted)
         else:
             loss = loss_of(model.losses(batch, wanted))
-        optimiser.zero_grad()
         loss.backward()
+        if method == "prograd":
+            conflicts += int((model.ctx.grad * guide).sum() < 0)
+            model.ctx.grad.copy_(project(model.ctx.grad, guide, 1.0))
         if step == 0:
             for name, tensor in own.items():
                 expected = theirs[f"grad/{names[name]}"]
@@ -78,6 +93,7 @@ def test_eight_steps_of_the_authors_code(method, encoder):
         losses.append(loss.item())
         if average is not None and step % 2:
             average.epoch_ended(step // 2, own)
+    assert method != "prograd" or 0 < conflicts < 8
     np.testing.assert_allclose(losses, theirs["losses"].numpy(), rtol=1e-10)
     for name, tensor in own.items():
         torch.testing.assert_close(tensor.detach(), theirs[f"after/{names[name]}"], rtol=1e-9, atol=1e-11)
@@ -104,3 +120,10 @@ def test_prompts_in_the_text_tower_alone_leave_features_as_they_are(tiny_clip):
     assert set(model.trainable()) == {"ctx", "deep_rows.0"}
     images = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(model.encoded(images), tiny_clip.encode_image(images))
+
+
+def test_a_guide_of_zero_changes_nothing():
+    grad = torch.tensor([1.0, -2.0])
+    assert torch.equal(project(grad, torch.zeros(2), 1.0), grad)
+    torch.testing.assert_close(project(grad, torch.tensor([0.0, 3.0]), 1.0), torch.tensor([1.0, 0.0]))
+    torch.testing.assert_close(project(grad, torch.tensor([0.0, 3.0]), 0.5), torch.tensor([1.0, -1.0]))

@@ -116,7 +116,6 @@ def main() -> int:
         for model in models:
             print(f"{model.name}: {model.missing() or 'there'}")
     if args.list or args.dry_run or not (sources or models):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error
         planned = args.dry_run and not args.list
         print("\n".join(dry_run(s, args.root) for s in sources) if planned else listing(known, args.root))
         return 0

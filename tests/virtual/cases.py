@@ -28,6 +28,7 @@ from trainers.methods import methods  # noqa: E402
 
 DEEP = {
     "KgCoOp": (),
+    "ProGrad": (),
     "PromptSRC": ("TRAINER.PROMPTSRC.PROMPT_DEPTH_TEXT", 2, "TRAINER.PROMPTSRC.PROMPT_DEPTH_VISION", 2,
                   "TRAINER.PROMPTSRC.GPA_MEAN", 1),
     "MaPLe": ("TRAINER.MAPLE.PROMPT_DEPTH", 2),

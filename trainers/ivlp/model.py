@@ -10,12 +10,13 @@ import torch
 
 from ..core.clip.adapted import Trained
 from ..core.clip.backbones import Backbone
-from ..core.clip.deep_prompts import DeepPromptedCLIP, check_depth, drawn_rows
 from ..core.clip.doors import VisualPrompts
+from ..core.clip.prompts import first_tokens
+from ..core.clip.shared_context import SharedContextCLIP, check_depth, drawn_rows
 from .options import DeepOptions, IvlpOptions
 
 
-class IvlpCLIP(DeepPromptedCLIP):
+class IvlpCLIP(SharedContextCLIP):
     """CLIP with independent prompts in both towers.
 
     clip_model: a backbone or a CLIP of OpenAI's `clip`, used in place. classnames: C names, in label order. options: those
@@ -39,7 +40,7 @@ class IvlpCLIP(DeepPromptedCLIP):
         b = self.backbone
         check_depth("PROMPT_DEPTH_TEXT", o.prompt_depth_text, b.text_layers)
         check_depth("PROMPT_DEPTH_VISION", o.prompt_depth_vision, b.visual_blocks)
-        self.make_context(classnames, o.n_ctx_text, o.ctx_init)
+        self.set_context(classnames, *first_tokens(b.token_embedding, self.vocabulary, o.n_ctx_text, o.ctx_init))
         self.deep_rows = drawn_rows(o.prompt_depth_text - 1, o.n_ctx_text, b.text_width)
         self.visual_rows = drawn_rows(o.prompt_depth_vision, o.n_ctx_vision, b.visual_width)
 

@@ -12,12 +12,13 @@ from torch import nn
 
 from ..core.clip.adapted import Trained
 from ..core.clip.backbones import Backbone
-from ..core.clip.deep_prompts import DeepPromptedCLIP, check_depth, drawn_rows
 from ..core.clip.doors import VisualPrompts
+from ..core.clip.prompts import first_tokens
+from ..core.clip.shared_context import SharedContextCLIP, check_depth, drawn_rows
 from .options import MapleModelOptions, MapleOptions
 
 
-class MapleCLIP(DeepPromptedCLIP):
+class MapleCLIP(SharedContextCLIP):
     """CLIP with coupled prompts.
 
     clip_model: a backbone or a CLIP of OpenAI's `clip`, used in place. classnames: C names, in label order. options: those
@@ -40,7 +41,7 @@ class MapleCLIP(DeepPromptedCLIP):
         self.options = o = MapleModelOptions(**options)
         W, V = self.backbone.text_width, self.backbone.visual_width
         check_depth("PROMPT_DEPTH", o.prompt_depth, min(self.backbone.text_layers, self.backbone.visual_blocks))
-        self.make_context(classnames, o.n_ctx, o.ctx_init)
+        self.set_context(classnames, *first_tokens(self.backbone.token_embedding, self.vocabulary, o.n_ctx, o.ctx_init))
         self.proj = nn.Linear(W, V)
         self.deep_rows = drawn_rows(o.prompt_depth - 1, o.n_ctx, W)
         alike = nn.Linear(W, V)

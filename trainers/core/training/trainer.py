@@ -82,12 +82,17 @@ class PromptTrainer(TrainerX):
 
     def compute_loss(
         self, images: torch.Tensor, labels: torch.Tensor, *drawn: Any, **_: Any
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    ) -> tuple[torch.Tensor | tuple[torch.Tensor, torch.Tensor], dict[str, torch.Tensor]]:
         """The loss of one batch, and further scalars for the log; drawn: what drawn() gave for this step, if anything.
+
+        Two losses: what is trained gets the first one's gradient, once combine() has seen that of the second beside it.
 
         On a GPU it is recorded and replayed (step_graph.py): what changes from step to step comes as a tensor.
         """
         raise TypeError(f"{type(self).__name__} has nothing to train")
+
+    def combine(self, grads: list[torch.Tensor], guides: list[torch.Tensor]) -> None:
+        """Hook: changes `grads` of the loss in place by `guides`, those of the second loss, parameter by parameter."""
 
     def drawn(self) -> tuple[torch.Tensor, ...]:
         """Hook: what one step draws at random, always of the same shapes."""
@@ -216,6 +221,7 @@ class PromptTrainer(TrainerX):
         self.sched = build_lr_scheduler(self.optim, self.cfg.OPTIM)
         self.scaler = torch.amp.GradScaler("cuda", enabled=self.precision == "amp")
         self.register_model(checkpoints.FOLDER, self.model, self.optim, self.sched)
+        self._guides: list[torch.Tensor] = []
         self._graph: StepGraph | None = None
         if self.device.type == "cuda" and self.cfg.TRAIN.CUDA_GRAPH and not this_rank().several:
             self._graph = StepGraph(self._backward, list(self.model.trainable().values()))
@@ -272,7 +278,10 @@ class PromptTrainer(TrainerX):
             print(f"Note: steps are computed kernel by kernel, since they cannot be recorded: {self._graph.trouble}")
             self._graph = None
         grads = [p.grad for p in self.model.trainable().values() if p.grad is not None]
-        summed = this_rank().add_up(grads, shown)  # before unscaling, so that all ranks see the same infinities
+        several = self._guides if this_rank().several else []  # of one process they have been combined
+        summed = this_rank().add_up([*grads, *several], shown)  # before unscaling: all ranks see the same infinities
+        if several:
+            self.combine(grads, several)
         if self.largest_gradient() > 0:
             self.scaler.unscale_(self.optim)
             nn.utils.clip_grad_norm_(self.model.trainable().values(), self.largest_gradient())
@@ -285,12 +294,21 @@ class PromptTrainer(TrainerX):
     def _backward(self, images: torch.Tensor, labels: torch.Tensor, *drawn: torch.Tensor) -> dict[str, torch.Tensor]:
         """Adds up this step's gradients, scaled under PREC amp; what the log shows."""
         with self.autocast():
-            loss, shown = self.compute_loss(images, labels, *drawn)
+            losses, shown = self.compute_loss(images, labels, *drawn)
+        loss, guide = losses if isinstance(losses, tuple) else (losses, None)
         shown = {"loss": loss, **shown}
         slices = self.train_loader_x.batch_sampler
         if isinstance(slices, Slices):
             shown = {name: value * slices.share for name, value in shown.items()}
+            guide = None if guide is None else guide * slices.share
+        if guide is not None:
+            self.scaler.scale(guide).backward(retain_graph=True)
+            self._guides = [p.grad.clone() for p in self.model.trainable().values()]
+            for p in self.model.trainable().values():
+                p.grad.zero_()
         self.scaler.scale(shown["loss"]).backward()
+        if guide is not None and not this_rank().several:
+            self.combine([p.grad for p in self.model.trainable().values()], self._guides)
         return shown
 
     # --- the loop ------------------------------------------------------------------------------------------------------

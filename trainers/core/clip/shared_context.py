@@ -1,4 +1,4 @@
-"""Models whose prompts are replaced before several blocks of the towers: what MaPLe, IVLP and PromptSRC have in common.
+"""One context for all classes, with or without prompts before further blocks: what IVLP, MaPLe and others have in common.
 
 Shapes: B pictures, C classes, M prompt tokens, W width of a tower, D features, H x W pixels.
 """
@@ -12,28 +12,27 @@ from torch.nn import functional as F
 from .adapted import AdaptedCLIP
 from .exportable import ExportableLinear
 from .precision import cosine_logits
-from .prompts import Context, context_plan, first_tokens, slot, tokenize_names
+from .prompts import Context, context_plan, slot, tokenize_names
 
 
-class DeepPromptedCLIP(AdaptedCLIP):
-    """CLIP whose context tokens are replaced before blocks 1, 2, ... of the text tower, shared by all classes.
+class SharedContextCLIP(AdaptedCLIP):
+    """CLIP with M learned context tokens before the class name.
 
-    A subclass says what replaces them (deep_text) and what stands in the picture tower (visual_prompts). ctx: M x W, the
-    first tokens of the words it starts from; further words stay fixed behind it.
+    A subclass may say what replaces them before further blocks of the text tower (deep_text), and what stands in the
+    picture tower (visual_prompts). ctx: M x W.
     """
 
     ctx: nn.Parameter
 
-    def make_context(self, classnames: Sequence[str], n_ctx: int, words: str) -> None:
-        """Sets ctx and the prompts [SOS] ctx further words name . [EOT]."""
-        ctx, rest = first_tokens(self.backbone.token_embedding, self.vocabulary, n_ctx, words)
+    def set_context(self, classnames: Sequence[str], ctx: torch.Tensor, rest: list[int]) -> None:
+        """The prompts [SOS] ctx rest name . [EOT]. ctx: M x W, what it starts from; rest: tokens that stay fixed."""
         self.ctx = nn.Parameter(ctx)
-        context = Context([slot(i) for i in range(n_ctx)], rest=rest)
+        context = Context([slot(i) for i in range(len(ctx))], rest=rest)
         self.plan = context_plan([context], [tokenize_names(classnames, self.vocabulary)], self.vocabulary)
 
     def deep_text(self) -> dict[int, torch.Tensor]:
-        """Block -> M x W."""
-        raise NotImplementedError
+        """Hook: block -> M x W."""
+        return {}
 
     def text_features(self) -> torch.Tensor:
         """Normalised; C x D."""

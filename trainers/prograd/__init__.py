@@ -1,0 +1,6 @@
+"""ProGrad: prompt-aligned gradients (Zhu, Niu, Han, Wu, Zhang, ICCV 2023)."""
+
+from ..options import Method
+from .options import ProGradOptions
+
+METHODS = (Method("prograd", "ProGrad", "ProGradCLIP", options=ProGradOptions, place=34),)

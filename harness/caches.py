@@ -1,10 +1,11 @@
-"""What runs keep for each other on disk, and how to be rid of it. Clearing is safe at any time: it costs time, no numbers.
+"""Lists and clears the caches that runs share on disk. Clearing is safe at any time: it costs time and changes no
+result.
 
     python scripts/caches.py                     every cache: what it holds, of which dataset, how large, when last used
     python scripts/caches.py --clear             removes all of them
     python scripts/caches.py --clear features    ... those of features (resized, decoded, texts, features)
 
-The folder is that of --folder, CACHE.FOLDER in a run's settings, MOCOOP_CACHE, or mocoop/ in your cache.
+The folder is set by --folder, CACHE.FOLDER in a run's settings or MOCOOP_CACHE; the default is mocoop/ in your cache.
 """
 
 import argparse
@@ -42,7 +43,7 @@ class Found:
 
 
 def found_below(root: Path) -> list[Found]:
-    """Every cache below `root`; a folder that is none is left alone."""
+    """Every cache below `root`; other folders are ignored."""
     caches = []
     for folder in sorted(path for holds in HOLDS for path in (root / holds).glob("*") if path.is_dir()):
         with contextlib.suppress(FileNotFoundError):  # cleared meanwhile

@@ -1,4 +1,4 @@
-"""The methods and datasets there are, by their records and recipes, configs/benchmarks.yaml, configs/datasets/."""
+"""All methods and datasets, from their records and recipes, configs/benchmarks.yaml and configs/datasets/."""
 
 import functools
 from pathlib import Path
@@ -29,7 +29,7 @@ def recipes_of(trainer: str) -> dict[str, Any]:
 
 
 def config_for(method: Method, dataset: str, protocol: str, shots: int) -> str:
-    """The recipe that a method's choices name for this dataset, its group, protocol or number of shots."""
+    """The recipe that a method chooses for this dataset, its group, the protocol or the number of shots."""
     own = recipes_of(method.recipes_of)["choices"]
     choice: Any = next(own[key] for key in (f"{dataset}/{protocol}", dataset, *_groups_of(dataset), protocol, "default")
                        if key in own)  # fmt: skip
@@ -42,7 +42,8 @@ def _groups() -> dict[str, dict[str, str]]:
 
 
 def _groups_of(dataset: str) -> list[str]:
-    """The words that stand for a dataset among others, in a method's choices; its variants' go with it."""
+    """The groups that contain a dataset, as named in a method's choices. A group of variants has its main group's
+    name."""
     return [name.removesuffix("_variants") for name, members in _groups().items() if dataset in members]
 
 

@@ -1,4 +1,4 @@
-"""Runs a whole protocol for one method or several: checks, skips finished runs, resumes the others, ends with the table.
+"""Runs a whole protocol for one or more methods: checks inputs, skips finished runs, resumes others, prints the table.
 
     python scripts/run.py mocoop main imagenet 16          few-shot on one dataset (name or folder, shots, optional config)
     python scripts/run.py mocoop base2new [dataset [seed]] train on base classes, test on base and new
@@ -37,7 +37,8 @@ from trainers.paths import ROOT
 
 
 def from_project(given: str | None, default: str) -> Path:
-    """A folder as train.py, which starts in the project, has to be told it: `given` is relative to where the user is."""
+    """A folder as an argument for train.py, which runs in the project folder; `given` is relative to the user's
+    folder."""
     if given is None:
         return Path(default) if Path.cwd() == ROOT else ROOT / default
     return Path(given) if Path.cwd() == ROOT else Path(given).absolute()
@@ -107,7 +108,7 @@ def _named(devices: str) -> list[str]:
 
 
 def visible_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES would call each GPU that a run could use; none where there is only one, or none."""
+    """The name of each usable GPU for CUDA_VISIBLE_DEVICES; empty if there is at most one GPU."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         found = _named(os.environ["CUDA_VISIBLE_DEVICES"])
     else:
@@ -119,7 +120,7 @@ def visible_gpus() -> list[str]:
 
 
 def gpus_to_share(settings: list[str], ranks: int) -> list[str]:
-    """All GPUs of this machine, in sets of `ranks`, where nobody has named some; and says so."""
+    """If no GPUs were named, all GPUs of this machine in sets of `ranks`; prints that they are used."""
     given = dict(zip(settings[::2], settings[1::2], strict=True))
     if given.get("USE_CUDA", "").lower() in ("false", "0"):
         return []
@@ -133,7 +134,7 @@ def gpus_to_share(settings: list[str], ranks: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Resources:
-    """What runs are done with: how many at a time, on which devices, how many of them each."""
+    """The resources for runs: how many at a time, on which devices, and devices per run."""
 
     jobs: int
     gpus: list[str]
@@ -149,9 +150,9 @@ def one_number(text: str, name: str) -> int:
 
 
 def refuse_idle_words(args: argparse.Namespace, words: list[str]) -> None:
-    """Raises ValueError for options on the command line that could do nothing in this call, and for an unknown cluster.
+    """Raises ValueError for command-line options without effect in this call, and for an unknown cluster.
 
-    What the environment says may be meant for other calls.
+    Environment variables are not checked, since they may be meant for other calls.
     """
     if args.cluster not in ("", "slurm"):
         raise ValueError(f'CLUSTER is "{args.cluster}": use "slurm"')
@@ -174,7 +175,7 @@ def refuse_idle_words(args: argparse.Namespace, words: list[str]) -> None:
 
 
 def requested(args: argparse.Namespace) -> tuple[list[Request], Resources]:
-    """What is asked of each method, and with what means. Raises ValueError, in one line."""
+    """The request for each method, and the resources. Raises ValueError, in one line."""
     words, settings = split(args.words)
     refuse_idle_words(args, words)
     ranks = one_number(args.gpus_per_run, "GPUS_PER_RUN")
@@ -195,7 +196,8 @@ def requested(args: argparse.Namespace) -> tuple[list[Request], Resources]:
 
 
 def on_cluster(args: argparse.Namespace, runs: list[Job], means: Resources, output: Path) -> bool:
-    """Hands over what is neither finished nor queued, and waits if asked; whether there is a table to show."""
+    """Submits runs that are neither finished nor queued, and waits if asked. Returns whether there is a table to
+    show."""
     given = {key: getattr(args, key) for key in cluster.KINDS}
     wishes = cluster.SlurmRequest.of(given, one_number(args.pack, "PACK"), means.ranks)
     name = f"mocoop-{args.protocol}"
@@ -268,7 +270,7 @@ def main() -> int:
 
 
 def ending(args: argparse.Namespace, runs: list[Job], output: Path) -> int:
-    """Says what is not finished, and prints the table of the rest; the exit status."""
+    """Reports unfinished runs and prints the table of the others. Returns the exit status."""
     unfinished = [run for run in runs if not run.finished]
     for run in unfinished:
         print(f"not finished: {run.folder} ({run.status})", file=sys.stderr)

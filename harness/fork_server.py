@@ -1,8 +1,8 @@
-"""The process that runs are forked from: with torch, the methods and the backbones loaded, and nothing begun.
+"""The process that runs are forked from, with torch, the methods and the backbones loaded.
 
-Python's own forkserver imports this module, with ASKED in its environment, see harness/launcher.py. A run that is forked
-from here does what `python train.py` would do, with the same random numbers and number of threads, without the seconds of
-its start. Here nothing computes with several threads and nothing touches CUDA: neither survives a fork.
+Python's own forkserver imports this module, with ASKED in its environment (see harness/launcher.py). A forked run
+behaves like `python train.py`, with the same random numbers and number of threads, but without the seconds of start-up.
+This process never computes with several threads and never touches CUDA, since neither survives a fork.
 """
 
 import contextlib
@@ -21,11 +21,12 @@ from trainers.core.training.stopping import ASK_TO_STOP
 ASKED = "MOCOOP_WARM"  # environment: JSON, {"backbones": [names], "seeds": [numbers]}
 
 _threads = 0
-_begins_anew = False  # runs that would find the GPU touched by this process start in a Python of their own
+_begins_anew = False  # if this process has touched the GPU, each run starts in its own Python
 
 
 def load() -> None:
-    """Loads all that runs need, in a session of its own, where no signal to a terminal's or a job's processes ends it."""
+    """Loads everything that runs need, in a separate session, so that signals to a terminal's or a job's processes do
+    not end it."""
     global _threads, _begins_anew
     signal.pthread_sigmask(signal.SIG_BLOCK, ASK_TO_STOP)  # these are for runs; this process ends with its client
     os.setsid()
@@ -52,7 +53,7 @@ def load() -> None:
         datasets.register_all()
         default_cfg()
         for name in asked["backbones"]:
-            with contextlib.suppress(Exception):  # whatever it is, the run that asks for it says it better
+            with contextlib.suppress(Exception):  # the run that needs it reports the error better
                 ahead.open_ahead(name, asked["seeds"])
 
 

@@ -1,4 +1,4 @@
-"""Writes what is made from the records, options and recipes of the methods (trainers/<method>/):
+"""Writes the files that are generated from the methods' records, options and recipes (trainers/<method>/):
 
 configs/trainers/<Method>/<name>.yaml, flat, as CoOp's own train.py reads them too; scripts/<method>/*.sh; docs/SETTINGS.md.
 

@@ -1,4 +1,4 @@
-"""Starting train.py for a run: in a new Python, or forked from one that has all of it loaded (fork_server.py)."""
+"""Starts train.py for a run: in a new Python, or forked from a process that has everything loaded (fork_server.py)."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ from trainers.paths import ROOT
 
 
 class Started:
-    """A run in a process of its own, or in one for each rank: where its words can be read, and how to end and await it."""
+    """A started run, in one process or one per rank: where to read its output, and how to end it and wait for it."""
 
     def __init__(self, processes: Sequence[Any], stream: IO[bytes] | Connection) -> None:
         self._processes, self.stream = processes, stream
@@ -29,7 +29,8 @@ class Started:
             process.terminate()
 
     def wait(self) -> int:
-        """Its exit status; negative: the signal that ended it. Of several ranks, of one that was killed or failed."""
+        """Its exit status; negative: the signal that ended it. With several ranks, that of a rank that was killed or
+        failed."""
         statuses = []
         for process in self._processes:
             if isinstance(process, subprocess.Popen):
@@ -42,7 +43,7 @@ class Started:
 
 
 def free_port() -> int:
-    """One that nobody on this machine listens at, below those (from 32768 on) that systems give to any connection."""
+    """A port with no listener on this machine, below the ephemeral ports (from 32768 on)."""
     while True:
         port = random.SystemRandom().randrange(10000, 32768)
         with socket.socket() as probe, contextlib.suppress(OSError):
@@ -51,7 +52,7 @@ def free_port() -> int:
 
 
 def environments(ranks: int) -> list[dict[str, str]]:
-    """What tells each of the processes of a run which rank it is, as torchrun does."""
+    """Environment variables that tell each process of a run its rank, as torchrun does."""
     if ranks == 1:
         return [{}]
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
@@ -87,7 +88,7 @@ class Warm:
     """Each run forked from one process that has torch, the methods and these backbones loaded."""
 
     def __init__(self, environment: Mapping[str, str], backbones: Iterable[str], seeds: Iterable[int]) -> None:
-        """Begins to load, and does not wait for it."""
+        """Starts loading in the background."""
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([warm.__name__])
         asked = json.dumps({"backbones": list(backbones), "seeds": list(seeds)})
@@ -120,7 +121,7 @@ class Warm:
                     )
                     process.start()
                     processes.append(process)
-                    # else the next start() would look after it, too, and two threads would read its one exit status
+                    # else the next start() would also wait for it, and two threads would read its one exit status
                     multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
         except (EOFError, OSError):  # what runs are forked from was killed while it was loading
             ours.close()
@@ -133,7 +134,7 @@ class Warm:
 
 
 def starter(environment: Mapping[str, str], backbones: Iterable[str], seeds: Iterable[int]) -> Cold | Warm:
-    """Warm where it can be: MOCOOP_COLD=1 asks for the other, and only Linux forks safely what has loaded torch."""
+    """Warm if possible. MOCOOP_COLD=1 selects Cold; only on Linux is a fork safe after torch is loaded."""
     if sys.platform != "linux" or os.environ.get("MOCOOP_COLD", "") not in ("", "0"):
         return Cold(environment)
     return Warm(environment, backbones, seeds)

@@ -1,4 +1,4 @@
-"""What a protocol consists of: the runs that a user's words mean, each a call of train.py, and what it is about."""
+"""Plans a protocol: the runs that a user's command means, each a call of train.py with a description."""
 
 import json
 import re
@@ -40,7 +40,7 @@ class Job:
 
     @property
     def kind(self) -> tuple[str, ...]:
-        """What runs that take about as long have in common: all that train.py is told but for seed and folders."""
+        """Runs of one kind take about equally long: all arguments of train.py except seed and folders."""
         varying = ("--seed", "--output-dir", "--model-dir", "--about", "--same-as")
         words = zip(["", *self.arguments], self.arguments, strict=False)
         return tuple(word for before, word in words if before not in varying)
@@ -145,7 +145,8 @@ class Request:
     # --- runs ----------------------------------------------------------------------------------------------------------
 
     def runs(self) -> list[Job]:
-        """In an order in which each comes after what it needs. Raises ValueError for what a method cannot do."""
+        """The runs, each after the runs that it needs. Raises ValueError for a protocol that a method does not
+        support."""
         own = self.record
         if not own.knows_new_classes and self.protocol in ("base2new", "xd", "dg"):
             raise ValueError(
@@ -230,7 +231,7 @@ class Request:
     ) -> Job:
         """A run below output/`where`; with `needs`, an evaluation of that run's model.
 
-        same: where other protocols put this run; train.py takes it from there if it is the same.
+        same: folders where other protocols store this run; train.py copies it from there if it is the same.
         """
         r = self.record
         config = config or self._config(dataset, shots)
@@ -259,7 +260,7 @@ class Request:
         return Job(folder, arguments, needs, dataset.name, shots)
 
     def command(self, seed: int | None = None, shots: int | None = None) -> str:
-        """What a user types for this, or for one seed and number of shots of it."""
+        """The command line for this request, or for one seed and number of shots of it."""
         script = f"scripts/{self.method}/{self.protocol}.sh"
         call = f"bash {script}" if (ROOT / script).is_file() else f"python scripts/run.py {self.method} {self.protocol}"
         words = list(self.words)

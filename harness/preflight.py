@@ -1,4 +1,4 @@
-"""What is asked before a protocol starts: settings, folders that hold other runs, backbones, data."""
+"""Checks before a protocol starts: settings, folders that hold other runs, backbones, data."""
 
 import contextlib
 import io
@@ -25,8 +25,8 @@ class FoundFault(Exception):
 def check_settings(runs: list[Job], given: list[str]) -> dict[Path, Any]:
     """The configuration of every run. given: KEY value ... that a user gave to all of them.
 
-    What can act in some runs only (TRAINER.COOP.N_CTX, beside LASP) is taken out of the others' arguments. Raises
-    ValueError, in one line, for the first setting that is wrong, or can act in none.
+    A setting that affects only some runs (TRAINER.COOP.N_CTX, not LASP) is removed from the others' arguments. Raises
+    ValueError, in one line, for the first setting that is wrong or affects no run.
     """
     found = {}
     idle: dict[str, list[str]] = defaultdict(list)  # why a key does nothing in a run, one reason for each such run

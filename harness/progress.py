@@ -8,7 +8,8 @@ from collections.abc import Callable, Hashable
 
 
 class Progress:
-    """Runs that are to do, each of a kind; runs of one kind (a dataset, a number of shots, training or testing) take alike.
+    """The runs to do, each of a kind. Runs of one kind (dataset, number of shots, training or testing) take about
+    equally long.
 
     at_a_time: runs at a time. now: the clock, in seconds.
     """
@@ -25,7 +26,7 @@ class Progress:
             self._began[name] = self._now()
 
     def end(self, name: str, counts: bool = True) -> None:
-        """counts: whether the run came to its end, so that others can be expected to take as long."""
+        """counts: whether the run finished, so that its duration predicts others."""
         with self._lock:
             took = self._now() - self._began.pop(name)
             kind = self.kinds.pop(name)
@@ -34,7 +35,7 @@ class Progress:
                 self._took[kind].append(took)
 
     def seconds_left(self) -> float | None:
-        """None while nothing has ended from which it could be learned."""
+        """None until a run has finished."""
         with self._lock:
             known = [seconds for own in self._took.values() for seconds in own]
             if not known:

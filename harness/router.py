@@ -1,4 +1,4 @@
-"""Which experts a trained MoCoOp uses for which pictures: a table, a heat map, and the pictures most its own.
+"""Shows which experts a trained MoCoOp uses for which pictures: a table, a heat map, and each expert's top pictures.
 
     python scripts/inspect_router.py output/.../MoCoOp/small/seed1                     on its own dataset
     python scripts/inspect_router.py output/.../MoCoOp/small/seed1 --dataset cifar10   on another one

@@ -1,4 +1,4 @@
-"""Doing the runs of a protocol, several at a time, and showing where they stand."""
+"""Executes the runs of a protocol, several at a time, and shows progress."""
 
 import os
 import re
@@ -36,7 +36,7 @@ class Runner:
         self.stopping = False
 
     def go(self) -> None:
-        """Does what is not finished yet. What asks to stop is passed on; the runs save themselves and end."""
+        """Executes all unfinished runs. A stop signal is passed on to the runs, which save a checkpoint and end."""
         for number in ASK_TO_STOP:
             signal.signal(number, self._stop)
         todo = []

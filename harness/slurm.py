@@ -1,7 +1,7 @@
-"""Handing runs to Slurm: job arrays, dependencies, several runs to a job, and what the queue says of them.
+"""Submits runs to Slurm: job arrays, dependencies, several runs per job, and the state of the queue.
 
-Slurm schedules. Nothing is kept here but a note in each run's folder, which job was asked to do it; the queue and the
-folders say the rest, so that the same command submits only what is neither finished nor queued.
+Slurm does the scheduling. The only state here is a note in each run's folder with its job's number. Everything else
+comes from the queue and the folders, so the same command submits only runs that are neither finished nor queued.
 """
 
 import getpass
@@ -36,7 +36,7 @@ KINDS = {"partition": str, "account": str, "time": str, "memory": str, "cpus": i
 
 @dataclass(frozen=True)
 class SlurmRequest:
-    """What every job asks of the cluster; the keys of configs/cluster.yaml, and how many runs and devices a job has."""
+    """What every job requests from the cluster: the keys of configs/cluster.yaml, and the runs and devices per job."""
 
     partition: str = ""
     account: str = ""
@@ -95,13 +95,13 @@ class Array:
     number: str = ""  # Slurm's, once it has it
 
     def words(self, name: str, logs: Path, wishes: SlurmRequest) -> list[str]:
-        """For sbatch's command line, which comes before the environment's SBATCH_ variables; a script's own come after."""
+        """Options for sbatch's command line, which override the SBATCH_ variables; options in the script would not."""
         return [f"--job-name={name}", f"--array={','.join(map(str, self.tasks))}", "--ntasks=1",
                 f"--output={logs}/%x-%A_%a.log", "--open-mode=append", "--requeue", f"--signal=USR1@{wishes.warning}",
                 *wishes.words()]  # fmt: skip
 
     def script(self, wishes: SlurmRequest) -> str:
-        """What sbatch is given. The runs stand in it, so that nothing else has to be kept until it starts."""
+        """The script for sbatch. It contains the runs, so no other file is needed until it starts."""
         asked = {
             "jobs": wishes.pack, "ranks": wishes.ranks,
             "tasks": {str(number): [as_record(run) for run in runs] for number, runs in self.tasks.items()},
@@ -150,10 +150,10 @@ def as_record(run: Job) -> dict[str, Any]:
 
 
 def arrays(runs: Sequence[Job], pack: int, queued: Mapping[Path, str]) -> list[Array]:
-    """The arrays that do `runs`, none of which is finished or queued, each after what it waits for.
+    """The arrays for `runs`, none of which is finished or queued, each after the array that it waits for.
 
-    queued: folder -> job of what was handed over before. An evaluation is a task of the same number as its training's, in
-    an array that waits for that one task by task.
+    queued: folder -> job submitted before. An evaluation is the task with its training's number, in an array that waits
+    for the training array task by task.
     """
     todo = {run.folder for run in runs}
     alone, waiting, later = [], defaultdict(list), defaultdict(list)
@@ -274,7 +274,7 @@ def standing(run: Job, jobs: Mapping[str, InQueue]) -> tuple[str, str]:
 
 
 def _ended_silently(run: Job) -> bool:
-    """Whether all that tells of a run's job, once that is out of the queue, is the log that it began."""
+    """Whether a run that is not finished has a log from its job but no recorded end."""
     note = note_of(run.folder)
     return not run.finished and "ended" not in note and Path(str(note.get("log"))).is_file()
 

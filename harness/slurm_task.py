@@ -1,6 +1,7 @@
-"""One task of a job array on a cluster: does its runs, some at a time, and notes in their folders how they ended.
+"""One task of a job array on a cluster: executes its runs, several at a time, and records their outcome in their
+folders.
 
-harness/slurm.py writes what is read here, on standard input. Exit status: 0 all finished, 75 asked to stop and to be
+The input on standard input is written by harness/slurm.py. Exit status: 0 all finished, 75 asked to stop and to be
 queued again, 1 otherwise.
 """
 

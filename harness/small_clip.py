@@ -1,13 +1,13 @@
 """Trains the small CLIP in assets/: a real CLIP, small enough to ship, for people without CLIP's weights or a GPU.
 
 It is trained as CLIP was (Radford et al., 2021): pictures with one caption each, symmetric cross-entropy over all pictures
-and captions of a batch, temperature learned; nothing is said per class or style. It sees the drawn world (datasets/drawing)
-and the "pretrain" part of Quick, Draw! and CIFAR-10, which no benchmark here ever shows to a few-shot learner.
+and captions of a batch, with a learned temperature and no labels for class or style. The training data are the drawn
+world (datasets/drawing) and the "pretrain" part of Quick, Draw! and CIFAR-10, which no benchmark here uses.
 
     python scripts/prepare_data.py quickdraw cifar10
     python scripts/train_small_clip.py
 
-Stopped, it goes on where it was when it is started again with the same options.
+After a stop, it continues when it is started again with the same options.
 
 Shapes: N, B pictures, L tokens, D features, C channels, H x W pixels.
 """
@@ -55,7 +55,7 @@ class Source:
 
     pictures_NCHW: torch.Tensor  # uint8
     say: Callable[[int, random.Random], str]  # the words of a caption about the i-th picture
-    may_flip: bool  # the drawn ones are of both hands already
+    may_flip: bool  # drawn pictures already come in both orientations
     is_drawing: bool
 
 
@@ -116,7 +116,7 @@ def batch_of(sources: dict[str, Source], size: int, rng: random.Random) -> tuple
 def encode_captions(model: CLIP, captions: list[str]) -> torch.Tensor:
     """CLIP's encode_text, normalised; B x D. The context is cut after the longest caption's EOT (causal: nothing changes).
 
-    The longest third is encoded apart, or all captions would have its length.
+    The longest third is encoded separately; otherwise all captions would be padded to its length.
     """
     tokens_BL = clip.tokenize(captions)
     ends_B = tokens_BL.argmax(-1)
@@ -251,7 +251,7 @@ def main() -> int:
         losses = found["losses"]
     begin, first = time.monotonic(), len(losses)
     for step in tqdm(range(first, args.steps), initial=first, total=args.steps, mininterval=30):
-        rng = random.Random(f"{args.seed} {step}")  # a step is the same, wherever training was begun again
+        rng = random.Random(f"{args.seed} {step}")  # a step does not depend on where training was resumed
         torch.manual_seed(rng.randrange(2**62))
         for optimiser, rates in zip(optimisers, usual, strict=True):
             for group, lr in zip(optimiser.param_groups, rates, strict=True):

@@ -1,1 +1,1 @@
-"""What prepare_data.py is made of: sources, downloads, archives, checks."""
+"""The parts of prepare_data.py: sources, downloads, archives, checks."""

@@ -20,8 +20,8 @@ class FetchError(RuntimeError):
 def fetch(url: str, target: Path, md5: str = "", sha256: str = "", pause: float = 2.0, most: int = 2**40) -> Path:
     """Downloads `url` to `target`, continuing `target`.part; the file appears under its name only whole and checked.
 
-    most: bytes; a server that sends more is not sending this file. Busy and failing servers are asked again, up to six
-    times without progress, after `pause` seconds, doubled each time.
+    most: the largest accepted size in bytes. Busy and failing servers are retried up to six times without progress,
+    after `pause` seconds, doubled each time.
     Raises FetchError.
     """
     partial = target.with_name(target.name + ".part")
@@ -48,7 +48,7 @@ def fetch(url: str, target: Path, md5: str = "", sha256: str = "", pause: float 
 
 
 class _Busy(Exception):
-    """The server asks for patience."""
+    """The server asks to retry later."""
 
     def __init__(self, status: int, wait: float) -> None:
         super().__init__(f"the server answered {status}")
@@ -60,7 +60,7 @@ def _continue(url: str, partial: Path, most: int) -> bool:
     have = partial.stat().st_size if partial.exists() else 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with requests.get(url, headers=headers, stream=True, timeout=30) as answer:
-        if answer.status_code == 416:  # nothing after what is there: complete, or another file by now
+        if answer.status_code == 416:  # no bytes left: the file is complete, or has changed
             total = answer.headers.get("Content-Range", "").rpartition("/")[2]
             if total == str(have):
                 return True

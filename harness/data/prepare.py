@@ -1,7 +1,7 @@
-"""Brings one dataset into its folder: what is missing is fetched, unpacked, checked, and moved in whole.
+"""Prepares one dataset: downloads, unpacks and checks the missing files, then moves them into the dataset's folder.
 
-Work goes on in <root>/.prepare/<name>: downloads (also those that a user puts there by hand), and the folder as it grows.
-The folder appears under its final name when it is complete; started again, everything continues where it was.
+Work happens in <root>/.prepare/<name>, which holds the downloads (also files that a user puts there by hand) and the
+unfinished folder. The folder appears under its final name when it is complete. After a restart, everything continues.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ class Part:
 
 
 def _most(gb: float) -> int:
-    """How many bytes a download of about `gb` may have at most; lists and splits have no size of their own."""
+    """The largest accepted size in bytes of a download of about `gb`. No size is given for lists and splits."""
     return int((3 * gb + 0.25) * 2**30)
 
 
@@ -202,9 +202,10 @@ def _from_mirror(part: Part, mirror: dict[str, Any], work: Path, folder: Path, o
 
 
 def _install(part: Part, archive: Path, folder: Path, origin: str) -> None:
-    """Moves what `part` gives from its archive into `folder`, each path at once, and notes where it came from.
+    """Moves the paths of `part` from its archive into `folder`, each in one rename, and records their origin.
 
-    What is unpacked stays beside the archive: a mirror's serves several parts, a killed run continues from it.
+    The unpacked files stay beside the archive, since a mirror's archive serves several parts and a killed run continues
+    from them.
     """
     unpacked = archive.with_name(archive.name + ".unpacked")
     if archive.name == part.gives[0]:  # not an archive but the thing itself

@@ -1,4 +1,4 @@
-"""Archives, unpacked with distrust: nothing outside the folder, no links, no devices."""
+"""Unpacks archives safely: nothing outside the folder, no links, no devices."""
 
 import errno
 import json
@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from .fetch import require_space
 
-# Pictures hardly shrink; what grows more than this is no data but an attack on the disk.
+# Pictures hardly compress. An archive that grows more than this is not data but an attack on the disk.
 LARGEST_GROWTH, ALWAYS_ALLOWED = 20, 2**26  # times the archive's size; bytes
 
 

@@ -1,1 +1,1 @@
-"""What parse_results.py is made of: reading runs, tables, published numbers, figures, the page, the live view."""
+"""The parts of parse_results.py: reading runs, tables, published numbers, figures, the page, the live view."""

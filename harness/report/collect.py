@@ -1,8 +1,8 @@
 """Finds runs below a folder and says what each measured: ours, and those that CoOp, CoCoOp, LASP or MaPLe wrote.
 
-Ours say themselves what they are (run.json) and count as finished when results.json is there. Others have only log.txt (and
-time-stamped siblings): the last one with a result counts, and path and log tell what it is. What cannot be read, or
-contradicts itself, is named and left out, never guessed.
+Runs of this project describe themselves (run.json) and are finished when results.json exists. Others have only log.txt
+(and time-stamped siblings). The last log with a result counts, and path and log identify the run. Files that cannot be
+read or contradict themselves are named and left out, never guessed.
 """
 
 import json
@@ -46,7 +46,7 @@ class Run:
     details: dict[str, Any] = field(default_factory=dict)
     command: str = ""
     identity: Identity | None = None
-    apart: str = ""  # in what it differs from others of its place, where they differ in more than the seed
+    apart: str = ""  # how it differs from other runs of its place, if in more than the seed
 
     @property
     def finished(self) -> bool:
@@ -117,7 +117,8 @@ def collect_runs(folders: Iterable[Path], root: Path) -> Tree:
 
 
 def _refuse_twins(tree: Tree) -> None:
-    """A seed counts once: of two finished runs for the same place in a table, the first is kept and the other named."""
+    """A seed counts once: of two finished runs for the same place in a table, the first is used and the other is
+    reported."""
     seen: dict[tuple, Run] = {}
     for run in list(tree.runs):
         first = seen.setdefault((*run.place, run.seed), run)
@@ -132,7 +133,7 @@ def _refuse_twins(tree: Tree) -> None:
 
 
 def _run(root: Path, folder: Path) -> Run | None:
-    """The run in `folder`, or None where there is none. Raises one of FAULTS for what cannot be believed."""
+    """The run in `folder`, or None. Raises one of FAULTS if its results are not credible."""
     logs = sorted((p for p in folder.glob("log.txt*") if p.is_file()), key=lambda p: p.name) if folder.is_dir() else []
     about = _about(folder)
     results_file = folder / "results.json"
@@ -179,7 +180,7 @@ def _shown(text: str) -> str:
 
 
 def _hold_against_place(run: Run, text: str) -> None:
-    """Raises ValueError when results or log say that they belong to another place than the one where they lie."""
+    """Raises ValueError if results or log do not match the folder they are in."""
     said = {"trainer": run.details.get("trainer"), "shots": run.details.get("shots"), "seed": run.details.get("seed"),
             "classes": run.details.get("subsample_classes")}  # fmt: skip
     dataset = run.details.get("dataset")
@@ -330,14 +331,14 @@ def read_log(path: Path) -> str:
 
 
 def metrics_of_log(text: str) -> dict[str, float]:
-    """What the log's evaluation on the test set measured, if training that began also ended; empty if it did not.
+    """The metrics of the log's evaluation on the test set; empty if training began but did not finish.
 
     Raises ValueError when figures contradict each other, or when the log holds the results of more than one run.
     """
     if "epoch [" in text and "Finish training" not in text:
         return {}
     if GAP in text:
-        text = text[text.index(GAP) :]  # nothing before it can be told from what was left out
+        text = text[text.index(GAP) :]  # text before it cannot be used, since the gap may hide lines
     found: list[dict[str, float]] = []
     on_test, block = True, None  # type: bool, dict[str, float] | None
     for line in text.split("\n"):
@@ -421,8 +422,8 @@ def progress_of_log(text: str) -> dict[str, Any]:
 
 
 def _tell_apart(runs: list[Run]) -> None:
-    """Runs of one column that differ in more than what tells its cells apart get a name of their own each, which says in
-    what they differ."""
+    """Splits a column whose runs differ in more than its cells should: each kind of run gets its own name, which states
+    the difference."""
     columns: dict[tuple, list[Run]] = defaultdict(list)
     for run in runs:
         if run.finished and run.identity is not None:

@@ -7,8 +7,8 @@
 
 Each cell is the mean over seeds ± the standard deviation (numpy's, as in CoOp's parser; --ci95 for an
 interval); the best of a row is bold where
-the format can show it. Trees written by CoOp, CoCoOp, LASP and MaPLe are read too. What is missing or unfinished is
-listed below the tables with the command that would run it. docs/RESULTS_GUIDE.md shows everything.
+the format can show it. Trees written by CoOp, CoCoOp, LASP and MaPLe are read too. Missing and unfinished runs are
+listed below the tables with the command that would run them. docs/RESULTS_GUIDE.md shows everything.
 """
 
 import argparse
@@ -19,6 +19,8 @@ from harness.report.collect import PROTOCOLS, Tree, collect
 from harness.report.gaps import gaps
 from harness.report.published import published_tables
 from harness.report.tables import as_csv, as_json, paired, render, sources, tables
+from trainers.core.runs.files import write_for_user
+from trainers.core.settings.errors import did_you_mean
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -63,6 +65,7 @@ def main() -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
+        refuse_idle_words(args)
         if args.watch:
             from harness.report.watch import watch
 
@@ -71,6 +74,13 @@ def main() -> int:
         tree = collect(args.directory)
         wanted = {"protocol": args.protocol, "method": args.method, "dataset": args.dataset, "shots": args.shots}
         # a method that draws nothing (shots None) stands beside any number of shots
+        for name, values in wanted.items():
+            known = {getattr(run, name) for run in tree.runs} - {None}
+            missing = next((value for value in values or () if value not in known), None)
+            if missing is not None and known:
+                hint = did_you_mean(str(missing), map(str, known)) or ";"
+                raise ValueError(f"no run below {args.directory} is of --{name} {missing}{hint} there are "
+                                 f"{', '.join(sorted(map(str, known)))}")  # fmt: skip
         runs = [r for r in tree.runs if all(not v or getattr(r, k) in (*v, None) for k, v in wanted.items())]
         report(args, Tree(runs, tree.unreadable))
     except (OSError, ValueError) as error:
@@ -83,6 +93,26 @@ def main() -> int:
     for path, reason in tree.unreadable.items():
         print(f"left out: {path} ({reason})", file=sys.stderr)
     return 0
+
+
+def refuse_idle_words(args: argparse.Namespace) -> None:
+    """Raises ValueError for options that could do nothing in this call, and for files that cannot be written."""
+    given = {word.split("=")[0] for word in sys.argv[1:] if word.startswith("--")}
+    of_tables = {"--metric", "--paired", "--published", "--ci95", "--dassl-ci95", "--verbose"}
+    others = {"json": of_tables, "csv": {"--verbose"}}.get(args.format, set())
+    for word in sorted(given & (of_tables | {"--format", "--out", "--plots", "--html"} if args.watch else others)):
+        raise ValueError(
+            f"{word} does nothing with {'--watch' if args.watch else f'--format {args.format}'}: leave it out"
+        )
+    for path in (args.out, args.html):
+        if path and not path.absolute().parent.is_dir():
+            raise ValueError(f"no folder {path.absolute().parent} to write {path.name} into")
+        if path and path.is_dir():
+            raise ValueError(f"{path} is a folder: name a file in it")
+    if args.plots and args.plots.exists() and not args.plots.is_dir():
+        raise ValueError(f"--plots {args.plots} is no folder")
+    if args.out and args.html and args.out.resolve() == args.html.resolve():
+        raise ValueError(f"--out and --html would both be {args.out}: name two files")
 
 
 def report(args: argparse.Namespace, tree: Tree) -> None:
@@ -107,7 +137,7 @@ def report(args: argparse.Namespace, tree: Tree) -> None:
             blocks.insert(0, "% \\usepackage{booktabs}")
         text = "\n\n\n".join(blocks) or f"no finished runs below {args.directory}"
     if args.out:
-        args.out.write_text(text.rstrip("\n") + "\n", errors="backslashreplace")
+        write_for_user(args.out, text.rstrip("\n") + "\n")
     else:
         print(text.rstrip("\n"))
     if args.plots or args.html:
@@ -119,5 +149,5 @@ def report(args: argparse.Namespace, tree: Tree) -> None:
             print(f"{len(written)} figures in {args.plots}, as PNG and PDF", file=sys.stderr)
         if args.html:
             title = f"Results below {args.directory}"
-            args.html.write_text(page.page(tree, [*found, *literature], drawn, title, args.metric, args.spread))
+            write_for_user(args.html, page.page(tree, [*found, *literature], drawn, title, args.metric, args.spread))
             print(f"report written to {args.html}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What a tree of runs lacks: unfinished runs, and those missing beside their fellows, with the command that does them."""
+"""Gaps in a tree of runs: unfinished runs, and runs missing from an otherwise present set, each with its command."""
 
 import re
 from collections import defaultdict
@@ -46,7 +46,8 @@ def gaps(runs: list[Run]) -> list[str]:
 
 
 def _command(run: Run, seed: int | None = None) -> str:
-    """What was typed for this run, for another seed if one is given; of a run that does not say, what would be typed."""
+    """The command that started this run, for another seed if one is given. If none was recorded, the command that would
+    start it."""
     seed = run.seed if seed is None else seed
     if run.command:
         return re.sub(r"\bSEEDS=\d+", f"SEEDS={seed}", run.command) if seed is not None else run.command

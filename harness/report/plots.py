@@ -1,4 +1,4 @@
-"""Figures of the tables and of training; methods differ in marker, dash and hatch too, so that grey print will do."""
+"""Figures of the tables and of training. Methods also differ in marker, dash and hatch, so figures work in grey."""
 
 import json
 import math
@@ -25,7 +25,7 @@ MARKERS, DASHES = "osD^vP*X", ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 
 HATCHES = ["", "//", "..", "xx", "\\\\", "++", "oo", "--"]
 # Methods keep their look from figure to figure; others take the looks that are left, in order.
 KNOWN = [method_title(t) for t in ("MoCoOp", "CoOp", "LASP", "CoCoOp", "ZeroshotCLIP", "LinearProbe")]
-LEVEL = {r.title for r in methods().values() if not r.draws}  # methods that know no shots
+LEVEL = {r.title for r in methods().values() if not r.draws}  # methods without shots
 
 
 class Looks:

@@ -52,8 +52,8 @@ def published_tables(runs: list[Run], metric: str, protocols: Sequence[str]) -> 
 
 
 def _comparable(run: Run) -> bool:
-    """Whether the papers measured this: their datasets, their backbone as far as a run says its own, 16 shots but in the
-    few-shot protocol, the test set."""
+    """Whether the papers report this: their datasets, their backbone (as far as a run records it), 16 shots except in
+    the few-shot protocol, the test set."""
     compared = {*group("benchmarks"), *group("variants")}
     backbone = run.details.get("backbone", BACKBONE)
     usual = run.protocol == "fewshot" or run.shots in (16, None)

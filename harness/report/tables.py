@@ -23,8 +23,8 @@ TITLES = {
     "dg": "Domain generalisation",
     "ablation": "Ablation of MoCoOp: few-shot",
 }
-# What stands after a mean. std: numpy's, as CoOp's parser prints; ci95: half of Student's 95 % interval; dassl_ci95: what
-# Dassl's parser calls by that name, which takes three seeds for many and is 2.7 times narrower.
+# The spread printed after a mean. std: numpy's, as CoOp's parser prints; ci95: half of Student's 95 % interval;
+# dassl_ci95: Dassl's parser's formula, which treats three seeds like a large sample and is 2.7 times narrower.
 SPREADS = {"std": "standard deviations", "ci95": "95 % confidence intervals (Student's t)",
            "dassl_ci95": "Dassl's 1.96 σ / √n"}  # fmt: skip
 ANY_SHOTS = "any shots"
@@ -141,7 +141,8 @@ def _ordered(names: Iterable[str], first: str = "") -> list[str]:
 
 
 def few_shot_table(runs: list[Run], metric: str) -> Table:
-    """Datasets and methods down, shots across; then the average over datasets. What draws nothing has one value for all."""
+    """Rows: datasets and methods, then the average over datasets. Columns: shots. Methods without shots have one
+    value."""
     names = _method_names(runs)
     shots = sorted({r.shots for r in runs if r.shots is not None and _draws(r.method)})
     shots = shots or [0]  # nothing was drawn at all
@@ -224,7 +225,7 @@ def base_to_new_table(runs: list[Run], metric: str) -> Table:
 
 
 def _harmonic_cell(base: Cell, new: Cell, metric: str) -> Cell:
-    """H of the means over seeds, as papers have it: one value, with no spread of its own; none of errors."""
+    """H of the means over seeds, as in papers: one value without a spread; none for error metrics."""
     if metric == "ece":
         return Cell()
     return Cell((harmonic(base.mean, new.mean),), seeds=(None,)) if base.values and new.values else Cell()
@@ -255,7 +256,7 @@ def transfer_table(runs: list[Run], metric: str, protocol: str) -> Table:
 
 
 def ablation_table(runs: list[Run], metric: str) -> Table:
-    """What was changed down, datasets across."""
+    """Rows: the changed setting. Columns: datasets."""
     datasets = _ordered(r.dataset for r in runs)
     changes = sorted({(r.part, r.method, r.config) for r in runs}, key=lambda change: (change[0] != "full", change))
     named = len({change[1:] for change in changes}) > 1

@@ -15,9 +15,9 @@ from .collect import Run, collect
 
 
 def running(folder: Path) -> bool:
-    """Whether the process that noted itself in this folder lives. On another machine's run, whether its log is fresh.
+    """Whether the process recorded in this folder is alive; for another machine, whether its log is recent.
 
-    The lock itself is not tried: for that moment it would keep a starting run out.
+    The lock itself is not tried, since that would briefly block a run that is starting.
     """
     try:
         file = folder / HOLDER

@@ -1,4 +1,4 @@
-"""A frozen CLIP with something learned on it: what the methods' models have in common.
+"""Base class of the methods' models: a frozen CLIP with trainable tensors added.
 
 Shapes: B pictures, H x W pixels, D features.
 """
@@ -29,14 +29,14 @@ class Trained:
 
 
 class AdaptedCLIP(nn.Module):
-    """CLIP's two encoders, frozen but for the visual LayerNorms if asked; a subclass adds what it learns.
+    """CLIP's two encoders, frozen except, optionally, the visual LayerNorms. A subclass adds its trainable tensors.
 
     clip_model: a backbone, or a plain model of OpenAI's clip, used in place. train_visual_ln: train the LayerNorms of a
     visual transformer's blocks (a ResNet has none). text_encoder: "fast" or "plain"; text_chunk: prompts encoded at a
     time, 0 by memory; text_memory: bytes that a chunk may take, 0 for memory_to_use() of text_encoder.py.
     """
 
-    from_features = False  # whether, where the picture encoder is frozen, features do in the place of pictures
+    from_features = False  # whether precomputed features replace pictures when the image encoder is frozen
     image_encoder: Any
     text_encoder: TextEncoder
     logit_scale: torch.Tensor
@@ -68,7 +68,7 @@ class AdaptedCLIP(nn.Module):
         super().train(mode)
         self.image_encoder.eval()
         self.text_encoder.eval()
-        for module in self.backbone.model.modules():  # what a method has put in: its dropout is on in training
+        for module in self.backbone.model.modules():  # inserted by a method: dropout is on in training
             if isinstance(module, parametrize.ParametrizationList):
                 module.train(mode)
         self.weights_changed()
@@ -88,7 +88,7 @@ class AdaptedCLIP(nn.Module):
         self._compiled = torch.compile(encode_pictures, dynamic=False)
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """What is trained, by name; all that a checkpoint needs."""
+        """The trainable parameters by name; a checkpoint needs no others."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def checkpoint_tensors(self) -> dict[str, torch.Tensor]:
@@ -100,19 +100,20 @@ class AdaptedCLIP(nn.Module):
         return self(images_BCHW), None
 
     def exportable(self) -> nn.Module:
-        """Itself for its classes, text encoded, as frozen.py has it: for programs that know nothing of this one."""
+        """This model for its classes with the text already encoded (exportable.py), for programs without this
+        project."""
         raise NotImplementedError(f"{type(self).__name__} does not say how it is frozen")
 
     @classmethod
     def from_checkpoint(cls, backbone: Backbone, trained: Trained, classnames: Sequence[str]) -> "AdaptedCLIP":
-        """The model that a checkpoint belongs to, for `classnames`, before its tensors are put in.
+        """The model for a checkpoint and `classnames`, before the checkpoint's tensors are copied in.
 
-        Raises ValueError where it cannot tell these classes apart.
+        Raises ValueError if the model cannot tell these classes apart.
         """
         raise NotImplementedError(f"{cls.__name__} does not say how it is made from a checkpoint")
 
     def encoded(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        """ImageEncoder(x), not normalised; B x D. Of features that were computed before, B x D, themselves."""
+        """ImageEncoder(x), not normalised; B x D. Precomputed features, B x D, are returned unchanged."""
         if images_BCHW.ndim == 2 and not self.tuned:
             return images_BCHW
         encode = self._compiled if self._compiled and self.training else encode_pictures
@@ -127,7 +128,8 @@ class AdaptedCLIP(nn.Module):
         return F.normalize(self.encoded(images_BCHW), dim=-1)
 
     def cached_in_eval(self, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """compute(), a function of text and weights alone; once, where nothing learns (evaluation without gradients)."""
+        """compute(), which depends only on text and weights. In evaluation without gradients it is called once and its
+        result kept."""
         if self.training or torch.is_grad_enabled():
             return compute()
         if self._kept is None:

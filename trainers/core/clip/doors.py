@@ -1,4 +1,4 @@
-"""Where a method may reach into a tower: prompt tokens that stand, or are replaced, before some of its blocks.
+"""Prompt tokens inside a tower: how a method inserts or replaces them before some blocks.
 
 Shapes: B pictures, P positions of the visual tower, N prompts, C classes, L positions of the text tower, M prompt tokens,
 W width.
@@ -18,8 +18,8 @@ DeepText = Mapping[
 class VisualPrompts:
     """Prompt tokens of a visual transformer.
 
-    rows: block -> M x W, the tokens that stand there from that block on, until another block's take their place. entry:
-    those of block 0 stand "before_ln_pre", as in VPT, IVLP and MaPLe, or "after_ln_pre". place: at the "end" of the
+    rows: block -> M x W, the tokens used from that block on, until another block replaces them. entry: where the tokens
+    of block 0 are inserted, "before_ln_pre", as in VPT, IVLP and MaPLe, or "after_ln_pre". place: at the "end" of the
     sequence, or "after_class". Raises ValueError for other words.
     """
 

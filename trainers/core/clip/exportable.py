@@ -15,7 +15,7 @@ from .doors import VisualPrompts
 
 
 class Exportable(nn.Module):
-    """A picture encoder, and what was made of text or fitted, as buffers."""
+    """An image encoder with class features, or a fitted classifier, as buffers."""
 
     def __init__(self, backbone: Backbone, visual: VisualPrompts | None = None, **tensors: torch.Tensor) -> None:
         super().__init__()

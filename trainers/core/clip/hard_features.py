@@ -1,4 +1,4 @@
-"""Text features of hard templates, which depend on no picture and on nothing that is learned.
+"""Text features of hard templates. They depend on no picture and on no trainable tensor.
 
 Shapes: T templates, G groups, C classes, D features.
 """

@@ -13,7 +13,7 @@ from .precision import in_full_precision
 def text_to_text_loss(
     soft_GCD: torch.Tensor, hard_GCD: torch.Tensor, scale: torch.Tensor | float, over: str = "hard"
 ) -> torch.Tensor:
-    """L_text: soft text features and the hard ones of their group should recognise each other's classes.
+    """L_text: contrastive classification between the soft text features and the hard ones of their group.
 
     over="hard": each soft feature finds its class among the hard ones, mean over g, c of
     -log softmax_c'( scale <w_gc, p_gc'> ) at c' = c  (MoCoOp's code; LASP's abstract and eq. 5).

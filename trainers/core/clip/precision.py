@@ -1,7 +1,7 @@
-"""What is computed in float32 at least, whatever the encoders compute in.
+"""Computations that use at least float32, whatever precision the encoders use.
 
-Logits reach 30 and more, where bfloat16 knows steps of 0.125 and float16 of 0.016: classes would tie, and the router's
-choice would hang on rounding.
+Logits reach 30 and more, where bfloat16 has steps of 0.125 and float16 of 0.016. Classes would tie, and rounding would
+decide the router's choice.
 """
 
 import functools
@@ -14,7 +14,7 @@ HALVES = (torch.float16, torch.bfloat16)
 
 
 def in_full_precision(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """`function` without autocast, and with float32 in the place of half-precision tensors among its arguments."""
+    """`function` without autocast, with its half-precision tensor arguments converted to float32."""
 
     @functools.wraps(function)
     def run(*args: Any) -> torch.Tensor:

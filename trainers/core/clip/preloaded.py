@@ -1,6 +1,6 @@
-"""Backbones opened before anybody asks for them, by a process that others are forked from (harness/fork_server.py).
+"""Backbones opened in advance by the process that runs are forked from (harness/fork_server.py).
 
-A run that finds its backbone open goes on with the random numbers that it would have had after opening it.
+A run that uses such a backbone continues with the random numbers that it would have had after opening it itself.
 """
 
 import random
@@ -40,7 +40,7 @@ def open_ahead(name: str, seeds: Iterable[int]) -> None:
 
 
 def opened(source: Source) -> Backbone:
-    """source.load(), or the same from before; each is given once, since a run changes its backbone."""
+    """source.load(), or the same opened in advance. Each is handed out once, since a run modifies its backbone."""
     ready = _OPENED.pop(source.name, None)
     after = ready.after.get(_state()) if ready is not None else None
     if ready is None or after is None or ready.digest != source.digest():

@@ -57,10 +57,10 @@ class PromptTokens:
 def tokenize_prompt(template: str, classname: str, vocabulary: Vocabulary, cut_at_count: bool = False) -> PromptTokens:
     """Splits the tokens of a filled template into what is before the class name, the name, and what is after it.
 
-    Where the encoder joins the name with the words beside it ("kite (bird of prey)" and a comma: "),"), each part has the
-    tokens that it has alone; with cut_at_count the sentence's tokens are cut as MoCoOp's authors' code cuts them, after as
-    many as the name has alone. Raises ValueError, naming template and class, if the sentence is longer than the context, or
-    the name has no token of its own.
+    Where the tokeniser merges the name with the words beside it ("kite (bird of prey)" and a comma: "),"), each part is
+    tokenised separately. With cut_at_count, the sentence's tokens are cut as in MoCoOp's authors' code: after as many
+    tokens as the name has alone. Raises ValueError, naming template and class, if the sentence is longer than the
+    context or the name has no token of its own.
     """
     before_text, after_text = split_template(template)
     name = clean_classname(classname)
@@ -97,17 +97,17 @@ def _check_length(template: str, name: str, tokens: int, vocabulary: Vocabulary)
 
 
 def tokenize_names(classnames: Sequence[str], vocabulary: Vocabulary) -> list[PromptTokens]:
-    """The sentences "name." of CoOp and its kin, the name as it is read behind a word."""
+    """The sentences "name." of CoOp and related methods, with the name tokenised as it is after a word."""
     return [replace(tokenize_prompt("a {}.", name, vocabulary), before=[]) for name in classnames]
 
 
 @dataclass(frozen=True)
 class HeadRows:
-    """Where the rows of attention's heads, E numbers each, stand.
+    """Index tables for the rows of attention heads, E numbers each.
 
-    Packed there are S x K x H of them, with K of queries, keys and values; padded, K x G x H x P of the prefixes and
-    K x G x H x C x T of the tails. from_*: the packed row of every padded one (of some token, where there is padding);
-    to_*: the padded row of every packed one.
+    Packed, there are S x K x H rows, with K of queries, keys and values. Padded, there are K x G x H x P rows of the
+    prefixes and K x G x H x C x T of the tails. from_*: the packed row of every padded row (for padding, of an
+    arbitrary token). to_*: the padded row of every packed row.
     """
 
     from_prefix: torch.Tensor
@@ -200,7 +200,7 @@ class PromptPlan(nn.Module):
         self._heads: dict[tuple[int, int], HeadRows] = {}
 
     def _apply(self, fn: Callable, recurse: bool = True) -> "PromptPlan":
-        """What .to() and its kin come down to; what was derived from the tables is made again where they are now."""
+        """Called by .to() and similar methods. Tensors derived from the tables are rebuilt on the new device."""
         self._forget()
         return super()._apply(fn, recurse)
 
@@ -225,8 +225,8 @@ class PromptPlan(nn.Module):
         return self._parts[1]
 
     def cuts(self, parts: int) -> tuple[str, list[int]]:
-        """Cuts the plan into `parts` with about as many tokens each: along "classes", or "groups" where these are more; and
-        the parts + 1 places between them. A part may be empty."""
+        """Cuts the plan into `parts` with about equal numbers of tokens, along "classes" or, where there are more of
+        them, "groups". Returns that axis and the parts + 1 cut positions. A part may be empty."""
         if self.C >= self.G:
             return "classes", balanced([sum(len(group[c]) for group in self.tails) for c in range(self.C)], parts)
         whole = zip(self.prefixes, self.tails, strict=True)
@@ -348,7 +348,7 @@ def hard_plan(templates: Sequence[str], classnames: Sequence[str], vocabulary: V
 
 
 def _hard_prompt(template: str, classname: str, vocabulary: Vocabulary) -> PromptTokens:
-    """The sentence's own tokens, whatever the encoder joins: a hard prompt needs no cut behind the name."""
+    """The tokens of the whole sentence. A hard prompt is not cut after the name, so merged tokens do not matter."""
     prompt = tokenize_prompt(template, classname, vocabulary)
     whole = vocabulary.encode(template.replace("{}", clean_classname(classname)))
     if prompt.before + prompt.name + prompt.after + prompt.stop == whole:
@@ -358,8 +358,8 @@ def _hard_prompt(template: str, classname: str, vocabulary: Vocabulary) -> Promp
 
 
 def alike(names: Sequence[str], backbone: Backbone) -> list[list[str]]:
-    """The groups of two and more of `names` that are the same to a backbone: read as the same tokens (it may not see
-    capitals, or accents), or told apart by nothing but words whose embeddings it has never learned."""
+    """The groups of two or more of `names` that a backbone cannot distinguish: they give the same tokens (it may ignore
+    capitals or accents), or they differ only in words whose embeddings it has never learned."""
     groups: dict[tuple[int, ...], list[str]] = {}
     for name in names:
         text = f"a {clean_classname(name)}."
@@ -370,7 +370,7 @@ def alike(names: Sequence[str], backbone: Backbone) -> list[list[str]]:
 
 
 def refuse_alike(names: Sequence[str], backbone: Backbone) -> None:
-    """Raises ValueError where a backbone cannot tell two of `names` apart, or has learned no word of one."""
+    """Raises ValueError if a backbone cannot tell two of `names` apart, or has learned none of the words of one."""
     for group in alike(names, backbone):
         first, second = _told_apart(*group[:2])
         raise ValueError(
@@ -405,9 +405,9 @@ def _unlearned(names: Sequence[str], backbone: Backbone) -> str:
 class Context:
     """What stands around the class names of one group, in the integers described at the top.
 
-    The sentence is before + rest + name + (the template's own words after it) + stop. Once as many tokens as the name has
-    are passed, `after` takes the place of the next `replaced` tokens. `rest`: fixed tokens that a word of the context
-    left over where contexts are counted in words.
+    The sentence is before + rest + name + (the template's own words after it) + stop. After the tokens of the name,
+    `after` replaces the next `replaced` tokens. `rest`: tokens that stay fixed where a context is counted in words and
+    a word has more than one token.
     """
 
     before: list[int]
@@ -438,9 +438,9 @@ class SoftPrompts(nn.Module):
     before[g] (tokens x W) and after[g] (tokens x W) start as the token embeddings of template g; the final full stop,
     SOS, EOT and the class names keep CLIP's embeddings (MoCoOp section 3.2; METHOD: soft prompts).
 
-    as_released: the layout of MoCoOp's authors' code, which splits templates at spaces, has no final full stop, and takes
-    the vector after the last word, where EOT stands, for a learned one too; plan_with_stop: with the full stop, which their
-    text loss has where it scores more names than are trained on.
+    as_released: the layout of MoCoOp's authors' code. It splits templates at spaces and has no final full stop, and the
+    vector after the last word, at the position of EOT, is learned. plan_with_stop: the same with the full stop, which
+    their text loss uses when it scores more names than are trained on.
     """
 
     def __init__(
@@ -503,10 +503,10 @@ def initial_context(
     copies: int = 0,
     counted_in_words: bool = False,
 ) -> tuple[torch.Tensor, list[int]]:
-    """What a context starts from: the embeddings of `words`, or n_ctx random vectors (std 0.02) where there are none.
+    """The initial context: the embeddings of `words`, or n_ctx random vectors (std 0.02) if there are none.
 
-    M x W, or copies x M x W; and the tokens of `words` that remain fixed: none, or with counted_in_words, as CoOp counts,
-    those beyond one token a word ("itap of a" has three words and four tokens).
+    Returns M x W, or copies x M x W, and the tokens of `words` that stay fixed. With counted_in_words, as in CoOp,
+    these are the tokens beyond one per word ("itap of a" has three words and four tokens); otherwise none.
     """
     W = token_embedding.weight.shape[1]
     if not words:

@@ -1,9 +1,9 @@
 """A CLIP's text encoder for soft prompts, computing each token once where that is exact.
 
-The text tower of most CLIPs is causal and its feature is read at EOT. So nothing after EOT matters; prompts that begin
-alike share the hidden states of that beginning; and in the last layer only EOT needs a query. Everything but attention
-works on tokens packed without padding. Other towers (SigLIP's, where every position sees every other) read each prompt
-whole. The modules and weights are the backbone's own.
+The text tower of most CLIPs is causal, and its feature is read at EOT. So nothing after EOT is computed, prompts that
+begin alike share the hidden states of that beginning, and the last layer computes only EOT's query. Everything except
+attention works on tokens packed without padding. Other towers (such as SigLIP's, where every position sees every other)
+read each prompt whole. The modules and weights are the backbone's own.
 
 Shapes: G prefixes, C classes, N = G x C prompts, P prefix and T tail positions (padded), S packed tokens, Q query
 positions, H heads, E width of a head, W = H x E, L context length, R rows of the bank, D features.
@@ -32,7 +32,7 @@ KEPT_PER_TOKEN = {8: 160, 4: 80, 2: 43}
 
 
 class _Pick(torch.autograd.Function):
-    """Some rows, each once, so that backward is a copy, where indexing would sort."""
+    """Selects rows, each once, so that the backward pass is a copy; that of plain indexing would sort."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
@@ -47,8 +47,9 @@ class _Pick(torch.autograd.Function):
 
 
 class _ToHeads(torch.autograd.Function):
-    """Packed tokens, S x (K W), -> the padded rows of their heads, of the prefixes and of the tails, as products take them,
-    so that nothing is copied on the way. Masks keep padding from mattering; backward is a gather, too."""
+    """Packed tokens, S x (K W), -> the padded rows of their heads, of the prefixes and of the tails, in the layout that
+    the matrix products need, so that nothing is copied in between. Masks hide the padding. The backward pass is a
+    gather, too."""
 
     @staticmethod
     def forward(ctx: Any, x_SX: torch.Tensor, heads: HeadRows, E: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -114,8 +115,8 @@ class TextEncoder(nn.Module):
 
     clip_model: a backbone or a plain model of OpenAI's clip.
     mode: "fast" (as described at the top, where the tower allows it) or "plain" (all L positions of every prompt, as the
-    model's own encode_text). A tower whose blocks or attention are no longer its authors' own (hooks, adapters, LoRA) is
-    computed plainly in either mode; what replaces the linear layers and LayerNorms beside attention is used as it stands.
+    model's own encode_text). A tower with modified blocks or attention (hooks, adapters, LoRA) is computed plainly in
+    either mode. Replaced linear layers and LayerNorms outside attention are used as they are.
     chunk: prompts computed at a time, 0 to choose by memory; with more than one chunk, training recomputes each in the
     backward pass (activation checkpointing) instead of keeping it.
     memory_budget: bytes that the activations of one chunk may take; 0 for memory_to_use().
@@ -146,7 +147,7 @@ class TextEncoder(nn.Module):
         self._compiled = torch.compile(self._fast, dynamic=False)
 
     def remember(self, what: tuple[Any, ...], compute: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """compute(), which this encoder makes of `what` without anything learned; from another run where that is kept."""
+        """compute(), which depends on `what` and on nothing learned; its result may come from another run's cache."""
         how = (self.path, self.chunk, self.memory_budget, str(self._backbone.text_dtype))
         return self._backbone.remember((*what, *how), compute)
 
@@ -155,8 +156,8 @@ class TextEncoder(nn.Module):
     ) -> torch.Tensor:
         """Text features, not normalised; G x C x D. learned_vectors_KW: the vectors that `slot(k)` stands for.
 
-        deep: block -> M x W, or C x M x W, what replaces the M positions behind SOS before that block. Raises ValueError
-        where a prefix is shorter than that.
+        deep: block -> M x W, or C x M x W, the vectors that replace the M positions after SOS before that block. Raises
+        ValueError if a prefix is shorter than that.
         """
         numbers, rows = tuple(deep or ()), tuple((deep or {}).values())
         self._check_deep(plan, numbers, rows)
@@ -166,7 +167,7 @@ class TextEncoder(nn.Module):
         if tower and self._compiled and torch.is_grad_enabled():
             if not plan.is_laid_out:
                 with torch.no_grad():
-                    run(plan, bank_RW, numbers, *rows)  # makes the plan's tables, which is not to be compiled
+                    run(plan, bank_RW, numbers, *rows)  # builds the plan's tables, which must not be compiled
             run = functools.partial(self._compiled, tower)
         size = self._chunk(plan, tower is not None)
         if size >= plan.G * plan.C:
@@ -175,8 +176,8 @@ class TextEncoder(nn.Module):
         for of_c, part in plan.parts(size):
             own = [r[of_c] if r.ndim == 3 else r for r in rows]
             if torch.is_grad_enabled():
-                # The reentrant kind builds no graph in the forward pass. The other one's thousands of small nodes,
-                # alive until the backward pass, keep malloc from using freed memory again: 9.7 GB instead of 1.5.
+                # The reentrant kind builds no graph in the forward pass. The non-reentrant one's thousands of small
+                # nodes live until the backward pass and keep malloc from reusing freed memory: 9.7 GB instead of 1.5.
                 reentrant = any(t.requires_grad for t in (bank_RW, *own))  # it needs an input to hang on
                 again = checkpoint(run, part, bank_RW, numbers, *own, use_reentrant=reentrant, preserve_rng_state=False)
                 row.append(again)
@@ -200,8 +201,8 @@ class TextEncoder(nn.Module):
             raise ValueError("class-wise deep prompts belong to one group of prompts, one for each class")
 
     def of_all(self, plan: PromptPlan, learned_vectors_KW: torch.Tensor, deep: DeepText | None = None) -> torch.Tensor:
-        """The same, of prompts that all ranks of a training ask for at once: where gradients are kept, each encodes a share
-        of about as many tokens as the others'; G x C x D."""
+        """The same for prompts that all ranks of a training need at once. With gradients, each rank encodes a share
+        with about as many tokens as the others; G x C x D."""
         ranks = this_rank()
         if not ranks.several or not torch.is_grad_enabled():
             return self(plan, learned_vectors_KW, deep)
@@ -319,8 +320,8 @@ class TextEncoder(nn.Module):
 
 
 def memory_to_use(device: torch.device) -> int:
-    """Bytes that a chunk may take: half of a GPU's memory, whoever else is on it, so that a run is cut into the same chunks
-    each time; half of what the CPU has free, as far as it can be known."""
+    """Bytes that a chunk may take. On a GPU, half of its total memory, so that a run always uses the same chunks,
+    whatever else uses the GPU. On a CPU, half of the free memory, as far as it is known."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory // 2
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2

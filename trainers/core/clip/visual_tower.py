@@ -1,4 +1,4 @@
-"""Pictures to features, with or without something learned on the way.
+"""Encodes pictures to features, with or without trainable parts.
 
 Shapes: B pictures, H x W pixels, M prompt tokens, W width of the visual tower, D features.
 """
@@ -17,7 +17,7 @@ def encode_pictures(
 ) -> torch.Tensor:
     """Features, not normalised; B x D. Gradients flow only where something is learned: LayerNorms, or `prompts`.
 
-    Raises ValueError for pictures of whole numbers, which nobody has normalised, and of another size.
+    Raises ValueError for integer pictures, which cannot have been normalised, and for pictures of another size.
     """
     if not images_BCHW.is_floating_point():
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What was trained, to be used: load_run, pictures to classes, folders that need nothing of this project."""
+"""Using trained models: load_run, classifying pictures, and exported folders that do not need this project."""
 
 import os
 from collections.abc import Sequence
@@ -15,6 +15,9 @@ def open_model(
     """load_run, for the folder of an export too."""
     if (Path(folder) / "model.safetensors").is_file():
         from .export import read_export  # not everybody exports
+
+        if epoch is not None:
+            raise ValueError(f"{folder} is an export, which holds one model: leave out --epoch {epoch}")
 
         model = read_export(folder, backbone)
         return model if classnames is None else model.with_classes(classnames)

@@ -21,7 +21,7 @@ from . import TrainedModel, checked_names, open_model
 PAGE = Path(__file__).with_name("explore.html.j2")
 LARGEST = 2**26  # bytes of a picture
 MOST_NAMES = 1000  # ViT-B/16 encodes as many in half a minute on a CPU
-SILENCE = 20  # seconds that a connection may say nothing in the middle of what it says
+SILENCE = 20  # seconds that a connection may pause inside a request
 
 
 def application(model: TrainedModel, top: int, port: int) -> Any:
@@ -39,7 +39,8 @@ def application(model: TrainedModel, top: int, port: int) -> Any:
 
     @app.before_request
     def refuse_strangers() -> Any:
-        """A page elsewhere must not read answers here by calling itself by this address, nor post to it."""
+        """Refuses other websites: they must not read answers here under this address (DNS rebinding), nor post to
+        it."""
         if request.host not in hosts:
             return "this page answers 127.0.0.1 alone", 403
         if request.headers.get("Origin", f"http://{hosts[0]}") not in [f"http://{host}" for host in hosts]:

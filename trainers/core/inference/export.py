@@ -1,7 +1,7 @@
 """A trained model as a folder that needs nothing of this project: weights, model.onnx, config.json, a model card.
 
-The folder appears under its name when it is whole and its ONNX has been held against torch. It can also be read back, with
-this project, to classify other classes (`read_export`), and be put on the Hugging Face hub (`HubModel`).
+The folder appears under its name when it is complete and its ONNX has been compared with torch. With this project, it
+can be read back to classify other classes (`read_export`) or put on the Hugging Face hub (`HubModel`).
 """
 
 import contextlib
@@ -33,7 +33,8 @@ PACKAGES = "pip install onnx onnxscript onnxruntime safetensors"
 
 
 def export(model: TrainedModel, folder: str | os.PathLike, results: dict[str, Any] | None = None) -> float:
-    """Writes the folder; the largest difference of its ONNX from torch on random pictures, relative to the largest logit.
+    """Writes the folder. Returns the largest difference between ONNX and torch on random pictures, relative to the
+    largest logit.
 
     results: of the run, for the model card. Raises ValueError where a package is missing, the folder holds something else,
     or the ONNX does not compute what the model does; then nothing is written.
@@ -98,7 +99,7 @@ def _write_onnx(frozen: torch.nn.Module, model: TrainedModel, path: Path) -> flo
 
 @contextlib.contextmanager
 def _silent() -> Any:
-    """torch.onnx reports progress, and warns of what is its own doing."""
+    """Silences torch.onnx, which reports progress and warns of its own internals."""
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -131,7 +132,8 @@ def configuration(model: TrainedModel, results: dict[str, Any]) -> dict[str, Any
 
 
 def read_export(folder: str | os.PathLike, backbone: str = "") -> TrainedModel:
-    """The model of an exported folder, with its backbone, to be used as load_run's. Raises ValueError, OSError."""
+    """The model of an exported folder, with its backbone; used like the result of load_run. Raises ValueError,
+    OSError."""
     folder = Path(folder)
     with believing(folder, "export the run again"):
         return _read(folder, backbone)

@@ -8,10 +8,10 @@ The ONNX is run and held against PyTorch before the folder appears.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
+from ..runs.results import read_results
 from ..settings.errors import one_line
 from .predict import names_from
 
@@ -36,7 +36,7 @@ def main() -> int:
         names = checked_names(names_from(args.classnames)) if args.classnames is not None else None
         model = open_model(args.run, args.epoch, args.backbone, names)
         file = Path(args.run) / "results.json"
-        results = json.loads(file.read_text()) if file.is_file() and names is None else {}
+        results = read_results(file) if file.is_file() and names is None else {}
         apart = export(model, args.folder, results)
         print(f"Wrote {args.folder}: ONNX is within {apart:.0e} of PyTorch")
         if args.push:

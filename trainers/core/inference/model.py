@@ -47,8 +47,8 @@ class Prediction:
 class TrainedModel(nn.Module):
     """A method's model with what was learned, its classes and its preprocessing; in evaluation mode.
 
-    model(images_BCHW) gives logits, B x C; `classify` takes pictures as they lie on a disk. transform: PIL picture -> what
-    the model takes. temperature: fitted to the validation split, None where none was.
+    model(images_BCHW) gives logits, B x C; `classify` takes picture files. transform: PIL picture -> the model's input.
+    temperature: fitted to the validation split, None if none was fitted.
     """
 
     def __init__(
@@ -85,17 +85,18 @@ class TrainedModel(nn.Module):
         return self.model.logit_scale.device
 
     def _apply(self, fn: Callable, recurse: bool = True) -> "TrainedModel":
-        """What .to() and its kin come down to. A model trained with halved weights has them on a GPU, as in training."""
+        """Called by .to() and similar methods. A model trained with half-precision weights has them on a GPU, as in
+        training."""
         super()._apply(fn, recurse)
         if self.precision == "fp16" and self.device.type == "cuda" and self.backbone.text_dtype != torch.float16:
             self.backbone.halve()
         return self
 
     def with_classes(self, classnames: Sequence[str]) -> "TrainedModel":
-        """The same model for other classes, which it need not have been trained on: prompts are shared by all.
+        """The same model for other classes, also untrained ones, since all classes share the prompts.
 
-        Both share their weights. Raises ValueError for names that are empty or double, and for methods that know only the
-        classes they were trained on (linear probes, class-specific contexts).
+        Both models share their weights. Raises ValueError for empty or duplicate names, and for methods that know only
+        their training classes (linear probes, class-specific contexts).
         """
         names = checked_names(classnames)
         other = type(self.model).from_checkpoint(self.backbone, self.trained, names)
@@ -139,9 +140,9 @@ class TrainedModel(nn.Module):
     ) -> list[Prediction]:
         """The `top` likeliest classes of each picture: paths, PIL pictures, or a tensor B x 3 x H x W of prepared ones.
 
-        calibrated: probabilities at the temperature of the validation split, instead of as trained. names: what the
-        pictures are called in what is returned; paths are called as they are. Raises OSError or ValueError for a picture
-        that cannot be read, and ValueError where there is no temperature.
+        calibrated: use the temperature fitted to the validation split. names: names of the pictures in the result; the
+        default for paths is the path. Raises OSError or ValueError for a picture that cannot be read, and ValueError if
+        there is no temperature.
         """
         temperature = self.checked_temperature() if calibrated else 1.0
         if isinstance(pictures, str | os.PathLike | Image.Image):
@@ -211,10 +212,10 @@ def load_run(
 ) -> TrainedModel:
     """The model that the run in `folder` trained, on the CPU.
 
-    epoch: which one's, default the best on validation where that was kept, else the last. backbone: its name or file,
-    where that is no longer what the run was trained with; its hash must be the same. classnames: others than training's.
-    Raises ValueError or OSError, in one line, for a folder that is no finished run, a backbone that is not at hand or is
-    another one, and classes that make no sense.
+    epoch: the checkpoint to load; by default the best on validation if one was kept, else the last. backbone: its name
+    or file, if it is no longer where it was in training; its hash must be the same. classnames: other classes than in
+    training. Raises ValueError or OSError, in one line, for a folder that is not a finished run, a missing or different
+    backbone, and invalid class names.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -277,7 +278,7 @@ def build(
     backbone: str,
     where: str | os.PathLike,
 ) -> TrainedModel:
-    """From what a checkpoint or an export says of itself. where: what messages call it."""
+    """Builds the model that a checkpoint or an export describes. where: its name in messages."""
     kind = model_class(_method_of(trained.identity["trainer"]))
     for names in (trained.classnames, classnames):
         if not isinstance(names, list) or not names or not all(isinstance(n, str) and _is_text(n) for n in names):

@@ -14,6 +14,7 @@ import glob
 import io
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,11 +49,13 @@ def parse_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.top < 1 or args.batch < 1:
         parser.error("--top and --batch take numbers from 1 on")
+    if not re.fullmatch(r"|cpu|cuda(:\d+)?", args.device):
+        parser.error(f'--device is "{args.device}": use cpu, cuda, or one of several as cuda:1')
     return args
 
 
 def find(words: list[str]) -> tuple[list[str], list[str]]:
-    """The pictures that files, folders and patterns mean, each once, and what else lies in the folders.
+    """The pictures that files, folders and patterns match, each once, and the other files in the folders.
 
     Raises ValueError for a word that means no picture.
     """

@@ -1,13 +1,13 @@
-"""Arrays that runs keep for each other on disk: pictures, features of frozen encoders, features of hard templates.
+"""A cache on disk that runs share: pictures, features of frozen encoders, features of hard templates.
 
-A cache saves time and nothing else. Everything that decides its content stands in `about`, which names its folder, or in
-the key of the array; what is read is believed only if its SHA-256, over `about`, key, shape, kind and bytes, is the one
-that was noted when it was put in. Whatever is wrong (cut, damaged, full, read-only, held by another process), the run
-computes what it would have computed without a cache, and says why it had to.
+A cache saves time and changes no result. Everything that determines an array is in `about`, which names the folder, or
+in the array's key. An array that is read is used only if its SHA-256, over `about`, key, shape, kind and bytes, is the
+one stored with it. Whatever is wrong with the cache (cut, damaged, full, read-only, locked by another process), the run
+computes the values itself and reports the reason.
 
-A folder holds about.json, index (one record per array) and arrays (their bytes, one after the other). Both only grow, under
-a lock, arrays first; readers take no lock. Nothing is mapped into memory: a file that is cut under a mapping ends the
-process, while a short read is only an array that is not there; the kernel's page cache is shared all the same.
+A folder holds about.json, index (one record per array) and arrays (their bytes, one after the other). Both only grow,
+under a lock, arrays first. Readers take no lock. Nothing is memory-mapped: if a mapped file is truncated, the process
+dies, while a short read only means a missing array. Processes share the kernel's page cache either way.
 """
 
 import contextlib
@@ -49,9 +49,9 @@ def key_of(*parts: Any) -> bytes:
 class ArrayCache:
     """The arrays of one kind.
 
-    root: of all caches. about: everything that decides what its arrays are, but for their keys; "holds" says in a word
-    what they are. limit: bytes that all caches below `root` may take together; of what is free on the disk they never take
-    more than half. Raises nothing for what is wrong with the disk: `trouble` then says, in words, why nothing is kept.
+    root: folder of all caches. about: everything that determines the arrays, except their keys; "holds" names the kind.
+    limit: bytes that all caches below `root` may take together; they never take more than half of the free disk space.
+    Never raises for a problem with the disk: `trouble` then says why nothing is cached.
     """
 
     def __init__(self, root: Path, about: dict[str, Any], limit: int) -> None:
@@ -87,7 +87,7 @@ class ArrayCache:
             self._refresh()
 
     def _measure(self) -> None:
-        """Looks what other caches and the disk leave to this one, for the next arrays."""
+        """Measures the space that other caches and the disk leave for the next arrays."""
         left = min(self._limit - used(self._root), shutil.disk_usage(self._root).free // 2)
         self._largest = self._size("arrays") + min(max(0, left), STEP)
 
@@ -138,7 +138,7 @@ class ArrayCache:
         return key in self._rows
 
     def get(self, key: bytes) -> np.ndarray | None:
-        """The array that was put in under `key`, or None where there is none that can be proved."""
+        """The array stored under `key`, or None if there is none or its digest does not match."""
         row = self._rows.get(key)
         if row is None:
             return None
@@ -169,7 +169,7 @@ class ArrayCache:
         return 0
 
     def told(self) -> str:
-        """Once, in a line: what a user should know who wonders why a run was not faster; empty where all is well."""
+        """A line, given once, on why the cache could not save time; empty if there was no problem."""
         more = "nothing more" if self._files else "nothing"
         parts = [f"{more} is kept in {self.folder}: {self.trouble}"] if self.trouble not in ("", OFF) else []
         parts += [f"{self.damaged} arrays in {self.folder} were damaged and made again"] if self.damaged else []
@@ -251,8 +251,8 @@ class ArrayCache:
 
 
 def _make_ours(folder: Path) -> None:
-    """Takes a folder of this project's from others' hands. Raises PermissionError for one that is somebody else's: whoever
-    can write there could give runs any picture for any other."""
+    """Makes a folder accessible to its owner only. Raises PermissionError if it belongs to another user, since anyone
+    who can write there could replace pictures."""
     status = os.stat(folder, follow_symlinks=False)
     if not stat.S_ISDIR(status.st_mode) or status.st_uid not in (0, os.getuid()):
         raise PermissionError(errno.EACCES, f"{folder} belongs to somebody else: set CACHE.FOLDER, or MOCOOP_CACHE")

@@ -1,8 +1,8 @@
-"""What files hold: the SHA-256 of their bytes, computed once and looked up afterwards by what the system says of them.
+"""SHA-256 digests of files, computed once and looked up afterwards by file metadata.
 
-Path, size and times say little of a file: folders are swapped, links turned, images mounted with fixed times. A digest is
-believed without reading again only while device, inode, size and the time of the last change are what they were, on file
-systems that keep that time, which nobody can set back.
+Path, size and times do not identify a file: folders are swapped, links are changed, images are mounted with fixed
+times. A digest is reused only while device, inode, size and change time are the same, on file systems that record the
+change time. Nobody can set the change time back.
 """
 
 import contextlib
@@ -65,8 +65,8 @@ class Contents:
         return [digest for digest in found if digest is not None]
 
     def key(self, path: str, upright: bool) -> bytes:
-        """What decoded pictures are kept under: what the file holds, and how it is turned. Empty for a file that is not
-        there, and for one that was written just now and might be again, unseen."""
+        """The cache key of a decoded picture: its file's digest, and whether it is rotated by EXIF. Empty for a missing
+        file, and for a file written so recently that another change might go unnoticed."""
         try:
             if not _is_settled(_state(path)):
                 return b""
@@ -107,7 +107,7 @@ def cache_root(cfg: CfgNode) -> Path:
 
 
 def _state(path: str) -> State:
-    """What changes when another file comes to stand at `path`, or this one is written."""
+    """File metadata that change when the file at `path` is replaced or written."""
     s = os.stat(path)
     return os.path.abspath(path), s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns
 
@@ -118,8 +118,8 @@ def _is_settled(state: State) -> bool:
 
 @functools.cache
 def _keeps_times_in(folder: str) -> bool:
-    """Whether the file system of a folder notes when a file was last changed; where no table of them can be read, it is
-    taken to."""
+    """Whether the folder's file system records the change time of files. True if the table of file systems cannot be
+    read."""
     try:
         lines = Path("/proc/self/mountinfo").read_text().splitlines()
     except OSError:

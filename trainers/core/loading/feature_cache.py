@@ -1,9 +1,9 @@
-"""Features of an image encoder that nothing trains: computed once for all methods, seeds and shots that ask for them.
+"""Features of a frozen image encoder, computed once for all methods, seeds and shots.
 
-A feature is the same for the same picture in the same batch. Whether it is also the same, to the last bit, at another place
-among other pictures depends on a device's kernels, which change with a batch's size. The first run that computes a batch of
-a size tries it and notes the answer; where it is yes, a picture's feature serves in any batch of that size, otherwise only
-in the batch, picture for picture, that it was computed in. So no number changes in either case.
+A picture in the same batch always gives the same feature. At another position or among other pictures, the last bit may
+depend on the device's kernels, which change with the batch size. The first run that computes a batch of some size tests
+this and stores the answer. If the features do not change, a picture's feature is reused in any batch of that size.
+Otherwise it is reused only in an identical batch. So no number changes in either case.
 
 Shapes: B pictures, N pictures of a set, D features.
 """
@@ -38,7 +38,7 @@ ALONE = "a picture's feature does not depend on the others in a batch of this si
 
 
 def features_cache(cfg: CfgNode, holds: str, backbone_sha256: str, precision: str, device: torch.device) -> ArrayCache:
-    """Of what a frozen encoder makes; everything that can change its last bit is part of what it is."""
+    """The cache of a frozen encoder's features. Its `about` includes everything that can change their last bit."""
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     code = code_of(read, pixels, backbones, doors, hard_features, precision_, prompts, text_tower, visual_tower)
     about = {"backbone": backbone_sha256, "precision": precision, "code": code, "packages": _versions(), "device": where,
@@ -80,8 +80,8 @@ class FrozenFeatures:
         self.cache, self._encode, self._parse = cache, encode, parse
 
     def batches(self, loader: DataLoader) -> "Batches | DataLoader":
-        """This rank's batches of `loader` with features in the place of pictures; of the loader itself where its order is
-        random, or nothing may be kept."""
+        """This rank's batches of `loader`, with features instead of pictures. The loader's own batches if its order is
+        random or nothing may be cached."""
         if isinstance(loader.sampler, SequentialSampler) and self.cache.is_of_use:
             return Batches(self, loader)
         return in_turns(loader)
@@ -119,7 +119,7 @@ class FrozenFeatures:
 
 
 def as_array(features: torch.Tensor) -> np.ndarray:
-    """Of the kinds that numpy has; bfloat16's bits as whole numbers, which no feature is otherwise."""
+    """Converts to a dtype that numpy has. bfloat16 is stored as integers, a type that no feature has otherwise."""
     features = features.detach().cpu()
     return (features.view(torch.int16) if features.dtype == torch.bfloat16 else features).numpy()
 
@@ -145,7 +145,7 @@ def remembering(cache: ArrayCache, device: torch.device) -> Callable[[tuple, Cal
 
 
 class Batches:
-    """Batches of {"img": B x D features, "label", "impath"}, those that are kept without touching their pictures."""
+    """Batches of {"img": B x D features, "label", "impath"}. Pictures with cached features are not read."""
 
     def __init__(self, features: FrozenFeatures, loader: DataLoader, whole: bool = False) -> None:
         """whole: the last batch is filled up with pictures of the one before."""
@@ -194,7 +194,7 @@ class Batches:
         )  # fmt: skip
 
     def _keys(self, pictures: list[bytes]) -> list[bytes]:
-        """What the features of a batch are kept under: picture and number of pictures, or picture for picture."""
+        """Cache keys of a batch's features: picture and batch size, or all pictures of the batch in order."""
         if not all(pictures):
             return []
         if self.features.alone(len(pictures)):

@@ -27,13 +27,13 @@ AT_A_TIME = 256  # pictures decoded before they are put away
 
 
 class Pictures(DatasetWrapper):
-    """Dassl's DatasetWrapper; what is trained on is kept decoded, on disk for all runs, or in memory.
+    """Dassl's DatasetWrapper. Decoded training pictures are cached, on disk for all runs or in memory.
 
-    Keeping pictures changes no number: what is kept is what would be decoded again, before any augmentation.
-    "img" is bytes, H x W x 3, of which `numbers` makes what the transform gives; where there is no `numbers`, the transform
-    does not come in two parts, and "img" is what it gives. resized: test pictures, where they may be kept.
-    features: N x D, what a frozen encoder makes of the pictures, which then stands in their place.
-    draws_alone: each picture's augmentation is drawn from (seed, epoch, index) and nothing else.
+    Caching changes no number, since pictures are cached before any augmentation. "img" is bytes, H x W x 3, which
+    `numbers` converts to the transform's result. If the transform cannot be split in two, there is no `numbers`, and
+    "img" is the transform's result. resized: cached test pictures, if caching is possible. features: N x D, a frozen
+    encoder's features, which replace the pictures. draws_alone: the augmentation of each picture is seeded only by
+    (seed, epoch, index).
     """
 
     resized: ResizedPictures | None = None
@@ -47,9 +47,9 @@ class Pictures(DatasetWrapper):
         parts = in_two(transform)
         self._in_workers = as_bytes(parts[0]) if parts else transform
         self.numbers: Numbers | None = parts[1] if parts else None
-        # benchmarks are read as Dassl reads them, which everybody's numbers stand on; people's own pictures as they hang
+        # benchmarks are read as Dassl reads them, as for all published numbers; users' own pictures are rotated by EXIF
         self.upright = cfg.DATASET.NAME == "FolderDataset"
-        # what several ranks draw has to be told apart from what they draw in common
+        # a rank's own draws must differ from the draws that all ranks share
         self.draws_alone = is_train and (cfg.INPUT.SEED_PER_PICTURE or this_rank().several)
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # with workers that outlive an epoch
 
@@ -136,8 +136,8 @@ def drawn_from(*numbers: int) -> Iterator[None]:
 
 
 class Slices:
-    """This rank's slice of every batch; where a batch has fewer pictures than there are ranks, perhaps its first picture,
-    which then counts nothing (`share` is 0)."""
+    """This rank's slice of every batch. If a batch has fewer pictures than ranks, a rank may get the batch's first
+    picture instead, with weight zero (`share` is 0)."""
 
     def __init__(self, batches: Any, count: int) -> None:
         """batches: the sampler of all ranks' batches, `count` pictures each."""
@@ -181,7 +181,7 @@ def with_lasting_workers(loader: DataLoader) -> DataLoader:
 
 
 def in_turns(loader: DataLoader) -> DataLoader:
-    """Of several ranks, every W-th batch of pictures for testing, so that each is what it is for one process."""
+    """With W ranks, every W-th test batch, so that each batch is the same as with one process."""
     if not this_rank().several:
         return loader
     batches: Any = loader.batch_sampler
@@ -189,7 +189,7 @@ def in_turns(loader: DataLoader) -> DataLoader:
 
 
 def follow_backbone(cfg: CfgNode) -> None:
-    """Fills in, in place, what the configuration leaves to the backbone: size, means, deviations, resizing.
+    """Fills in, in place, the settings that follow the backbone unless configured: size, means, deviations, resizing.
 
     Raises what naming a backbone raises, ValueError and OSError.
     """

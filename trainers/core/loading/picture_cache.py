@@ -35,7 +35,7 @@ def open_cache(cfg: CfgNode, holds: str, **about: Any) -> ArrayCache:
 
 
 def code_of(*modules: ModuleType) -> str:
-    """What of this project makes the arrays: a digest of these modules, of a package all of them."""
+    """A digest of this project's code that makes the arrays: of these modules, and of all modules of a package."""
     digest = hashlib.sha256()
     for module in modules:
         file = Path(str(module.__file__))
@@ -76,7 +76,8 @@ class ResizedPictures:
         return {"img": torch.from_numpy(found.copy()), "fresh": b""}
 
     def keep(self, batch: dict[str, Any]) -> None:
-        """Keeps what of a batch is new, or was found damaged by a worker, which this process then finds, too."""
+        """Caches the pictures of a batch that are new or that a worker found damaged; this process checks them
+        again."""
         new = [(key, img.numpy()) for key, img in zip(batch["fresh"], batch["img"], strict=True) if key]
         self.cache.put((key, array) for key, array in new if self.cache.get(key) is None)
 

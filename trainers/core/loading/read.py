@@ -32,9 +32,9 @@ UNDECODABLE = (OSError, ValueError)  # what read_picture raises, and opening a f
 def read_picture(path: str | os.PathLike | IO[bytes], upright: bool = False) -> Image.Image:
     """A picture in RGB, 8 bits a channel.
 
-    Without `upright` as Dassl reads benchmarks, by Pillow's own conversion, which everybody's numbers stand on; with it as
-    people see theirs: turned as EXIF says, 16-bit grey scaled, what is transparent on white. Raises FileNotFoundError, and
-    ImageError for all else that is no picture, whatever Pillow meets in it.
+    Without `upright`, as Dassl reads benchmarks, with Pillow's own conversion, as for all published numbers. With it,
+    as people see the picture: rotated by EXIF, 16-bit grey scaled, transparency on white. Raises FileNotFoundError, and
+    ImageError for anything else that cannot be read as a picture.
     """
     try:
         if isinstance(path, str | os.PathLike) and not stat.S_ISREG(os.stat(path).st_mode):
@@ -61,8 +61,8 @@ def _formats() -> list[str]:
 
 
 def pictures_below(folder: str | os.PathLike) -> tuple[list[str], list[str]]:
-    """The pictures in a folder and in those below it, by their names, in order; and the files that are none of a kind that
-    is read. Hidden files and folders, and what systems leave beside pictures, are neither."""
+    """The pictures in a folder and its subfolders, sorted by name, and the files of other kinds. Hidden files and
+    folders, and files that operating systems add, are in neither list."""
     known = {suffix for suffix, name in Image.registered_extensions().items() if name in _formats()} | {".mpo"}
     found: list[str] = []
     others: list[str] = []

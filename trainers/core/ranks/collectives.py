@@ -1,9 +1,10 @@
-"""One training on several devices: what a rank takes of a step, and what the ranks tell each other.
+"""One training on several devices: how a step is divided among the ranks, and how they communicate.
 
-Every rank is a process with the whole frozen model. All draw the same batches; each takes its slice of the pictures and its
-share of the prompts, and weights its loss by its share of the batch, so that the losses of all ranks add up to that of one
-process, whatever a method's loss is made of: means over pictures, and terms that all ranks compute alike. Text features are
-gathered with gradients; what is learned gets the sum of all ranks' gradients. With one process nothing here does anything.
+Every rank is a process with the whole frozen model. All ranks draw the same batches. Each takes its slice of the
+pictures and its share of the prompts, and weights its loss by its share of the batch. The losses of all ranks then add
+up to that of one process, both for means over pictures and for terms that all ranks compute alike. Text features are
+gathered with gradients. Trainable tensors get the sum of all ranks' gradients. With one process, nothing here has any
+effect.
 
 Shapes: W ranks, N prompts of all ranks, R of this one, D features.
 """
@@ -18,11 +19,11 @@ import torch
 import torch.distributed as dist
 
 T = TypeVar("T")
-GRACE = 5.0  # seconds in which whoever watches over the ranks finds out which of them died
+GRACE = 5.0  # seconds in which Watch (process_group.py) can find out which rank died
 
 
 class RanksParted(ValueError):
-    """The ranks no longer do the same; the message says in what they differ."""
+    """The ranks have diverged; the message names the difference."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Ranks:
         return _Gather.apply(own_RD, list(counts), self.rank) if self.several else own_RD
 
     def all_max(self, *numbers: int) -> list[int]:
-        """The largest of what each rank says, number by number; also a place where all wait for each other."""
+        """The elementwise maximum over all ranks; also a barrier."""
         if not self.several:
             return list(numbers)
         told = torch.tensor(numbers)
@@ -80,7 +81,7 @@ class Ranks:
         return told.tolist()
 
     def broadcast(self, thing: T) -> T:
-        """What rank 0 says."""
+        """Rank 0's value, on all ranks."""
         if not self.several:
             return thing
         told = [thing]
@@ -88,7 +89,7 @@ class Ranks:
         return told[0]
 
     def collect(self, thing: T) -> list[T]:
-        """What every rank says, in their order, for rank 0; empty for the others."""
+        """All ranks' values in rank order, on rank 0; empty on the others."""
         if not self.several:
             return [thing]
         told: list[Any] | None = [None] * self.size if self.first else None
@@ -96,7 +97,7 @@ class Ranks:
         return told or []
 
     def all_say(self, value: T) -> list[T]:
-        """What every rank says, in their order, for all of them."""
+        """All ranks' values in rank order, on all ranks."""
         told: list[Any] = [value] * self.size
         if self.several:
             together(lambda: dist.all_gather_object(told, value))
@@ -117,9 +118,9 @@ class Ranks:
                 )
 
     def sync_from_rank0(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Gives all ranks rank 0's `tensors`, from which rounding may have led them away by a little.
+        """Copies rank 0's `tensors` to all ranks, since rounding may have made them differ slightly.
 
-        Raises RanksParted where it is more than that.
+        Raises RanksParted if they differ by more.
         """
         if not self.several:
             return
@@ -149,7 +150,7 @@ def set_here(ranks: Ranks) -> None:
 
 
 def together(call: Callable[[], Any]) -> None:
-    """Does what all ranks do together. Where one has gone, the others are given time to learn which."""
+    """Runs a collective operation. If a rank has died, the others wait until it is known which."""
     try:
         call()
     except RuntimeError:

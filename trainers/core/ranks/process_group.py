@@ -1,7 +1,7 @@
-"""Joining the ranks of one training, as torchrun or Slurm's srun started them, and watching that none is lost.
+"""Joins the ranks of one training, started by torchrun or Slurm's srun, and watches that none is lost.
 
-Each rank holds a connection to rank 0, which the system closes when a process ends, however it ends: a rank that dies ends
-the others at once, where a collective call would wait for it for minutes (NCCL) or say something that nobody understands.
+Each rank holds a connection to rank 0, which the system closes however the process ends. So a rank that dies ends the
+others at once. A collective call would wait for minutes (NCCL) or fail with an unclear message.
 """
 
 import contextlib
@@ -130,7 +130,8 @@ def _refuse_shared_devices(devices: list[str]) -> None:
 
 
 def _end_process(status: int) -> NoReturn:
-    """Ends one of several ranks, at once: while Python takes itself down, a thread of gloo that still runs may abort it."""
+    """Ends one of several ranks at once. During Python's normal shutdown, a running gloo thread may abort the
+    process."""
     with contextlib.suppress(Exception):
         sys.stdout.flush()
         sys.stderr.flush()
@@ -139,7 +140,7 @@ def _end_process(status: int) -> NoReturn:
 
 
 def fail(line: str, status: int = 1) -> None:
-    """Says why this process ends, once for all ranks, which end with it."""
+    """Reports why this process ends, once for all ranks, and ends all of them."""
     if _watch is None:
         if not _speaks():
             if not _joining:  # this goes wrong for rank 0, too, which says so; unless it is this machine's fault
@@ -152,7 +153,8 @@ def fail(line: str, status: int = 1) -> None:
 
 
 def _speaks() -> bool:
-    """Whether this process is rank 0 or alone: what goes wrong before ranks are joined goes wrong for all of them."""
+    """Whether this process is rank 0 or alone. An error before the ranks are joined occurs on all of them, so one
+    reports it."""
     try:
         return started_as()[0] == 0
     except ValueError:
@@ -160,7 +162,7 @@ def _speaks() -> bool:
 
 
 def let_one_speak() -> None:
-    """Of several ranks only rank 0 prints and warns, from here on; errors are told by fail()."""
+    """From here on, only rank 0 prints and warns; errors are reported by fail()."""
     if not _speaks():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (until the process ends)
         warnings.simplefilter("ignore")

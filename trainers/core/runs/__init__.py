@@ -1,1 +1,1 @@
-"""What a run is on disk: its folder, identity, results."""
+"""A run on disk: its folder, identity and results."""

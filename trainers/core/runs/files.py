@@ -42,7 +42,8 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_for_user(path: Path, text: str) -> None:
-    """Writes what a user has named a file for: a link's target whole or not at all, a device or a pipe as it stands.
+    """Writes to a path that the user named. A file or a link's target is written completely or not at all; a device or
+    a pipe is written to directly.
 
     Raises OSError, of a folder too.
     """

@@ -1,7 +1,7 @@
-"""The folder of a run: who works in it, what run it is, and when it is finished.
+"""The folder of a run: the process working in it, the run's identity, and whether it is finished.
 
-run.json says what run it is (identity), what was asked (protocol, part, dataset, ...) and by which command; it is written
-first. results.json is written last, whole: a run is finished when it is there.
+run.json holds the identity, the request (protocol, part, dataset, ...) and the command. It is written first.
+results.json is written last, whole: a run is finished when it is there.
 """
 
 import contextlib
@@ -62,7 +62,7 @@ class RunFolder:
             record = (self.results() or {}).get("config")
         if record is None:
             raise ValueError(
-                f"{self.path} holds checkpoints of a run that it no longer describes (run.json is missing): "
+                f"{self.path} holds checkpoints of a run that it no longer describes (run.json is missing or empty): "
                 f"remove the folder, or {ELSEWHERE}"
             )
         try:
@@ -107,7 +107,8 @@ class RunFolder:
         files.write_atomically(self.path / "run.json", json.dumps(record, indent=1, sort_keys=True).encode())
 
     def take_over(self, other: str | Path, identity: Identity, about: dict[str, Any]) -> bool:
-        """Copies another folder's finished run if it is this one, unless work has begun here; whether it did.
+        """Copies the finished run of another folder if it has the same identity, unless work has begun here. Returns
+        whether it did.
 
         The copy grows in a folder of its own; the trained model then comes here in one rename, results.json last.
         """

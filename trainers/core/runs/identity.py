@@ -1,4 +1,5 @@
-"""What a run is: settings that matter, the backbone's hash, the pictures. Whoever reuses something asks this first."""
+"""The identity of a run: the settings that affect its result, the backbone's hash, the pictures. Any reuse checks it
+first."""
 
 import hashlib
 import json
@@ -16,8 +17,8 @@ from ..settings.idle import OF_TRAINING, acts_with
 if TYPE_CHECKING:
     from ..loading.contents import Contents  # which imports numpy: settings are checked without
 
-# Settings that change where, how fast or how loudly a run goes, but not what comes out of it; paths among them are covered
-# by what is found there, the backbone's hash and the fingerprint of the pictures.
+# Settings that change where or how fast a run goes or how much it prints, but not its result. The paths among them are
+# covered by the backbone's hash and the fingerprint of the pictures.
 _IMMATERIAL = {
     "VERSION", "OUTPUT_DIR", "RESUME", "VERBOSE", "DATASET.ROOT", "DATASET.FOLDER", "DATASET.SPLIT_FILE",
     "DATASET.NAMES_FILE", "MODEL.BACKBONE.NAME", "DATALOADER.NUM_WORKERS", "DATALOADER.CACHE_MB", "CACHE.FOLDER",
@@ -25,7 +26,7 @@ _IMMATERIAL = {
     "MODEL.TEXT_CHUNK", "MODEL.TEXT_MEMORY_MB", "TEST.PER_CLASS_RESULT", "TEST.COMPUTE_CMAT",
     *(key for key, setting in SHARED.items() if setting.help == UNUSED),
 }  # fmt: skip
-# What runs did before a setting was there.
+# The behaviour of runs from before a setting existed.
 _BEFORE = {
     "DETERMINISTIC": False,
     "TF32": False,
@@ -43,7 +44,7 @@ PARTS = ("train", "val", "test")
 
 
 def material_settings(cfg: CfgNode, method: Method) -> dict[str, Any]:
-    """The settings that bear on the result of a method. Lists are given for tuples, as JSON has them."""
+    """The settings that affect a method's result. Tuples become lists, as in JSON."""
     key = method.options.KEY
     found = {}
     for name, value in flat(cfg).items():
@@ -71,7 +72,7 @@ def fingerprint(items: Iterable[Any], folder: str) -> str:
 
 
 def content_fingerprint(items: Sequence[Any], folder: str, contents: "Contents") -> str:
-    """The same with what the files hold in the place of their sizes."""
+    """The same with the files' content instead of their sizes."""
     digests = contents.of_all([item.impath for item in items])
     return _digest(zip(items, (own.hex() for own in digests), strict=True), folder)
 
@@ -144,7 +145,7 @@ class Identity:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     def differences(self, theirs: "Identity", apart_from: tuple[str, ...] = ()) -> list[str]:
-        """In words, how another run differs from this one; what an older version did not record is passed over.
+        """How another run differs from this one, in words. Fields that an older version did not record are ignored.
 
         apart_from: names of settings, or "train" and "val", whose pictures a seed draws.
         """
@@ -169,7 +170,7 @@ class Identity:
 
 
 def _translated(settings: dict[str, Any]) -> dict[str, Any]:
-    """An older configuration in today's words: LASP's key once said which names the text loss scores."""
+    """An older configuration with today's keys: LASP's key once set which names the text loss scores."""
     found = dict(settings)
     if "DATASET.INCLUDE_ALL_CLASSES" in found and "TRAINER.LASP.TEXT_CLASSES" not in found:
         scored = "all" if found.pop("DATASET.INCLUDE_ALL_CLASSES") else "train"

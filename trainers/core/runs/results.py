@@ -1,4 +1,4 @@
-"""results.json: read in one place, and believed only as far as its own figures agree."""
+"""Reads results.json and checks that its figures agree with each other."""
 
 import json
 import math
@@ -29,7 +29,7 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def check_temperature(value: Any) -> None:
-    """Raises ValueError for what was never fitted: a negative one would turn a ranking round."""
+    """Raises ValueError for a temperature that cannot have been fitted; a negative one would reverse the ranking."""
     least, largest = TEMPERATURES
     if not _is_number(value, least, largest):
         raise ValueError(f"temperature is {str(value)[:40]}, but those fitted lie from {least:g} to {largest:g}")

@@ -1,7 +1,8 @@
 """Every setting: default, type, range and meaning, declared once, checked before anything heavy is imported.
 
-What all runs share is declared here, what a method has of its own in its options.py, as a dataclass below `Options`.
-`python scripts/make_files.py` writes docs/SETTINGS.md. Nothing here imports torch: a typing error is told in a blink.
+Settings that all runs share are declared here. A method's own settings are in its options.py, as a subclass of
+`Options`. `python scripts/make_files.py` writes docs/SETTINGS.md. Nothing here imports torch, so a typing error is
+reported at once.
 """
 
 import ast
@@ -265,9 +266,12 @@ def configure(files: Iterable[str], assigned: Iterable[tuple[str, Any]]) -> CfgN
     """
     cfg = default_cfg()
     known = all_settings()
+    sets: dict[str, set[str]] = {}  # file -> the methods' keys whose settings it has
     for file in files:
         for key, value in _leaves(_read_yaml(file)):
             _assign(cfg, known, key, value, file)
+            if key.startswith("TRAINER.") and key.count(".") > 1:
+                sets.setdefault(file, set()).add(key.split(".")[1])
     for key, value in assigned:
         _assign(cfg, known, key, value, "the command line")
     name = cfg.TRAINER.NAME
@@ -275,6 +279,10 @@ def configure(files: Iterable[str], assigned: Iterable[tuple[str, Any]]) -> CfgN
         raise ValueError(
             f"{shown(name)} is unknown{did_you_mean(name, methods())} Known trainers: {', '.join(sorted(methods()))}"
         )
+    own = methods()[name].options.KEY if name in methods() else ""
+    for file, keys in sets.items():
+        if own and own not in keys:
+            raise ValueError(f"{file} has settings of TRAINER.{min(keys)}, not of {name}: give a recipe of its own")
     _check_together(cfg)
     if cfg.SEED < 0:
         cfg.SEED = random.SystemRandom().randrange(2**31)
@@ -284,7 +292,7 @@ def configure(files: Iterable[str], assigned: Iterable[tuple[str, Any]]) -> CfgN
 
 
 def _check_together(cfg: CfgNode) -> None:
-    """Raises ValueError for settings that are fine alone and make no sense together."""
+    """Raises ValueError for settings that are valid alone but contradict each other."""
     i, o = cfg.INPUT, cfg.OPTIM
     faults = {
         f"INPUT.RRCROP_SCALE is {i.RRCROP_SCALE}: use the smaller share first": i.RRCROP_SCALE[0] > i.RRCROP_SCALE[1],

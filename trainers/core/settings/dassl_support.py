@@ -1,4 +1,4 @@
-"""Finds Dassl, or its stand-in in compat/, and mends from outside what keeps Dassl from running on current PyTorch.
+"""Finds Dassl, or its replacement in compat/, and patches Dassl from outside so that it runs on current PyTorch.
 
 Dassl's last commit (c61a1b5) hands `verbose` to schedulers that lost that argument in torch 2.7, imports wilds (and pandas)
 whether or not they are used, and says np.int. Its files are left as they are.

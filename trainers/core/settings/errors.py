@@ -47,9 +47,9 @@ def program(main: Callable[[], int]) -> int:
 
 @contextlib.contextmanager
 def believing(path: str | os.PathLike, advice: str) -> Iterator[None]:
-    """Inside, what a file says is made use of: whatever that meets becomes a ValueError that names the file.
+    """For code that uses a file's content: any error inside becomes a ValueError that names the file.
 
-    Errors that name it already, missing files and want of memory stay what they are.
+    Errors that already name it, missing files and out-of-memory errors are passed on unchanged.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Which settings can do nothing in a run, so that whoever gives one on the command line is told."""
+"""Finds settings that have no effect in a run, so that a user who gives one on the command line is told."""
 
 from collections.abc import Iterable
 
@@ -25,9 +25,9 @@ def acts_with(name: str, transforms: Iterable[str]) -> bool:
 
 
 def why_idle(key: str, cfg: CfgNode) -> str:
-    """Why setting `key` can do nothing in a run of `cfg`, in a line that says what to do; empty where it can.
+    """Why setting `key` has no effect in a run of `cfg`, in a line that says what to do; empty if it has one.
 
-    Of the trainers of others nothing is known.
+    Nothing is known about other projects' trainers.
     """
     name = cfg.TRAINER.NAME
     method = methods().get(name)

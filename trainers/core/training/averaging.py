@@ -1,4 +1,4 @@
-"""Weights averaged over epochs, which a method may ask for; the sum is part of the checkpoint."""
+"""Averages weights over epochs, for methods that ask for it. The sum is part of the checkpoint."""
 
 import math
 from collections.abc import Mapping, Sequence

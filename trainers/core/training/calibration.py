@@ -27,8 +27,8 @@ def calibration_error(logits_NC: torch.Tensor, labels_N: torch.Tensor, temperatu
 def fitted_temperature(logits_NC: torch.Tensor, labels_N: torch.Tensor) -> float:
     """The T at which softmax(logits / T) makes the labels likeliest (Guo et al., section 4.2), within TEMPERATURES.
 
-    Its logarithm has a standard normal prior, as if one knew beforehand that T is about 1, which a handful of pictures
-    that are told apart without a fault would otherwise drive to 0, and which hundreds outweigh.
+    Its logarithm has a standard normal prior, which assumes that T is about 1. Without it, a handful of correctly
+    classified pictures would drive T to 0. Hundreds of pictures outweigh the prior.
     """
     from scipy.optimize import minimize_scalar  # slow to import
 

@@ -22,7 +22,8 @@ from ..runs.files import write_atomically
 
 
 class _LeftOut:
-    """Stands for a scheduler or optimiser that Dassl pickled beside the weights; takes its state and does nothing."""
+    """Placeholder for a scheduler or optimiser that Dassl pickled beside the weights; accepts its state and ignores
+    it."""
 
     def __setstate__(self, state: Any) -> None:
         pass
@@ -190,7 +191,7 @@ def _is_table_of_tensors(value: Any) -> bool:
 
 
 def _is_plain(tensor: torch.Tensor) -> bool:
-    """Whether its numbers lie in memory one by one, so that no file of a few bytes stands for gigabytes."""
+    """Whether its storage holds every one of its numbers; otherwise a file of a few bytes could expand to gigabytes."""
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_conj() or tensor.is_neg():
         return False
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
@@ -231,7 +232,7 @@ def copy_into(
 ) -> None:
     """Copies checkpointed tensors into the model's. Raises ValueError, naming tensors and shapes, if they do not fit.
 
-    same_types: theirs must be of the model's types too (other projects' may be halved).
+    same_types: dtypes must match too (other projects' tensors may be in half precision).
     """
     faults = [f"{name} is missing" for name in learned if name not in found]
     faults += [f"{name} is not a part of this model" for name in found if name not in learned]

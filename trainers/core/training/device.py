@@ -1,4 +1,4 @@
-"""How a device computes, as a configuration asks for it; whatever is kept between runs is told by it."""
+"""Sets how a device computes, as configured. Caches shared between runs depend on it."""
 
 import os
 from typing import Any
@@ -9,8 +9,9 @@ import torch
 def set_up(deterministic: bool, tf32: bool) -> None:
     """Sets, for this process, all that decides which kernels torch takes.
 
-    deterministic: only those that repeat themselves; a method that needs another one ends in torch's RuntimeError, which
-    names it. tf32: see docs/SETTINGS.md. cuDNN never chooses by timing, which may choose otherwise after a restart.
+    deterministic: allow only deterministic kernels; a method that needs another one ends with torch's RuntimeError,
+    which names it. tf32: see docs/SETTINGS.md. cuDNN never selects by timing, since it might select differently after a
+    restart.
     """
     torch.backends.cudnn.benchmark = False
     if deterministic:
@@ -26,7 +27,7 @@ def set_up(deterministic: bool, tf32: bool) -> None:
 
 
 def described() -> dict[str, Any]:
-    """What can change the last bit of what a device computes, beside the device itself."""
+    """Everything besides the device itself that can change the last bit of its results."""
     return {
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "cudnn.benchmark": torch.backends.cudnn.benchmark,

@@ -57,8 +57,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Dassl's metrics over `batches`, with the exact counts "total" and "correct" and the calibration error "ece".
 
-    Of several ranks each has its own batches, no more than `rounds`, after each of which all call after_round(); rank 0
-    puts them together.
+    With several ranks, each has its own batches, at most `rounds`. All ranks call after_round() after each round. Rank
+    0 combines the results.
     """
     evaluator.reset()
     ranks = this_rank()

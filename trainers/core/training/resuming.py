@@ -1,4 +1,4 @@
-"""What of a training goes into checkpoints, and how it comes back out of them: to go on, or to be evaluated."""
+"""Writes a training's state to checkpoints and restores it, to resume training or to evaluate."""
 
 import math
 import warnings
@@ -151,7 +151,7 @@ def refuse_other(ours: dict[str, Any], state: Mapping[str, Any], path: Path, key
 
 
 def note_other_settings(state: Mapping[str, Any], node: Mapping[str, Any], key: str, names: tuple[str, ...]) -> None:
-    """Testing with other settings than training's can be meant, but should not go unseen."""
+    """Notes if testing uses other settings than training. This can be intended, but should be visible."""
     theirs = yaml.safe_load(state.get("config") or "{}").get("TRAINER", {}).get(key, {})
     for name in names:
         if name in theirs and theirs[name] != node[name]:

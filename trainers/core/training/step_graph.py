@@ -1,5 +1,5 @@
-"""A training step as one CUDA graph: its kernels are recorded once and replayed, so that the host no longer launches a
-thousand of them one by one, which takes several times as long as the GPU needs to compute them.
+"""A training step as one CUDA graph. Its kernels are recorded once and replayed. Otherwise the host launches about a
+thousand kernels one by one, which takes several times as long as the GPU needs to compute them.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,9 +13,10 @@ Shown = dict[str, torch.Tensor]
 class StepGraph:
     """Forward and backward of a step: the first EAGER calls as they are, the next one recorded, all others replayed.
 
-    step(*inputs) puts gradients where there are none and returns scalars, from nothing but its inputs and tensors that stay
-    where they are; it draws no random numbers. learned: what has gradients afterwards. A step of other shapes than the
-    recorded ones is computed as it is; so are all, where one cannot be recorded, and `trouble` then says why.
+    step(*inputs) sets gradients that are None and returns scalars. It depends only on its inputs and on tensors that
+    stay at their address, and draws no random numbers. learned: the parameters that get gradients. A step with other
+    shapes than the recorded ones is computed without the graph. If a step cannot be recorded, all are, and `trouble`
+    says why.
     """
 
     EAGER = 2  # in these, libraries choose their kernels and the text encoder its chunk

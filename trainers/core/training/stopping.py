@@ -1,4 +1,5 @@
-"""Being asked to stop: the step in progress ends, the run saves itself and says that it can be continued."""
+"""Stopping on a signal: the current step finishes, and the run saves a checkpoint and reports that it can be
+continued."""
 
 import contextlib
 import signal
@@ -15,9 +16,9 @@ class AskedToStop(SystemExit):
 
 
 class StopSignals:
-    """Notes SIGTERM, SIGINT and SIGUSR1 (SLURM's warning) instead of dying of them, while `listening`.
+    """While `listening`, SIGTERM, SIGINT and SIGUSR1 (SLURM's warning) are recorded and do not end the process.
 
-    A signal to one rank of a training is for all: they `agree` about it at the same step, and leave together.
+    A signal to one rank stops all ranks: they `agree` about it at the same step and stop together.
     """
 
     def __init__(self) -> None:

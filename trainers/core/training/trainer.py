@@ -1,4 +1,4 @@
-"""What all methods share: a Dassl trainer that builds data, backbone and model, and hands the rest to its collaborators.
+"""The base trainer of all methods: a Dassl trainer that builds data, backbone and model, and delegates the rest.
 
 A method subclasses PromptTrainer, declares its options (settings.py), says how its model is built (build_model) and what
 its loss is (compute_loss). It runs on Dassl itself and on compat/dassl, prints Dassl's log lines, draws its random numbers.
@@ -87,7 +87,8 @@ class PromptTrainer(TrainerX):
 
         Two losses: what is trained gets the first one's gradient, once combine() has seen that of the second beside it.
 
-        On a GPU it is recorded and replayed (step_graph.py): what changes from step to step comes as a tensor.
+        On a GPU it is recorded and replayed (step_graph.py), so any value that changes from step to step must be a
+        tensor.
         """
         raise TypeError(f"{type(self).__name__} has nothing to train")
 
@@ -95,11 +96,12 @@ class PromptTrainer(TrainerX):
         """Hook: changes `grads` of the loss in place by `guides`, those of the second loss, parameter by parameter."""
 
     def drawn(self) -> tuple[torch.Tensor, ...]:
-        """Hook: what one step draws at random, always of the same shapes."""
+        """Hook: the random tensors of one step, always of the same shapes."""
         return ()
 
     def adopt(self, identity: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
-        """Hook: take over from a checkpoint's identity and tensors what the model is built from. May raise ValueError."""
+        """Hook: take the values that the model is built from out of a checkpoint's identity and tensors. May raise
+        ValueError."""
 
     def convert_state(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Hook: rename or drop tensors of checkpoints written by other projects.
@@ -192,7 +194,7 @@ class PromptTrainer(TrainerX):
 
     @property
     def sees_features(self) -> bool:
-        """Whether this run's model takes features of a frozen encoder in the place of pictures."""
+        """Whether this run's model takes features of a frozen encoder instead of pictures."""
         return bool(getattr(self.model, "from_features", False)) and not self.model.tuned
 
     @property
@@ -202,7 +204,7 @@ class PromptTrainer(TrainerX):
                 "text_memory": model.TEXT_MEMORY_MB * 2**20}  # fmt: skip
 
     def finish_model(self, slower: list[nn.Parameter] | None = None, times: float = 1.0) -> None:
-        """Moves self.model to the device and gives what it learns to optimiser and schedule.
+        """Moves self.model to the device and gives its trainable parameters to the optimiser and schedule.
 
         `slower` parameters learn at `times` the rate. The log's rate is that of the first group, as in LASP.
         """
@@ -264,7 +266,7 @@ class PromptTrainer(TrainerX):
         return loader.dataset.as_numbers(images.to(self.device, non_blocking=True))  # type: ignore[attr-defined]
 
     def largest_gradient(self) -> float:
-        """The norm to which gradients are clipped; 0: not at all. Where nothing is said, as in LASP's and MoCoOp's code."""
+        """The norm to which gradients are clipped; 0: no clipping. The default is that of LASP's and MoCoOp's code."""
         asked = getattr(self.options, "grad_clip", 0.0)
         if asked is None:
             return 1.0 if self.asked_precision == "amp" else 0.0
@@ -329,7 +331,8 @@ class PromptTrainer(TrainerX):
         self._last_save = time.monotonic()
 
     def _prepare_pictures(self) -> None:
-        """Does once what does not depend on the epoch: decoding, and encoding where nothing in it is random or learned."""
+        """Does the work that is the same in every epoch once: decoding, and encoding if nothing in it is random or
+        trainable."""
         pictures, loader = self.train_loader_x.dataset, self.train_loader_x
         if self.sees_features and pictures.k_tfm == 1 and is_fixed(pictures.transform):
             frozen = self.frozen_features(self.model.backbone, pictures.transform)
@@ -487,7 +490,8 @@ class PromptTrainer(TrainerX):
         return state["epoch"]
 
     def save_fitted(self) -> None:
-        """For methods that take no steps: what they made, so that it can be used, see using.py. Not resumed from."""
+        """For methods without training steps: saves their fitted tensors for later use (inference/). Never resumed
+        from."""
         if not self.method().takes_steps and this_rank().first:
             tensors = {name: tensor.detach().cpu().clone() for name, tensor in self.model.checkpoint_tensors().items()}
             state = {"state_dict": tensors, "epoch": 0, "random": checkpoints.random_state(), **self._about()}
@@ -557,7 +561,7 @@ class PromptTrainer(TrainerX):
         return self.results["accuracy"]
 
     def _batches(self, loader: DataLoader) -> Any:
-        """This rank's, of pictures, or of their features where these are all that the model asks for."""
+        """This rank's batches of pictures, or of their features if the model needs only these."""
         if not self.sees_features:
             return in_turns(loader)
         return self.frozen_features(self.model.backbone, loader.dataset.transform).batches(loader)  # type: ignore[attr-defined]

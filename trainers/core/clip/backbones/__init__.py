@@ -29,8 +29,8 @@ def source_of(name: str) -> Source:
 def load_backbone(name: str, weights: bool = True) -> Backbone:
     """A CLIP by name, downloaded if need be, or by path: on the CPU, in float32, in evaluation mode, frozen.
 
-    weights: False for random ones, as tests want them. Raises ValueError for a name that means nothing, and for a file
-    that is no CLIP; OSError where it cannot be fetched.
+    weights: False for random weights, for tests. Raises ValueError for an unknown name and for a file that is not a
+    CLIP; OSError if the download fails.
     """
     return source_of(name).load(weights)
 
@@ -38,8 +38,9 @@ def load_backbone(name: str, weights: bool = True) -> Backbone:
 def trained_backbone(name: str, identity: Mapping[str, Any], named_by_user: bool = False) -> Backbone:
     """The backbone of a trained model, whose identity names its hash.
 
-    Raises ValueError when the file is another one. A model's own file may name anything: what it names is compared before
-    it is fetched, where its publisher says what it will be, and otherwise not fetched at all unless the user names it.
+    Raises ValueError if the file's hash differs. A model file may name any backbone, so the name is not trusted. The
+    hash is compared before the download where the publisher states it. Otherwise nothing is downloaded unless the user
+    names the backbone.
     """
     source = source_of(name)
     expected = identity.get("backbone_sha256")

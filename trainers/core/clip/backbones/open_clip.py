@@ -121,7 +121,7 @@ class HubVocabulary:
 
 
 class _WithoutPadding:
-    """A vocabulary for towers that tell padding by its id: a text in which that id stands would be read wrongly."""
+    """A vocabulary for towers that recognise padding by its token id. A text that contains this id is refused."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._all = vocabulary
@@ -187,7 +187,8 @@ class OpenClipBackbone(Backbone):
         return self._text.positional_embedding.dtype
 
     def halve(self) -> None:
-        """All but embeddings and normalisations, which stay in float32 as in OpenAI's, and compute in it."""
+        """Halves all weights except embeddings and normalisations, which stay and compute in float32, as in OpenAI's
+        models."""
         self.model.half()
         for module in self.model.modules():
             if isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.modules.batchnorm._BatchNorm):
@@ -235,7 +236,8 @@ class OpenClipBackbone(Backbone):
         return self._project(text.ln_final(x_NW))
 
     def _to_one_position(self, x_NLW: torch.Tensor, read_at_N: torch.Tensor) -> torch.Tensor:
-        """All that is exact to save where every position sees every other: the last block, but where it is read."""
+        """The one exact saving where every position sees every other: the last block is computed only at the position
+        read."""
         *blocks, last = self._text.transformer.resblocks
         for block in blocks:
             x_NLW = block(x_NLW)
@@ -252,7 +254,7 @@ class OpenClipBackbone(Backbone):
         if self._class_token is not None:
             if text.correct_cls_mask:
                 seen_NL[:, -1] = True
-            else:  # CoCa was trained with the class token's place in the mask at the front, where it is not
+            else:  # CoCa was trained with a mask that has the class token at the front, although it is at the end
                 seen_NL = torch.cat([torch.ones_like(seen_NL[:, :1]), seen_NL[:, :-1]], dim=1)
         mask_NLL = torch.where(seen_NL, 0.0, -torch.inf)[:, None].expand(-1, L, -1)
         return mask_NLL.repeat_interleave(text.heads, dim=0)
@@ -324,7 +326,7 @@ class HubTextBackbone(OpenClipBackbone):
         return next(m.weight.dtype for m in self._text.transformer.modules() if isinstance(m, nn.Linear))
 
     def matrices(self) -> Iterator[nn.Module]:
-        text = set(self._text.modules())  # towers of `transformers` ask their weights in what to compute
+        text = set(self._text.modules())  # towers of `transformers` take the dtype to compute in from their weights
         return (module for module in super().matrices() if module not in text)
 
     def causal_tower(self) -> CausalTower | None:
@@ -345,7 +347,8 @@ def _batch_first(block: Any, batch_first: bool, mask: torch.Tensor | None, x: to
 
 
 def reading_of(text: Any) -> tuple[str, torch.Tensor | None, bool]:
-    """Where a tower of open_clip's own is read, the class token behind the text (CoCa's), and whether padding is masked."""
+    """The position at which open_clip's own tower is read, the class token after the text (CoCa's), and whether padding
+    is masked."""
     class_token = getattr(text, "cls_emb", None)
     pool = getattr(text, "pool_type", getattr(text, "text_pool_type", ""))
     return pool, class_token, class_token is not None or getattr(text, "use_pad_mask", False)
@@ -451,7 +454,7 @@ class OpenClipSource:
             raise ValueError(f"{file} is no configuration of open_clip: {error!r}") from error
 
     def _published_preprocessing(self) -> dict[str, Any]:
-        """Of the tag; for a file of one's own that of the architecture's tags, if they agree."""
+        """The tag's preprocessing; for a user's own file, that of the architecture's tags if they agree."""
         own = get_pretrained_cfg(self.architecture, self.weights)
         if own:
             return own
@@ -537,7 +540,8 @@ class OpenClipSource:
         )
 
     def digest(self) -> str:
-        """Of the weights and of the configuration, since the same weights compute something else in another one."""
+        """SHA-256 of weights and configuration, since the same weights give other features under another
+        configuration."""
         config, _ = self._config
         about = {"weights": file_sha256(self.file()), "config": config, "preprocessing": asdict(self.preprocessing())}
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
@@ -575,7 +579,7 @@ class OpenClipSource:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """open_clip warns that a model is random until its weights are read, which is done here in a second step."""
+    """Silences open_clip's warning that a model is random. The weights are read here in a second step."""
     root, silent = logging.getLogger(), logging.NullHandler()
     root.addHandler(silent)  # without any, Python would install one that prints
     logging.disable(logging.WARNING)

@@ -1,4 +1,4 @@
-"""What a method may ask of a backbone. Nothing else in the project knows a family of models.
+"""The interface of a backbone. Methods use only this; no other part of the project depends on a model family.
 
 Shapes: B pictures, H x W pixels, N prompts, L positions of the context, M prompt tokens, W width of the text tower,
 D features.
@@ -135,15 +135,16 @@ class Backbone(Protocol):
 
     @abstractmethod
     def causal_tower(self) -> CausalTower | None:
-        """The text tower in parts where it is causal, read at EOT, and unchanged, so that text_encoder.py's fast path is
-        exact; None where each prompt must be encoded whole."""
+        """The text tower in parts if it is causal, read at EOT and unmodified, so that the fast path of text_tower.py
+        is exact. None if each prompt must be encoded whole."""
 
     @abstractmethod
     def run_text(self, x_NLW: torch.Tensor, length_N: torch.Tensor, deep: DeepText | None = None) -> torch.Tensor:
         """Features (N x D, not normalised) of embeddings without positions, by the model's own modules.
 
-        All L positions are given; `length_N` tells how many of each prompt's are SOS, text and EOT, and not padding. deep:
-        what replaces the positions behind SOS before some blocks. Raises ValueError for a tower without such a door.
+        All L positions are given; `length_N` is the number of positions per prompt that are not padding (SOS, text,
+        EOT). deep: vectors that replace the positions after SOS before some blocks. Raises ValueError for a tower that
+        does not support this.
         """
 
     @abstractmethod
@@ -177,9 +178,9 @@ class Backbone(Protocol):
         return [token for token, zero in zip(ids, (rows == 0).all(1).tolist(), strict=True) if zero]
 
     def store_frozen(self, dtype: torch.dtype) -> None:
-        """Puts the frozen weights that autocast would turn into `dtype` each time they are used into it for good.
+        """Converts frozen weights to `dtype` once, where autocast would convert them on every use.
 
-        From then on the towers compute under autocast to `dtype` alone, and the same numbers.
+        After this the towers work only under autocast to `dtype`; they give the same numbers.
         """
         for module in self.matrices():
             for p in module.parameters(recurse=False):
@@ -193,7 +194,7 @@ class Backbone(Protocol):
                 yield module
 
     def remember(self, what: tuple[Any, ...], compute: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """compute(), which depends on the model's weights and on `what` alone. Whoever keeps such things sets this."""
+        """compute(), which depends only on the model's weights and on `what`. A cache replaces this method."""
         return compute()
 
     # --- what follows from that, for every family ---------------------------------------------------------------------
@@ -242,11 +243,12 @@ class Source(Protocol):
         ...
 
     def digest(self) -> str:
-        """SHA-256 of all that decides its features; fetches the weights if need be. Raises OSError, ValueError."""
+        """SHA-256 of everything that determines its features; downloads the weights if needed. Raises OSError,
+        ValueError."""
         ...
 
     def promised_digest(self) -> str:
-        """What digest() will be, where its publisher says so and nothing need be fetched to know; else empty."""
+        """The expected digest() if its publisher states it, without any download; else empty."""
         ...
 
     def preprocessing(self) -> Preprocessing:
@@ -261,7 +263,7 @@ class Source(Protocol):
 def is_untouched(module: nn.Module, kind: type) -> bool:
     """Whether `module` is of that class and computes what the class says: no hook, no method replaced.
 
-    Weights that torch's parametrize makes (LoRA) are as good as others: whoever reads them gets what was made.
+    Weights made by torch's parametrize (LoRA) are allowed, since reading them gives the computed weight.
     """
     own = type(module).__bases__[0] if parametrize.is_parametrized(module) else type(module)
     return own is kind and not (

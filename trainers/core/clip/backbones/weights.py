@@ -14,8 +14,8 @@ import torch
 from filelock import FileLock
 
 with warnings.catch_warnings():
-    # clip asks setuptools for pkg_resources, which announces its own end, and wonders about packages without __init__.py
-    # that are imported already; nobody who reads that here could act on it
+    # On import, clip uses pkg_resources, which warns of its deprecation, and warns about packages without __init__.py
+    # that are already imported. Users here could not act on these warnings.
     warnings.filterwarnings(
         "ignore", message=".*pkg_resources is deprecated|Module .* was already", category=UserWarning
     )

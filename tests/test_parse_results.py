@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -222,14 +223,14 @@ def test_published_numbers_stand_beside_ours_with_the_difference(tmp_path):
     found = {t.name: t for t in published_tables(collect(tmp_path).runs, "accuracy", ("base2new", "fewshot", "xd"))}
     rows = {tuple(labels): [c.values[0] if c.values else None for c in cells] for labels, cells in
             found["base2new_published"].rows}  # fmt: skip
-    assert rows["average of 11", "CoOp", "published"] == [82.69, 63.22, 71.66]
+    assert rows["average of 11", "CoOp", "published [1]"] == [82.69, 63.22, 71.66]
     assert rows["average of 11", "CoOp", "here"] == [
         pytest.approx(83),
         pytest.approx(63),
         pytest.approx(71.63, abs=0.01),
     ]
     assert rows["average of 11", "CoOp", "difference"][0] == pytest.approx(0.31)
-    assert ("average of 11", "MoCoOp", "published") not in rows
+    assert not any(labels[1] == "MoCoOp" and labels[2].startswith("published") for labels in rows)
     assert ("average of 11", "MoCoOp", "here") in rows
     xd = {tuple(labels): cells for labels, cells in found["xd_from_imagenet_published"].rows}
     assert [c.mean for c in xd["trained on ImageNet", "CoOp", "here"] if c.values] == [40]
@@ -237,18 +238,49 @@ def test_published_numbers_stand_beside_ours_with_the_difference(tmp_path):
     assert ["average of 11", "CoOp", "here"] not in few  # one dataset is not the papers' average
     text = render(found["base2new_published"], "github")
     assert "+0.31" in text
-    assert "Published: README of" in text
+    assert "[1] README.md of HealthX-Lab/CLIP-SVD (GitHub, commit 022b1ed)." in text
     assert published_tables([], "macro_f1", ("base2new",)) == []
 
 
-def test_published_harmonic_means_are_those_of_their_rows():
-    block = yaml.safe_load(FILE.read_text())["base2new"]
+def published_rows(block, row):
+    """method -> (numbers, source) of one row of a block of published.yaml; no method stands in a row twice."""
+    found = [
+        (method, (numbers, part["source"]))
+        for part in yaml.safe_load(FILE.read_text())[block]["parts"]
+        for method, numbers in part.get(row, {}).items()
+    ]
+    assert len(dict(found)) == len(found), row
+    return dict(found)
+
+
+def test_published_harmonic_means_are_those_of_their_rows_or_say_what_they_are():
     for row in ("average of 11", *group("benchmarks")):
-        for base, new, h in block[row].values():
-            assert harmonic(base, new) == pytest.approx(h, abs=0.011)
-    per_dataset = [block[d]["LASP"] for d in group("benchmarks")]
-    for i in (0, 1):
-        assert sum(row[i] for row in per_dataset) / 11 == pytest.approx(block["average of 11"]["LASP"][i], abs=0.006)
+        for method, ((base, new, h), source) in published_rows("base2new", row).items():
+            of_datasets = "mean of the datasets' H" in source
+            assert (abs(harmonic(base, new) - h) < 0.011) != of_datasets, (row, method)
+
+
+@pytest.mark.parametrize(("block", "methods"), [("base2new", 9), ("fewshot", 1)])
+def test_published_averages_are_those_of_the_eleven_datasets(block, methods):
+    of_datasets = [published_rows(block, dataset) for dataset in group("benchmarks")]
+    averages = published_rows(block, "average of 11")
+    whole = [method for method in averages if all(method in row for row in of_datasets)]
+    assert len(whole) == methods
+    for method in whole:
+        columns = zip(*(row[method][0] for row in of_datasets), strict=True)
+        means = [sum(column) / 11 for column in columns][: 2 if block == "base2new" else None]
+        assert means == pytest.approx(averages[method][0][: len(means)], abs=0.0101), method
+
+
+@pytest.mark.parametrize("block", ["base2new", "xd_from_imagenet", "dg_from_imagenet", "fewshot"])
+def test_every_published_row_names_a_file_of_one_commit_or_a_table_of_a_paper(block):
+    known = yaml.safe_load(FILE.read_text())[block]
+    for part in known["parts"]:
+        assert re.match(r"\S*README\.md of \S+ \(GitHub, commit [0-9a-f]{7}\)|Table \d of ", part["source"])
+        for row, by_method in part.items():
+            for numbers in by_method.values() if row != "source" else ():
+                assert len(numbers) == len(known["columns"])
+                assert all(0 < number < 100 for number in numbers)
 
 
 @pytest.fixture

@@ -28,26 +28,38 @@ def published_tables(runs: list[Run], metric: str, protocols: Sequence[str]) -> 
         protocol = name.split("_")[0]
         if protocol not in protocols:
             continue
-        source, columns = block.pop("source"), block.pop("columns")
         rows = []
-        titles = [dataset_title(column) for column in columns]
-        for row, by_trainer in block.items():
-            methods = {method_title(trainer): values for trainer, values in by_trainer.items()}
+        titles = [dataset_title(column) for column in block["columns"]]
+        sources = list(dict.fromkeys(part["source"] for part in block["parts"]))
+        for row, known in _by_row(block["parts"]).items():
             source_of = row.removeprefix("trained on ")
             group_title = f"trained on {dataset_title(source_of)}" if source_of != row else dataset_title(row)
             ours = [m for (t, g, m, _) in here if (t, g) == (name, group_title)]
-            for method in dict.fromkeys([*methods, *ours]):
-                known = [Cell((value,)) for value in methods[method]] if method in methods else []
+            for method in dict.fromkeys([*known, *ours]):
                 own = [here.get((name, group_title, method, c), Cell()) for c in titles]
-                if known:
-                    rows.append(([group_title, method, "published"], known))
-                if any(cell.values for cell in own):
+                ran = any(cell.values for cell in own)
+                values, source = known.get(method, ([], ""))
+                printed = [Cell((value,)) for value in values]
+                if printed:
+                    rows.append(([group_title, method, f"published [{sources.index(source) + 1}]"], printed))
+                if ran:
                     rows.append(([group_title, method, "here"], own))
-                if known and any(cell.values for cell in own):
-                    rows.append(([group_title, method, "difference"], list(map(_difference, own, known))))
+                if printed and ran:
+                    rows.append(([group_title, method, "difference"], list(map(_difference, own, printed))))
         title = f"{TITLES[protocol]}: published beside here ({BACKBONE})"
-        header = ["", "method", "", *titles]
-        found.append(Table(f"{name}_published", title, header, rows, [[]], [f"Published: {source}."]))
+        notes = [f"[{i}] {source}." for i, source in enumerate(sources, 1)]
+        found.append(Table(f"{name}_published", title, ["", "method", "", *titles], rows, [[]], notes))
+    return found
+
+
+def _by_row(parts: list[dict]) -> dict[str, dict[str, tuple[list[float], str]]]:
+    """row -> method's title -> (its numbers, the source that they were read in)."""
+    found: dict[str, dict[str, tuple[list[float], str]]] = {}
+    for part in parts:
+        for row, by_trainer in part.items():
+            if row != "source":
+                of_row = found.setdefault(row, {})
+                of_row |= {method_title(trainer): (values, part["source"]) for trainer, values in by_trainer.items()}
     return found
 
 

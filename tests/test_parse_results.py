@@ -574,6 +574,7 @@ def test_latex_is_escaped_and_as_papers_print_it(tmp_path):
         ours(tmp_path, f"base2new/{part}/quickdraw/shots_16/My_Own&/a_b/seed1", accuracy=40, trainer="My_Own&")
     (table,) = tables(collect(tmp_path).runs, "accuracy")
     text = render(table, "latex")
+    assert r"Means $\pm$ standard deviations.}" in text
     for expected in (r"\toprule", r"\caption{Base-to-new.", r"\label{tab:base2new}", "Method & Base & New & H",
                      r"\emph{Quick, Draw!}", r"My\_Own\& & 40.00", r"CoOp & \textbf{50.00}"):  # fmt: skip
         assert expected in text

@@ -404,7 +404,7 @@ def latex(table: Table, spread: str = "std") -> str:
             blocks[-1].append(" & ".join([*map(escaped, labels), *cells]))
     body = "\n\\midrule\n".join("\n".join(f"{line} \\\\" for line in block) for block in blocks)
     caption = escaped(
-        " ".join([f"{table.title}.", *table.notes, *([] if table.spread else [f"Resources ± {SPREADS[spread]}."])])
+        " ".join([f"{table.title}.", *table.notes, *([] if table.spread else [f"Means ± {SPREADS[spread]}."])])
     )
     return "\n".join([
         r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", rf"\label{{tab:{table.name.replace('_', '-')}}}",

@@ -110,6 +110,9 @@ def refuse_idle_words(args: argparse.Namespace, cfg: "CfgNode") -> None:
         and not os.path.isfile(os.path.join(cfg.RESUME, "prompt_learner", "checkpoint")),
         f"{', '.join(pictures)} is for FolderDataset, not for {cfg.DATASET.NAME}": pictures
         and cfg.DATASET.NAME != "FolderDataset",
+        "DATASET.SUBSAMPLE_CLASSES joint is an evaluation of a model of the base classes: give --eval-only": trains
+        and cfg.DATASET.SUBSAMPLE_CLASSES == "joint"
+        and not args.eval_only,
         "DATASET.SPLIT_FILE names the classes itself: leave out DATASET.NAMES_FILE": cfg.DATASET.SPLIT_FILE
         and cfg.DATASET.NAMES_FILE,
     }

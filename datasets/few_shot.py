@@ -24,7 +24,7 @@ Items = list[Datum]
 class FewShotDataset(DatasetBase):
     """Train, validation and test pictures of one benchmark, drawn and subsampled as CoOp does (bit for bit).
 
-    cfg.DATASET: ROOT, NUM_SHOTS (pictures per class, < 1 for all), SUBSAMPLE_CLASSES ("all", "base", "new").
+    cfg.DATASET: ROOT, NUM_SHOTS (pictures per class, < 1 for all), SUBSAMPLE_CLASSES ("all", "base", "new", "joint").
     all_class_names holds every class's name in label order, whatever was subsampled.
     Raises FileNotFoundError, naming what is missing and the command that fetches it.
     """
@@ -207,13 +207,13 @@ def _datum(image_dir: str, path: str, label: int, name: str, *more: object) -> D
 
 
 def subsample_classes(*parts: Items, subsample: str = "all") -> Sequence[Items]:
-    """All classes, or the first ceil(n/2) labels ("base"), or the rest ("new"), renumbered from 0.
+    """All classes ("all", "joint"), or the first ceil(n/2) labels ("base"), or the rest ("new"), renumbered from 0.
 
     Raises ValueError for any other word, and for a half of fewer than two classes.
     """
-    if subsample not in ("all", "base", "new"):
-        raise ValueError(f'DATASET.SUBSAMPLE_CLASSES is "{subsample}": use all, base or new')
-    if subsample == "all":
+    if subsample not in ("all", "base", "new", "joint"):
+        raise ValueError(f'DATASET.SUBSAMPLE_CLASSES is "{subsample}": use all, base, new or joint')
+    if subsample in ("all", "joint"):
         return parts
     labels = sorted({item.label for item in parts[0]})
     half = math.ceil(len(labels) / 2)

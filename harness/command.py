@@ -63,6 +63,7 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--cfg", default=env.get("CFG", ""), help="config below configs/trainers/<method> (CFG)")
     parser.add_argument("--tag", default=env.get("TAG", ""), help="a name for these settings, part of the path (TAG)")
+    parser.add_argument("--joint", action="store_true", help="base2new: test with all classes as candidates, too")
     parser.add_argument("--jobs", default=env.get("JOBS", ""), help="runs at a time (JOBS)")
     parser.add_argument("--gpus", default=env.get("GPUS", ""), help='"0,1,2" (GPUS)')
     parser.add_argument(
@@ -189,6 +190,7 @@ def requested(args: argparse.Namespace) -> tuple[list[Request], Resources]:
         Request(
             method, args.protocol, list(words), from_project(args.data, "data"), from_project(args.output, "output"),
             numbers(args.seeds, "SEEDS", 0), numbers(args.shots, "SHOTS", 1), args.cfg, args.tag, settings,
+            args.joint,
         )
         for method in dict.fromkeys(args.method.split(","))
     ]  # fmt: skip

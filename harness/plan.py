@@ -91,12 +91,15 @@ class Request:
     config: str = ""
     tag: str = ""
     settings: list[str] = field(default_factory=list)
+    joint: bool = False  # base-to-new: evaluate with all classes as candidates, too
 
     def __post_init__(self) -> None:
         self.record: Method = method_named(self.method)
         if self.protocol not in PROTOCOLS:
             hint = did_you_mean(self.protocol, PROTOCOLS) or ";"
             raise ValueError(f'protocol "{self.protocol}" is unknown{hint} known: {", ".join(PROTOCOLS)}')
+        if self.joint and self.protocol != "base2new":
+            raise ValueError(f"--joint is for base2new, not for {self.protocol}")
         for key in self.settings[::2]:
             if key in SAID_OTHERWISE:
                 raise ValueError(f"{key} is not set here, but by {SAID_OTHERWISE[key]}")
@@ -169,9 +172,12 @@ class Request:
     def _base2new(self, dataset: Dataset, shots: int, seed: int) -> list[Job]:
         base = self._run("base2new/train_base", "base2new", dataset, shots, seed, "DATASET.SUBSAMPLE_CLASSES", "base",
                          part="base")  # fmt: skip
-        new = self._run("base2new/test_new", "base2new", dataset, shots, seed, "DATASET.SUBSAMPLE_CLASSES", "new",
-                        part="new", needs=base)  # fmt: skip
-        return [base, new]
+        tested = [
+            self._run(f"base2new/test_{part}", "base2new", dataset, shots, seed, "DATASET.SUBSAMPLE_CLASSES", part,
+                      part=part, needs=base)
+            for part in ("new", *(["joint"] if self.joint else []))
+        ]  # fmt: skip
+        return [base, *tested]
 
     def _xd(self, dataset: Dataset, shots: int, seed: int) -> list[Job]:
         return self._transfer("xd", dataset, shots, seed)
@@ -278,7 +284,8 @@ class Request:
             words = [self.dataset, str(shots), *words[2:]] if shots else [self.dataset]
         elif shots not in (None, 16):
             assigned.append(f"SHOTS={shots}")
-        return " ".join([*assigned, call, *map(shlex.quote, [*words, *self.settings])])
+        joint = ["--joint"] if self.joint else []
+        return " ".join([*assigned, call, *map(shlex.quote, [*words, *joint, *self.settings])])
 
 
 def _number(word: str, what: str, least: int = 1) -> int:

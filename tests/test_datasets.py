@@ -264,7 +264,7 @@ def test_base_and_new_halves():
     base, new = (subsample_classes(items, subsample=part)[0] for part in ("base", "new"))
     assert sorted((x.classname, x.label) for x in base) == [("0", 0), ("1", 1), ("2", 2)]
     assert sorted((x.classname, x.label) for x in new) == [("3", 0), ("4", 1)]
-    with pytest.raises(ValueError, match="use all, base or new"):
+    with pytest.raises(ValueError, match="use all, base, new or joint"):
         subsample_classes(items, subsample="old")
     with pytest.raises(ValueError, match="of 1 classes 0 would be new"):
         subsample_classes(items[:1], subsample="new")

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from trainers.cocoop.trainer import CoCoOpCLIP
 from trainers.coop.trainer import CoOpCLIP
 from trainers.core.clip.losses import text_to_text_loss
+from trainers.core.training.evaluation import accuracies_of_halves
 from trainers.lasp.trainer import LaspCLIP
 from trainers.linear_probe.trainer import CLIPS_STRENGTH, best_strength, held_out_quarter
 from trainers.zsclip.trainer import HardMixtureCLIP, HardPromptCLIP
@@ -166,3 +167,10 @@ def test_the_linear_probe_holds_out_a_part_of_every_class():
     features = np.eye(19)
     nothing = features[:0], labels[:0]
     assert best_strength((features, labels), nothing)[0] == CLIPS_STRENGTH
+
+
+def test_accuracies_of_halves_are_means_over_the_classes_that_have_pictures():
+    """Five classes: base are 0, 1, 2. Class 1 has no picture; of class 0 one of four is right, of 2 all, of 3 one half."""
+    labels_N = torch.tensor([0, 0, 0, 0, 2, 3, 3, 4])
+    predicted_N = torch.tensor([0, 1, 3, 4, 2, 3, 0, 0])
+    assert accuracies_of_halves(predicted_N, labels_N, 5) == {"base_accuracy": 62.5, "new_accuracy": 25.0}

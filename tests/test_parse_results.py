@@ -242,6 +242,23 @@ def test_published_numbers_stand_beside_ours_with_the_difference(tmp_path):
     assert published_tables([], "macro_f1", ("base2new",)) == []
 
 
+def test_runs_with_all_classes_as_candidates_have_a_table_of_their_own(tmp_path):
+    for seed in (1, 2):
+        end = f"dtd/shots_16/CoOp/a/seed{seed}"
+        ours(tmp_path, f"base2new/train_base/{end}", accuracy=80, trainer="CoOp", subsample_classes="base")
+        ours(tmp_path, f"base2new/test_new/{end}", accuracy=60, trainer="CoOp", subsample_classes="new")
+        ours(tmp_path, f"base2new/test_joint/{end}", accuracy=47, trainer="CoOp", subsample_classes="joint",
+             base_accuracy=60, new_accuracy=30)  # fmt: skip
+    plain, joint = tables(collect(tmp_path).runs, "accuracy")
+    assert (plain.name, joint.name) == ("base2new", "base2new_joint")
+    assert [cell.mean for _, _, cell in plain.filled()] == [80, 60, pytest.approx(68.571, abs=0.001)]
+    assert [cell.mean for _, _, cell in joint.filled()] == [60, 30, 40]
+    assert [table.name for table in tables(collect(tmp_path).runs, "macro_f1")] == ["base2new"]
+    (tmp_path / "base2new/test_joint/dtd/shots_16/CoOp/a/seed2/results.json").unlink()
+    (line,) = gaps(collect(tmp_path).runs)
+    assert "joint" in line
+
+
 def published_rows(block, row):
     """method -> (numbers, source) of one row of a block of published.yaml; no method stands in a row twice."""
     found = [

@@ -43,6 +43,16 @@ def test_domain_generalisation_on_the_demo_tests_styles_that_training_never_saw(
     assert len(listed) == 2 * (1 + len(STYLES_UNSEEN))
 
 
+def test_joint_adds_an_evaluation_of_the_base_model_with_all_classes():
+    request = Request("coop", "base2new", ["dtd"], seeds=[2], joint=True)
+    base, new, joint = request.runs()
+    assert joint.folder == Path("output/base2new/test_joint/dtd/shots_16/CoOp") / joint.folder.parent.name / "seed2"
+    assert joint.needs is new.needs is base
+    words = joint.arguments
+    assert words[words.index("DATASET.SUBSAMPLE_CLASSES") + 1] == "joint"
+    assert request.command(2) == "SEEDS=2 bash scripts/coop/base2new.sh dtd --joint"
+
+
 def test_the_same_model_is_trained_once():
     """Few-shot on the source, cross-dataset and domain generalisation name each other's training runs."""
     listed = {p: runs("mocoop", p, *words)[0] for p, words in [("main", ["imagenet"]), ("xd", []), ("dg", [])]}
@@ -76,6 +86,7 @@ IDLE = {
     "main demo 4 small --cfg small_ep6": 'the config is said twice, as "small" and by --cfg',
     "base2new demo 2 --seeds 1": 'the seed is said twice, as "2" and by --seeds',
     "xd demo cifar10 cifar10": 'the target "cifar10" is named twice',
+    "main demo 16 --joint": "--joint is for base2new, not for main",
     "main demo 16 --jobs 2,3": 'JOBS is "2,3": use one number',
     "main demo 16 --status --wait --cluster slurm": "--status and --wait exclude each other",
 }

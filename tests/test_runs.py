@@ -70,6 +70,19 @@ def test_base_model_is_tested_on_new_classes(finished, trainer, mini_root, tiny_
     assert results["subsample_classes"] == "new"
 
 
+@pytest.mark.parametrize("trainer", ["MoCoOp", "CoCoOp"])
+def test_base_model_is_tested_with_all_classes_as_candidates(finished, trainer, mini_root, tiny_clip_file, tmp_path):
+    base, _ = finished[trainer]
+    words = arguments(mini_root, tiny_clip_file, tmp_path, trainer, "--model-dir", base, "--eval-only")
+    process = run_train(*words, "DATASET.SUBSAMPLE_CLASSES", "joint")
+    assert process.returncode == 0, process.stderr
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert (results["n_classes"], results["total"], results["trained"]["subsample_classes"]) == (6, 24, "base")
+    halves = results["base_accuracy"], results["new_accuracy"]
+    assert sum(halves) / 2 == pytest.approx(results["accuracy"])  # equally many pictures of each class
+    assert f"* new classes among all, mean over classes: {halves[1]:.2f}%" in process.stdout
+
+
 @pytest.mark.parametrize(
     ("trainer", "key", "trained", "tested"),
     [("MoCoOp", "TRAINER.MOCOOP.TOP_K", "2", "1"), ("CoOp", "TRAINER.COOP.CLASS_TOKEN_POSITION", "'end'", "'middle'")],
@@ -268,7 +281,14 @@ class TestBadInput:
 
     def test_linear_probe_of_new_classes(self, mini_root, tiny_clip_file, tmp_path):
         words = arguments(mini_root, tiny_clip_file, tmp_path, "LinearProbe")
-        fails(run_train(*words, "DATASET.SUBSAMPLE_CLASSES", "new"), "knows only the classes it was made for")
+        for part in ("new", "joint"):
+            words_of_part = (*words, "DATASET.SUBSAMPLE_CLASSES", part)
+            fails(run_train(*words_of_part), f"knows only the classes it was made for: SUBSAMPLE_CLASSES {part}")
+
+    def test_training_on_joint(self, words):
+        fails(
+            run_train(*words, "DATASET.SUBSAMPLE_CLASSES", "joint"), "is an evaluation of a model of the base classes"
+        )
 
     def test_template_without_place(self, words):
         fails(

@@ -195,7 +195,7 @@ def _hold_against_place(run: Run, text: str) -> None:
                     key: value for key, value in said.items() if value is not None}  # fmt: skip
     own = names.get("FolderDataset")
     place = {"trainer": run.method, "shots": run.shots, "seed": run.seed, "dataset": run.dataset,
-             "classes": {"base": "base", "new": "new"}.get(run.part) if run.protocol == "base2new" else None}  # fmt: skip
+             "classes": run.part if run.protocol == "base2new" else None}  # fmt: skip
     for name, here in place.items():
         there = said.get(name)
         if there is not None and here is not None and str(there) != str(here) and there != own:
@@ -234,7 +234,7 @@ def _about(folder: Path) -> dict[str, Any] | None:
     for name in ("shots", "seed"):
         if found.get(name) is not None and (type(found[name]) is not int or not -1 <= found[name] < 2**32):
             raise ValueError(f"run.json: {name} is {str(found[name])[:40]}, which is no whole number")
-    parts = {"fewshot": ("",), "base2new": ("base", "new")}.get(found["protocol"])
+    parts = {"fewshot": ("",), "base2new": ("base", "new", "joint")}.get(found["protocol"])
     if parts and found["part"] not in parts:
         raise ValueError(f'run.json: {found["protocol"]} has no part "{found["part"][:40]}"')
     if found["protocol"] not in PROTOCOLS:
@@ -292,8 +292,8 @@ def _protocol(parts: tuple[str, ...], dataset: str) -> tuple[str, str, str]:
     for p in parts:
         if p in ("train_base", "test_base"):
             return "base2new", "base", ""
-        if p == "test_new":
-            return "base2new", "new", ""
+        if p in ("test_new", "test_joint"):
+            return "base2new", p.removeprefix("test_"), ""
     for protocol in ("xd", "dg"):
         if protocol in parts:
             below = parts[parts.index(protocol) + 1 :]

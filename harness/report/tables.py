@@ -19,6 +19,7 @@ from .collect import ON_VALIDATION, PROTOCOLS, Run
 TITLES = {
     "fewshot": "Few-shot: all classes",
     "base2new": "Base-to-new",
+    "base2new_joint": "Base-to-new, all classes as candidates",
     "xd": "Cross-dataset",
     "dg": "Domain generalisation",
     "ablation": "Ablation of MoCoOp: few-shot",
@@ -183,8 +184,12 @@ def _average(cells: list[Cell], expected: int) -> Cell:
     return Cell((statistics.fmean(cell.mean for cell in full),), files, (None,) if shared == {None} else ())
 
 
-def base_to_new_table(runs: list[Run], metric: str) -> Table:
-    """Datasets down; base, new and their harmonic mean of each method across; the average row as the papers compute it."""
+def base_to_new_table(runs: list[Run], metric: str, joint: bool = False) -> Table:
+    """Datasets down; base, new and their harmonic mean of each method across; the average row as the papers compute it.
+
+    joint: of the runs that had all classes as candidates.
+    """
+    runs = [r for r in runs if (r.part == "joint") == joint]
     names = _method_names(runs)
     datasets = _ordered(r.dataset for r in runs)
     rows = []
@@ -193,7 +198,10 @@ def base_to_new_table(runs: list[Run], metric: str) -> Table:
         cells = []
         for key in names:
             own = [r for r in runs if r.dataset == dataset and _key(r, names) == key]
-            base, new = (_cell((r for r in own if r.part == part), metric) for part in ("base", "new"))
+            if joint:
+                base, new = (_cell(own, f"{part}_accuracy") for part in ("base", "new"))
+            else:
+                base, new = (_cell((r for r in own if r.part == part), metric) for part in ("base", "new"))
             cells += [base, new, _harmonic_cell(base, new, metric)]
             sums[key][0].append(base)
             sums[key][1].append(new)
@@ -202,6 +210,8 @@ def base_to_new_table(runs: list[Run], metric: str) -> Table:
         "H is the harmonic mean of the means over seeds; in the average row, of the averaged base and new accuracies, as in"
         " the papers."
     ]
+    if joint:
+        notes.append("An accuracy is the mean over the classes of its half.")
     if len(datasets) > 1:
         cells, h_means = [], []
         for key, name in names.items():
@@ -219,9 +229,8 @@ def base_to_new_table(runs: list[Run], metric: str) -> Table:
             f"Class names in the text loss of LASP and MoCoOp while training on base: {', '.join(sorted(scored))}."
         )
     header = ["dataset"] + [f"{name} {part}" for name in names.values() for part in ("base", "new", "H")]
-    return Table(
-        "base2new", TITLES["base2new"], header, rows, [list(range(i, 3 * len(names), 3)) for i in range(3)], notes
-    )
+    name = "base2new_joint" if joint else "base2new"
+    return Table(name, TITLES[name], header, rows, [list(range(i, 3 * len(names), 3)) for i in range(3)], notes)
 
 
 def _harmonic_cell(base: Cell, new: Cell, metric: str) -> Cell:
@@ -290,7 +299,8 @@ def tables(runs: list[Run], metric: str) -> list[Table]:
         for shots in counts:
             of_shots = [r for r in own if r.shots in (shots, None)]
             if protocol == "base2new":
-                made = [base_to_new_table(of_shots, metric)]
+                kinds = {r.part == "joint" for r in of_shots} - ({True} if metric != "accuracy" else set())
+                made = [base_to_new_table(of_shots, metric, joint) for joint in sorted(kinds)]
             elif protocol == "ablation":
                 made = [ablation_table(of_shots, metric)]
             else:

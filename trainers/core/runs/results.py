@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-PERCENTAGES = ("accuracy", "error_rate", "macro_f1", "ece")
+PERCENTAGES = ("accuracy", "error_rate", "macro_f1", "ece", "base_accuracy", "new_accuracy")
 TEMPERATURES = (0.05, 20.0)  # the least and the largest that are ever fitted
 LARGEST = 2**20  # bytes
 

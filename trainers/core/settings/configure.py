@@ -92,7 +92,10 @@ SHARED: dict[str, Setting] = {
     "DATASET.FOLDER": Setting("your own pictures, for FolderDataset", "str", default=""),
     "DATASET.SPLIT_FILE": Setting("their split, in CoOp's format", "str", default=""),
     "DATASET.NAMES_FILE": Setting("their class names, a line of folder and name each", "str", default=""),
-    "DATASET.SUBSAMPLE_CLASSES": Setting("which half of the classes", "str", among=("all", "base", "new"), default="all"),
+    "DATASET.SUBSAMPLE_CLASSES": Setting(
+        "which half of the classes; joint: all are candidates, each half has its accuracy (an evaluation)", "str",
+        among=("all", "base", "new", "joint"), default="all",
+    ),
     "DATASET.INCLUDE_ALL_CLASSES": Setting(
         "LASP's: classify over the names of all classes, in training and in testing", "bool", default=False
     ),

@@ -4,6 +4,7 @@ Shapes: B pictures, C classes.
 """
 
 import itertools
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -53,9 +54,16 @@ class Logits:
 
 
 def evaluate(
-    batches: Iterable[Any], rounds: int, logits: Logits, evaluator: Any, after_round: Callable[[], None]
+    batches: Iterable[Any],
+    rounds: int,
+    logits: Logits,
+    evaluator: Any,
+    after_round: Callable[[], None],
+    joint: bool = False,
 ) -> dict[str, float]:
     """Dassl's metrics over `batches`, with the exact counts "total" and "correct" and the calibration error "ece".
+
+    joint: with the accuracies of base and of new classes, too.
 
     With several ranks, each has its own batches, at most `rounds`. All ranks call after_round() after each round. Rank
     0 combines the results.
@@ -78,7 +86,7 @@ def evaluate(
     for logits_BC, labels_B in seen:
         evaluator.process(logits_BC, labels_B)
     logits_NC, labels_N = (torch.cat(part) for part in zip(*seen, strict=True))
-    counts = {"total": len(labels_N), "correct": int((logits_NC.argmax(1) == labels_N).sum())}
+    counts: dict[str, float] = {"total": len(labels_N), "correct": int((logits_NC.argmax(1) == labels_N).sum())}
     ties = int(((logits_NC == logits_NC.max(1, keepdim=True).values).sum(1) > 1).sum())
     if ties:
         print(
@@ -86,7 +94,27 @@ def evaluate(
         )
         counts["ties"] = ties
     ece = calibration_error(logits_NC.float(), labels_N)
-    return ranks.broadcast(dict(evaluator.evaluate()) | counts | {"ece": round(ece, 4)})
+    found = dict(evaluator.evaluate()) | counts | {"ece": round(ece, 4)}
+    if joint:
+        found |= accuracies_of_halves(logits_NC.argmax(1), labels_N, logits_NC.shape[1])
+    return ranks.broadcast(found)
+
+
+def accuracies_of_halves(predicted_N: torch.Tensor, labels_N: torch.Tensor, n_classes: int) -> dict[str, float]:
+    """Accuracies of base and of new classes in percent, all classes being candidates, as in generalised zero-shot
+    learning: the mean over a half's classes, those without a picture left out. Prints them.
+
+    The base classes are the first ceil(C / 2).
+    """
+    pictures_C = labels_N.bincount(minlength=n_classes)
+    right_C = labels_N[predicted_N == labels_N].bincount(minlength=n_classes)
+    half = math.ceil(n_classes / 2)
+    found = {}
+    for name, part in (("base", slice(half)), ("new", slice(half, None))):
+        seen = pictures_C[part] > 0
+        found[f"{name}_accuracy"] = float(100 * (right_C[part][seen].double() / pictures_C[part][seen]).mean())
+        print(f"* {name} classes among all, mean over classes: {found[f'{name}_accuracy']:.2f}%")
+    return found
 
 
 def temperature_of(batches: Iterable[Any], logits: Logits) -> float:

@@ -121,9 +121,10 @@ class PromptTrainer(TrainerX):
         self.cfg = cfg
         follow_backbone(cfg)
         own = self.method()
-        if cfg.DATASET.SUBSAMPLE_CLASSES == "new" and not own.knows_new_classes:
+        if cfg.DATASET.SUBSAMPLE_CLASSES in ("new", "joint") and not own.knows_new_classes:
             raise ValueError(
-                f"{own.title} knows only the classes it was made for: SUBSAMPLE_CLASSES new has none of them"
+                f"{own.title} knows only the classes it was made for: "
+                f"SUBSAMPLE_CLASSES {cfg.DATASET.SUBSAMPLE_CLASSES} has others"
             )
         key = own.options.KEY
         self.options: Any = own.options.of(cfg.TRAINER[key]) if key else Options()
@@ -550,7 +551,8 @@ class PromptTrainer(TrainerX):
             return Logits(self.model, self.parse_batch_test, logits_of)
 
         rounds = math.ceil(len(loader) / this_rank().size)
-        self.results = evaluate(self._batches(loader), rounds, logits(), self.evaluator, leave_if_asked)
+        joint = self.cfg.DATASET.SUBSAMPLE_CLASSES == "joint"
+        self.results = evaluate(self._batches(loader), rounds, logits(), self.evaluator, leave_if_asked, joint)
         self.test_seconds = time.monotonic() - begin
         if split == "test" and self.is_trained_here and "val" in self.method().looks_at and self.val_loader is not None:
             self.results["temperature"] = round(temperature_of(self._batches(self.val_loader), logits()), 4)

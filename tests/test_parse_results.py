@@ -22,6 +22,7 @@ from harness.report.gaps import gaps
 from harness.report.published import FILE, published_tables
 from harness.report.tables import base_to_new_table, few_shot_table, harmonic, paired, render, tables, transfer_table
 from harness.report.watch import live_view
+from trainers.core.runs.identity import fingerprint
 
 LOG = """** Arguments **
 trainer: {trainer}
@@ -66,7 +67,7 @@ def test_base_to_new_as_the_papers_compute_it(tmp_path):
     for dataset, (base, new) in numbers.items():
         for seed, (b, n) in enumerate(zip(base, new, strict=True), 1):
             end = f"{dataset}/shots_16/MoCoOp/vit/seed{seed}"
-            ours(tmp_path, f"base2new/train_base/{end}", accuracy=b, trainer="MoCoOp", text_classes="all")
+            ours(tmp_path, f"base2new/train_base/{end}", accuracy=b, trainer="MoCoOp")
             ours(tmp_path, f"base2new/test_new/{end}", accuracy=n, trainer="MoCoOp")
     table = base_to_new_table(collect(tmp_path).runs, "accuracy")
     rows = {labels[0]: [cell.mean for cell in cells] for labels, cells in table.rows}
@@ -75,7 +76,6 @@ def test_base_to_new_as_the_papers_compute_it(tmp_path):
     assert rows["average of 2"] == [94, 74, pytest.approx(harmonic(94, 74))]
     mean_of_h = (harmonic(97, 93) + harmonic(91, 55)) / 2
     assert f"Mean of the datasets' H: MoCoOp {mean_of_h:.2f}." in table.notes
-    assert any("text loss" in note and "all" in note for note in table.notes)
     text = render(table, "github")
     assert "97.00 ± 1.00" in text
 
@@ -249,6 +249,34 @@ def test_runs_with_all_classes_as_candidates_have_a_table_of_their_own(tmp_path)
     (tmp_path / "base2new/test_joint/dtd/shots_16/CoOp/a/seed2/results.json").unlink()
     (line,) = gaps(collect(tmp_path).runs)
     assert "joint" in line
+
+
+def test_a_note_says_what_was_used_beyond_the_shots_and_strict_leaves_it_out(tmp_path, capsys, monkeypatch):
+    def identity(nothing=False, **settings):
+        return {"settings": settings, "backbone_sha256": "0", "data": {"val": fingerprint([], "") if nothing else "1"}}
+
+    for part in ("train_base", "test_new"):
+        path = f"base2new/{part}/dtd/shots_16"
+        ours(tmp_path, f"{path}/CoOp/a/seed1", accuracy=50, trainer="CoOp")
+        names = {"text_classes": "all"} if part == "train_base" else {}
+        ours(tmp_path, f"{path}/LASP/a/seed1", accuracy=50, trainer="LASP", **names)
+    for trainer, said in {
+        "CoOp": identity(), "CoCoOp": identity(**{"TEST.FINAL_MODEL": "best_val"}), "LinearProbe": identity(),
+        "ProGrad": identity(nothing=True, **{"TEST.FINAL_MODEL": "best_val"}), "LASP": identity(),
+    }.items():  # fmt: skip
+        ours(tmp_path, f"fewshot/dtd/shots_16/{trainer}/a/seed1", accuracy=50, trainer=trainer, identity=said,
+             text_classes="all")  # fmt: skip
+    few, base_to_new = tables(collect(tmp_path).runs, "accuracy")
+    begin = "Used beyond the shots and the names of the classes asked: "
+    assert few.notes == [f"{begin}validation pictures, to choose by: CoCoOp, Linear probe."]
+    assert base_to_new.notes[-1] == f"{begin}the new classes' names, while training on the base classes: LASP."
+    monkeypatch.setattr(sys, "argv", ["parse_results.py", str(tmp_path), "--strict"])
+    assert main() == 0
+    captured = capsys.readouterr()
+    assert "Linear probe" not in captured.out
+    assert "LASP base" not in captured.out
+    assert "CoOp base" in captured.out
+    assert "left out by --strict: base2new, LASP a: used the new classes' names" in captured.err
 
 
 def published_rows(block, row):

@@ -178,8 +178,9 @@ class Method:
     name: what one types, scripts/run.py NAME. trainer: its class in trainer.py, as Dassl's registry has it. model: its
     class in model.py. title: what people read. options: what it may be told. takes_steps: whether it is trained step by
     step, or made at once. looks_at: the parts of a dataset whose pictures it sees. reads_names: whether class names decide
-    anything. knows_new_classes: whether it can be asked for classes that it was not trained on. ablations: parts of it that
-    can be changed, by name, with the settings that do it. place: in tables. recipes_of: the method whose recipes it shares.
+    anything. knows_new_classes: whether it can be asked for classes that it was not trained on. chooses_on_validation:
+    whether it chooses by validation pictures, where there are some. ablations: parts of it that can be changed, by name,
+    with the settings that do it. place: in tables. recipes_of: the method whose recipes it shares.
     """
 
     name: str
@@ -191,6 +192,7 @@ class Method:
     looks_at: tuple[str, ...] = ("train", "val", "test")
     reads_names: bool = True
     knows_new_classes: bool = True
+    chooses_on_validation: bool = False
     ablations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     place: int = 100
     recipes_of: str = ""

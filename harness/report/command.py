@@ -19,6 +19,7 @@ from harness.report.collect import PROTOCOLS, Tree, collect
 from harness.report.gaps import gaps
 from harness.report.published import published_tables
 from harness.report.tables import as_csv, as_json, paired, render, sources, tables
+from harness.report.uses import strict
 from trainers.core.runs.files import write_for_user
 from trainers.core.settings.errors import did_you_mean
 
@@ -51,6 +52,10 @@ def parse_arguments() -> argparse.Namespace:
         metavar="TRAINER",
         help="add each method's difference from this one, seed by seed, with its interval",
     )
+    parser.add_argument(
+        "--strict", action="store_true",
+        help="leave out what used more than the training shots and the names of the classes asked",
+    )  # fmt: skip
     parser.add_argument("--published", action="store_true", help="add the literature's numbers, and the difference")
     parser.add_argument("--out", type=Path, help="write there instead of to the screen")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="draw figures into this folder, as PNG and PDF")
@@ -82,6 +87,10 @@ def main() -> int:
                 raise ValueError(f"no run below {args.directory} is of --{name} {missing}{hint} there are "
                                  f"{', '.join(sorted(map(str, known)))}")  # fmt: skip
         runs = [r for r in tree.runs if all(not v or getattr(r, k) in (*v, None) for k, v in wanted.items())]
+        if args.strict:
+            runs, more = strict(runs)
+            for line in more:
+                print(f"left out by --strict: {line}", file=sys.stderr)
         report(args, Tree(runs, tree.unreadable))
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -100,7 +109,8 @@ def refuse_idle_words(args: argparse.Namespace) -> None:
     given = {word.split("=")[0] for word in sys.argv[1:] if word.startswith("--")}
     of_tables = {"--metric", "--paired", "--published", "--ci95", "--dassl-ci95", "--verbose"}
     others = {"json": of_tables, "csv": {"--verbose"}}.get(args.format, set())
-    for word in sorted(given & (of_tables | {"--format", "--out", "--plots", "--html"} if args.watch else others)):
+    beside_tables = {"--format", "--out", "--plots", "--html", "--strict"}
+    for word in sorted(given & (of_tables | beside_tables if args.watch else others)):
         raise ValueError(
             f"{word} does nothing with {'--watch' if args.watch else f'--format {args.format}'}: leave it out"
         )

@@ -15,6 +15,7 @@ from harness.catalog import dataset_title, datasets_in_order, method_title
 from trainers.methods import methods
 
 from .collect import ON_VALIDATION, PROTOCOLS, Run
+from .uses import legend
 
 TITLES = {
     "fewshot": "Few-shot: all classes",
@@ -223,11 +224,6 @@ def base_to_new_table(runs: list[Run], metric: str, joint: bool = False) -> Tabl
         rows.append(([f"average of {len(datasets)}"], cells))
         if h_means:
             notes.append("Mean of the datasets' H: " + ", ".join(h_means) + ".")
-    scored = {r.details["text_classes"] for r in runs if "text_classes" in r.details}
-    if scored:
-        notes.append(
-            f"Class names in the text loss of LASP and MoCoOp while training on base: {', '.join(sorted(scored))}."
-        )
     header = ["dataset"] + [f"{name} {part}" for name in names.values() for part in ("base", "new", "H")]
     name = "base2new_joint" if joint else "base2new"
     return Table(name, TITLES[name], header, rows, [list(range(i, 3 * len(names), 3)) for i in range(3)], notes)
@@ -294,6 +290,7 @@ def tables(runs: list[Run], metric: str) -> list[Table]:
         own = [r for r in runs if r.protocol == protocol and r.finished]
         if own and protocol == "fewshot":
             found.append(few_shot_table(own, metric))
+            found[-1].notes += legend(own)
             continue
         counts: list[int | None] = [*sorted({r.shots for r in own if r.shots is not None})] or [None] * bool(own)
         for shots in counts:
@@ -306,8 +303,9 @@ def tables(runs: list[Run], metric: str) -> list[Table]:
             else:
                 sources = _ordered(r.source for r in of_shots)
                 made = [transfer_table([r for r in of_shots if r.source == s], metric, protocol) for s in sources]
-            if len(counts) > 1:
-                for table in made:
+            for table in made:
+                table.notes += legend(of_shots)
+                if len(counts) > 1:
                     table.name, table.title = f"{table.name}_{shots}shots", f"{table.title}, {_shots(shots or 0)}"
             found += made
     if metric == "ece":

@@ -6,6 +6,6 @@ from .options import LinearProbeOptions
 METHODS = (
     Method(
         "linear_probe", "LinearProbe", "ProbedCLIP", "Linear probe", LinearProbeOptions, takes_steps=False,
-        reads_names=False, knows_new_classes=False, place=20, recipes_of="ZeroshotCLIP",
+        reads_names=False, knows_new_classes=False, chooses_on_validation=True, place=20, recipes_of="ZeroshotCLIP",
     ),
 )  # fmt: skip

@@ -1,0 +1,62 @@
+"""What a number used beyond the training shots and the names of the classes that are asked."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from harness.catalog import method_title
+from trainers.core.runs.identity import fingerprint
+from trainers.methods import methods
+
+from .collect import Run
+
+NAMES = "the new classes' names, while training on the base classes"
+PICTURES = "validation pictures, to choose by"
+
+Column = tuple[str, str, str]  # protocol, method, config
+
+
+def _column(run: Run) -> Column:
+    return run.protocol, run.method, run.config
+
+
+def used(runs: Sequence[Run]) -> dict[Column, list[str]]:
+    """What each column of a table used; a run that only evaluates used what its training run did."""
+    chooses = {method.trainer for method in methods().values() if method.chooses_on_validation}
+    nothing = fingerprint([], "")
+    found: dict[Column, set[str]] = defaultdict(set)
+    for run in runs:
+        kinds = found[_column(run)]
+        settings, data = (run.identity.settings, run.identity.data) if run.identity else ({}, {})
+        names_of_all = run.details.get("text_classes") == "all" or settings.get("DATASET.INCLUDE_ALL_CLASSES")
+        if run.protocol == "base2new" and names_of_all:
+            kinds.add(NAMES)
+        by_pictures = settings.get("TEST.FINAL_MODEL") == "best_val" or run.method in chooses
+        if by_pictures and data.get("val", nothing) != nothing:
+            kinds.add(PICTURES)
+    return {column: sorted(kinds) for column, kinds in found.items()}
+
+
+def legend(runs: Sequence[Run]) -> list[str]:
+    """A note for the table of these runs: what was used, and by which methods; none if nothing was."""
+    columns = used(runs)
+    by_kind: dict[str, list[str]] = defaultdict(list)
+    for (protocol, method, config), kinds in columns.items():
+        beside = [own for (p, m, _), own in columns.items() if (p, m) == (protocol, method)]
+        alone = all(own == kinds for own in beside)
+        for kind in kinds:
+            by_kind[kind].append(method_title(method) + ("" if alone else f" ({config.strip()})"))
+    if not by_kind:
+        return []
+    said = "; ".join(f"{kind}: {', '.join(dict.fromkeys(titles))}" for kind, titles in sorted(by_kind.items()))
+    return [f"Used beyond the shots and the names of the classes asked: {said}."]
+
+
+def strict(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+    """The runs that used no more than the shots and the names of the classes asked; a line for each column left out."""
+    columns = used(runs)
+    left_out = [
+        f"{protocol}, {method_title(method)} {config}: used {' and '.join(kinds)}"
+        for (protocol, method, config), kinds in columns.items()
+        if kinds
+    ]
+    return [run for run in runs if not columns[_column(run)]], left_out

@@ -37,6 +37,11 @@ CASES = {
     "CoOp csc": ["TRAINER.COOP.CSC", True, "TRAINER.COOP.CTX_INIT", "", "TRAINER.COOP.N_CTX", 3,
                  "DATASET.SUBSAMPLE_CLASSES", "base", "DATASET.NUM_SHOTS", 1, *PLAIN],
     "CoCoOp": ["DATALOADER.TRAIN_X.BATCH_SIZE", 5, *RANDOM],
+    # two losses (where the context is the template's words alone, rounding decides the guide's first direction); deep
+    # prompts in both towers; teachers and an average over epochs
+    "ProGrad": ["TRAINER.PROGRAD.N_CTX", 6, "DATALOADER.TRAIN_X.BATCH_SIZE", 5, *PLAIN],
+    "MaPLe": ["DATALOADER.TRAIN_X.BATCH_SIZE", 5, *PLAIN],
+    "PromptSRC": ["DATALOADER.TRAIN_X.BATCH_SIZE", 5, *PLAIN],
     "CoCoOp one": ["DATALOADER.TRAIN_X.BATCH_SIZE", 1, "OPTIM.MAX_EPOCH", 2, *PLAIN],
 }  # fmt: skip
 

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+sys.path[:0] = [str(ROOT), str(ROOT / "timings")]
 SECONDS = {
     "ceilings": 10,
     "towers": 35,
@@ -673,7 +673,7 @@ def tests(bench: Bench) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/gpu"), help="folder of the lines")
+    parser.add_argument("--out", type=Path, default=Path("timings/results/gpu"), help="folder of the lines")
     parser.add_argument("--only", default=",".join(SECONDS), help="sections, with commas between them")
     parser.add_argument("--minutes", type=float, default=sum(SECONDS.values()) / 60, help="that all sections share (8)")
     parser.add_argument("--tiny", action="store_true", help="small models, a few seconds each, on any machine")
@@ -685,7 +685,7 @@ def main() -> int:
         parser.error(f"no section {', '.join(unknown)}: choose from {', '.join(SECONDS)}")
     out = args.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
-    share = TINY if args.tiny else args.minutes * 60 / sum(SECONDS.values())
+    share = (TINY if args.tiny else 1) * args.minutes * 60 / sum(SECONDS.values())
     if args.section:
         globals()[args.section](Bench(out / f"{args.section}.jsonl", SECONDS[args.section] * share, args.tiny))
         return 0

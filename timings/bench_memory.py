@@ -51,7 +51,7 @@ def main() -> None:
     rows = []
     for case in CASES:
         done = subprocess.run(
-            [sys.executable, __file__, json.dumps(case)], capture_output=True, text=True, cwd=ROOT / "benchmarks"
+            [sys.executable, __file__, json.dumps(case)], capture_output=True, text=True, cwd=ROOT / "timings"
         )
         if done.returncode:
             rows.append([*case[:3], case[3] or "-", "failed", "-", "-", "-"])

@@ -83,7 +83,7 @@ def measured(method: str, size: int) -> list[dict]:
     """What each of `size` ranks says."""
     processes = [
         subprocess.Popen(
-            [sys.executable, __file__, method], cwd=ROOT / "benchmarks", stdout=subprocess.PIPE, text=True,
+            [sys.executable, __file__, method], cwd=ROOT / "timings", stdout=subprocess.PIPE, text=True,
             env=os.environ | own | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         )
         for own in environments(size)

@@ -54,7 +54,7 @@ def sweep(args: argparse.Namespace, output: Path, then: bool) -> tuple[float, li
     times = output.with_name(f"{output.name}-times")
     times.mkdir()
     environment = {"MOCOOP_CACHE": str(output.with_name("cache")), "MOCOOP_TIMES": str(times),
-                   "PYTHONPATH": os.pathsep.join([str(checkout), str(ROOT / "benchmarks" / "timers")])}  # fmt: skip
+                   "PYTHONPATH": os.pathsep.join([str(checkout), str(ROOT / "timings" / "timers")])}  # fmt: skip
     settings = []
     if then and not args.then:
         environment["MOCOOP_COLD"], settings = "1", ["CACHE.LIMIT_MB", "0"]
@@ -250,7 +250,7 @@ def part_coop(args: argparse.Namespace) -> None:
                 ]
                 command = [
                     sys.executable,
-                    str(ROOT / "benchmarks" / "theirs.py"),
+                    str(ROOT / "timings" / "theirs.py"),
                     args.coop,
                     args.dassl,
                     str(backbone),

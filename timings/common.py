@@ -18,7 +18,7 @@ from tabulate import tabulate
 from trainers.core.clip.backbones.openai import CLIP
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
+RESULTS = ROOT / "timings" / "results"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 # Names of two to four tokens, as benchmarks have them.
@@ -102,7 +102,7 @@ def ratio(slow: Sequence[float], quick: Sequence[float]) -> float:
 
 
 def report(name: str, title: str, header: list[str], rows: list[list[Any]], **data: Any) -> None:
-    """Prints the table and writes benchmarks/results/<name>.json."""
+    """Prints the table and writes timings/results/<name>.json."""
     print(f"\n{title}\n{machine()}\n")
     print(tabulate(rows, headers=header, tablefmt="github"), flush=True)
     RESULTS.mkdir(exist_ok=True)

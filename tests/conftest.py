@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,8 @@ from PIL import Image  # noqa: E402
 from trainers.core.clip.backbones.openai import ClipVocabulary, build_model  # noqa: E402
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it for what runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what tests start would ignore Ctrl-C, too
 DEVICE = "cuda" if ASKED_FOR_A_GPU else "cpu"  # of tests that any device has to pass
 
 IDLE = 0.1  # seconds that patience()'s sum takes on the machine where the tests' limits were set

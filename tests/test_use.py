@@ -411,7 +411,10 @@ def test_the_page_answers_its_own_requests_beside_silent_connections(runs, pictu
             connection.close()
         server.send_signal(signal.SIGINT)
         with server:
-            assert server.wait(20) == 0
+            try:
+                assert server.wait(patience(20)) == 0
+            finally:
+                server.kill()
 
 
 @pytest.mark.slow

@@ -6,10 +6,6 @@ evaluation; the prefix SOS + context is shared by a picture's classes.
 Shapes: B pictures, C classes, M context tokens, W width of the text transformer, D features, H x W pixels.
 """
 
-import torch
-from torch.nn import functional as F
-
-from ..core.clip.losses import accuracy
 from ..core.settings.configure import declaring
 from ..core.training.context_trainer import ContextTrainer
 from ..core.training.trainer import register
@@ -27,10 +23,6 @@ class CoCoOp(ContextTrainer):
         self.model = model
         self.print_context(model.ctx)
         self.finish_model()
-
-    def compute_loss(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        logits_BC = self.model(images)
-        return F.cross_entropy(logits_BC, labels), {"acc": accuracy(logits_BC, labels)}
 
 
 add_config = declaring(CoCoOpOptions)

@@ -10,15 +10,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..core.clip.adapted import AdaptedCLIP, Trained
+from ..core.clip.adapted import Trained
 from ..core.clip.backbones import Backbone
-from ..core.clip.exportable import ExportableLinear
-from ..core.clip.precision import cosine_logits
 from ..core.clip.prompts import Context, context_plan, initial_context, slot, tokenize_names, with_count_of
+from ..core.clip.shared_context import ClassTextCLIP
 from .options import CoOpModelOptions, CoOpOptions
 
 
-class CoOpCLIP(AdaptedCLIP):
+class CoOpCLIP(ClassTextCLIP):
     """CLIP with M learned context tokens before, around or after the class name.
 
     clip_model: a backbone or a CLIP of OpenAI's `clip`, used in place. classnames: C names, in label order.
@@ -57,10 +56,6 @@ class CoOpCLIP(AdaptedCLIP):
         features_GCD = self.text_encoder.of_all(self.plan, self.ctx.reshape(-1, self.ctx.shape[-1]))
         return F.normalize(features_GCD.flatten(0, 1), dim=-1)
 
-    @torch.no_grad()
-    def exportable(self) -> ExportableLinear:
-        return ExportableLinear(self.backbone, self.logit_scale.exp() * self.cached_in_eval(self.text_features))
-
     @classmethod
     def from_checkpoint(cls, backbone: Backbone, trained: Trained, classnames: Sequence[str]) -> "CoOpCLIP":
         own = with_count_of(trained.tensors["ctx"], CoOpOptions.of(trained.options), backbone.vocabulary)
@@ -68,8 +63,3 @@ class CoOpCLIP(AdaptedCLIP):
         if options.get("csc") and list(classnames) != list(trained.classnames):
             raise ValueError("class-specific contexts belong to the classes they were trained on, and these are others")
         return cls(backbone, classnames, **options)
-
-    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        """exp(logit_scale) <f, w_c>; B x C. In evaluation without gradients the text is encoded once."""
-        text_CD = self.cached_in_eval(self.text_features)
-        return cosine_logits(self.image_features(images_BCHW), text_CD, self.logit_scale.exp())

@@ -4,9 +4,7 @@ Shapes: B pictures, C classes, M context tokens, W width of the text transformer
 """
 
 import torch
-from torch.nn import functional as F
 
-from ..core.clip.losses import accuracy
 from ..core.settings.configure import declaring
 from ..core.training.context_trainer import ContextTrainer
 from ..core.training.trainer import register
@@ -26,10 +24,6 @@ class CoOp(ContextTrainer):
         self.model = model
         self.print_context(model.ctx)
         self.finish_model()
-
-    def compute_loss(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        logits_BC = self.model(images)
-        return F.cross_entropy(logits_BC, labels), {"acc": accuracy(logits_BC, labels)}
 
     def adopt(self, identity: dict, tensors: dict[str, torch.Tensor]) -> None:
         if self.model.ctx.ndim == 3 and identity.get("classnames", self.classnames) != self.classnames:

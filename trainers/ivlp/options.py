@@ -17,6 +17,13 @@ class DeepOptions(Options):
     prompt_depth_text: int = option(12, "blocks of the text tower with prompts of their own", least=1)
     prompt_depth_vision: int = option(12, "blocks of the picture tower with prompts of their own; 0: none", least=0)
 
+    def in_words(self) -> str:
+        """What the log says of the prompts."""
+        return (
+            f"Prompts: {self.n_ctx_text} tokens before each of {self.prompt_depth_text} blocks of the text tower, "
+            f"{self.n_ctx_vision} of {self.prompt_depth_vision} of the picture tower"
+        )
+
 
 @dataclass(frozen=True)
 class IvlpOptions(DeepOptions):

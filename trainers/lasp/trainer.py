@@ -5,14 +5,13 @@ W width of the text transformer, D features, H x W pixels.
 """
 
 import torch
-from torch.nn import functional as F
 from yacs.config import CfgNode
 
 from ..core.clip.losses import accuracy
 from ..core.settings.configure import declaring
 from ..core.settings.templates import from_template_file
 from ..core.training.context_trainer import ContextTrainer
-from ..core.training.trainer import register
+from ..core.training.trainer import Losses, register
 from .model import LaspCLIP
 from .options import LaspModelOptions, LaspOptions
 
@@ -42,12 +41,9 @@ class LASP(ContextTrainer):
     def drawn(self) -> tuple[torch.Tensor, ...]:
         return (self.model.seen_hard_features(),) if self.options.enable else ()
 
-    def compute_loss(
-        self, images: torch.Tensor, labels: torch.Tensor, *drawn: torch.Tensor
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def compute_loss(self, images: torch.Tensor, labels: torch.Tensor, *drawn: torch.Tensor) -> Losses:
         if not self.options.enable:
-            logits_BC = self.model(images)
-            return F.cross_entropy(logits_BC, labels), {"acc": accuracy(logits_BC, labels)}
+            return super().compute_loss(images, labels)
         parts = self.model.losses(images, labels, *drawn)
         loss = parts["cls"] + self.options.lasp_loss_weight * parts["text"]
         shown = {f"loss_{name}": parts[name] for name in ("cls", "text")}

@@ -3,10 +3,6 @@
 Shapes: B pictures, C classes, H x W pixels.
 """
 
-import torch
-from torch.nn import functional as F
-
-from ..core.clip.losses import accuracy
 from ..core.settings.configure import declaring
 from ..core.training.trainer import PromptTrainer, register
 from .model import MapleCLIP
@@ -24,10 +20,6 @@ class MaPLe(PromptTrainer):
         )
         print(f"Prompts: {o.n_ctx} tokens before each of {o.prompt_depth} blocks of both towers")
         self.finish_model()
-
-    def compute_loss(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        logits_BC = self.model(images)
-        return F.cross_entropy(logits_BC, labels), {"acc": accuracy(logits_BC, labels)}
 
 
 add_config = declaring(MapleOptions)

@@ -39,8 +39,7 @@ class PromptSRC(PromptTrainer):
             **o.keywords(DeepOptions),
             **self.encoder_options,
         )
-        print(f"Prompts: {o.n_ctx_text} tokens before each of {o.prompt_depth_text} blocks of the text tower, "
-              f"{o.n_ctx_vision} of {o.prompt_depth_vision} of the picture tower")  # fmt: skip
+        print(o.in_words())
         self.finish_model()
 
     def compute_loss(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

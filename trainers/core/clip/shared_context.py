@@ -1,4 +1,4 @@
-"""One context for all classes, with or without prompts before further blocks: what IVLP, MaPLe and others have in common.
+"""Models with one text feature for each class; and those whose classes share one context, as IVLP, MaPLe and others do.
 
 Shapes: B pictures, C classes, M prompt tokens, W width of a tower, D features, H x W pixels.
 """
@@ -15,7 +15,25 @@ from .precision import cosine_logits
 from .prompts import Context, context_plan, slot, tokenize_names
 
 
-class SharedContextCLIP(AdaptedCLIP):
+class ClassTextCLIP(AdaptedCLIP):
+    """CLIP whose logits are those of pictures and of one text feature for each class."""
+
+    def text_features(self) -> torch.Tensor:
+        """Hook: normalised; C x D."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def exportable(self) -> ExportableLinear:
+        class_CD = self.logit_scale.exp() * self.cached_in_eval(self.text_features)
+        return ExportableLinear(self.backbone, class_CD, visual=self.visual_prompts())
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        """exp(logit_scale) <f, w_c>; B x C. In evaluation without gradients the text is encoded once."""
+        text_CD = self.cached_in_eval(self.text_features)
+        return cosine_logits(self.image_features(images_BCHW), text_CD, self.logit_scale.exp())
+
+
+class SharedContextCLIP(ClassTextCLIP):
     """CLIP with M learned context tokens before the class name.
 
     A subclass may say what replaces them before further blocks of the text tower (deep_text), and what stands in the
@@ -37,16 +55,6 @@ class SharedContextCLIP(AdaptedCLIP):
     def text_features(self) -> torch.Tensor:
         """Normalised; C x D."""
         return F.normalize(self.text_encoder.of_all(self.plan, self.ctx, self.deep_text())[0], dim=-1)
-
-    @torch.no_grad()
-    def exportable(self) -> ExportableLinear:
-        class_CD = self.logit_scale.exp() * self.cached_in_eval(self.text_features)
-        return ExportableLinear(self.backbone, class_CD, visual=self.visual_prompts())
-
-    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        """exp(logit_scale) <f, w_c>; B x C. In evaluation without gradients the text is encoded once."""
-        text_CD = self.cached_in_eval(self.text_features)
-        return cosine_logits(self.image_features(images_BCHW), text_CD, self.logit_scale.exp())
 
 
 def check_depth(name: str, depth: int, blocks: int) -> None:

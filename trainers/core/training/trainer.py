@@ -19,12 +19,14 @@ from dassl.data.datasets import build_dataset
 from dassl.engine import TRAINER_REGISTRY, TrainerX
 from dassl.optim import build_lr_scheduler, build_optimizer
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
 from ...methods import methods
 from ...options import Method, Options
 from ..clip.backbones import Backbone, source_of
+from ..clip.losses import accuracy
 from ..clip.preloaded import opened
 from ..clip.visual_tower import encode_pictures
 from ..loading.contents import contents_for
@@ -45,6 +47,8 @@ from .step_graph import StepGraph
 from .stopping import StopSignals
 
 dassl_support.mend_schedulers()
+
+Losses = tuple[torch.Tensor | tuple[torch.Tensor, torch.Tensor], dict[str, torch.Tensor]]
 
 
 def register(trainer: type) -> type:
@@ -80,17 +84,20 @@ class PromptTrainer(TrainerX):
 
     # --- what a method defines -----------------------------------------------------------------------------------------
 
-    def compute_loss(
-        self, images: torch.Tensor, labels: torch.Tensor, *drawn: Any, **_: Any
-    ) -> tuple[torch.Tensor | tuple[torch.Tensor, torch.Tensor], dict[str, torch.Tensor]]:
+    def compute_loss(self, images: torch.Tensor, labels: torch.Tensor, *drawn: Any, **_: Any) -> Losses:
         """The loss of one batch, and further scalars for the log; drawn: what drawn() gave for this step, if anything.
+
+        The default is cross-entropy. Raises TypeError for a method that takes no steps.
 
         Two losses: what is trained gets the first one's gradient, once combine() has seen that of the second beside it.
 
         On a GPU it is recorded and replayed (step_graph.py), so any value that changes from step to step must be a
         tensor.
         """
-        raise TypeError(f"{type(self).__name__} has nothing to train")
+        if not self.method().takes_steps:
+            raise TypeError(f"{type(self).__name__} has nothing to train")
+        logits_BC = self.model(images)
+        return F.cross_entropy(logits_BC, labels), {"acc": accuracy(logits_BC, labels)}
 
     def combine(self, grads: list[torch.Tensor], guides: list[torch.Tensor]) -> None:
         """Hook: changes `grads` of the loss in place by `guides`, those of the second loss, parameter by parameter."""

@@ -19,10 +19,12 @@ from harness.catalog import group
 from harness.report.collect import collect
 from harness.report.command import main
 from harness.report.gaps import gaps
+from harness.report.plots import Looks
 from harness.report.published import FILE, published_tables
 from harness.report.tables import base_to_new_table, few_shot_table, harmonic, paired, render, tables, transfer_table
 from harness.report.watch import live_view
 from trainers.core.runs.identity import fingerprint
+from trainers.methods import methods
 
 LOG = """** Arguments **
 trainer: {trainer}
@@ -277,6 +279,15 @@ def test_a_note_says_what_was_used_beyond_the_shots_and_strict_leaves_it_out(tmp
     assert "LASP base" not in captured.out
     assert "CoOp base" in captured.out
     assert "left out by --strict: base2new, LASP a: used the new classes' names" in captured.err
+
+
+def test_no_two_methods_look_alike_in_a_figure():
+    looks = Looks([method.title for method in methods().values()])
+    titles = list(looks.place)
+    assert len(titles) > 8
+    for look in (looks.line, looks.bar):
+        assert len({tuple((k, str(v)) for k, v in look(t).items() if k != "label") for t in titles}) == len(titles)
+    assert len({looks.line(t)["marker"] for t in titles}) == len(titles)
 
 
 def published_rows(block, row):

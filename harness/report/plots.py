@@ -21,7 +21,7 @@ matplotlib.rcParams["text.parse_math"] = False  # a dollar in a name is a dollar
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart, from dark to light.
 COLOURS = ["#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999"]
-MARKERS, DASHES = "osD^vP*X", ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2))]
+MARKERS, DASHES = "osD^vP*Xphd<>8H.", ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2))]
 HATCHES = ["", "//", "..", "xx", "\\\\", "++", "oo", "--"]
 # Methods keep their look from figure to figure; others take the looks that are left, in order.
 KNOWN = [method_title(t) for t in ("MoCoOp", "CoOp", "LASP", "CoCoOp", "ZeroshotCLIP", "LinearProbe")]
@@ -33,15 +33,20 @@ class Looks:
 
     def __init__(self, methods: Iterable[str]) -> None:
         others = sorted({m for m in methods if m not in KNOWN})
-        self.place = {method: i % len(COLOURS) for i, method in enumerate([*KNOWN, *others])}
+        self.place = {method: i for i, method in enumerate([*KNOWN, *others])}
+
+    def _turn(self, method: str) -> tuple[int, int]:
+        """Where its colour stands, and its dash and hatch: from the second turn of the colours on, not the same again."""
+        i = self.place[method]
+        return i % len(COLOURS), (i + i // len(COLOURS)) % len(DASHES)
 
     def line(self, method: str) -> dict[str, object]:
-        i = self.place[method]
-        return {"color": COLOURS[i], "marker": MARKERS[i], "linestyle": DASHES[i], "markersize": 5, "label": method}
+        (i, j), marker = self._turn(method), MARKERS[self.place[method] % len(MARKERS)]
+        return {"color": COLOURS[i], "marker": marker, "linestyle": DASHES[j], "markersize": 5, "label": method}
 
     def bar(self, method: str) -> dict[str, object]:
-        i = self.place[method]
-        return {"facecolor": COLOURS[i] + "aa", "hatch": HATCHES[i], "edgecolor": "black", "label": method}
+        i, j = self._turn(method)
+        return {"facecolor": COLOURS[i] + "aa", "hatch": HATCHES[j], "edgecolor": "black", "label": method}
 
 
 def figures(tables: list[Table], runs: list[Run], metric: str) -> Iterator[tuple[str, Figure]]:

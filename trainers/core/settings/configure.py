@@ -178,6 +178,14 @@ SHARED: dict[str, Setting] = {
     "OPTIM.WARMUP_MIN_LR": Setting(
         "first rate of a linear warm-up", "float", least=0, needs={"WARMUP_TYPE": ("linear",)}, unless=NO_WARMUP
     ),
+    "OPTIM.EPS": Setting("of the adam family, in the denominator", "float", above=0, default=1e-8, needs=ADAM),
+    "OPTIM.SCHEDULE": Setting(
+        "when the learning rate moves: after each epoch, or after each step, for which it is cosine without a warm-up",
+        "str", among=("epoch", "step"), default="epoch",
+    ),
+    "OPTIM.LR_MIN": Setting(
+        "what a cosine of steps ends at", "float", least=0, default=0.0, needs={"SCHEDULE": ("step",)}
+    ),
     "OPTIM.WARMUP_RECOUNT": Setting("start the schedule after the warm-up", "bool", unless=NO_WARMUP),
     "TRAIN.CHECKPOINT_FREQ": Setting("epochs between checkpoints; 0: the last only", "int", least=0),
     "TRAIN.CHECKPOINT_MINUTES": Setting("minutes between further ones; 0: none", "float", least=0, default=10.0),
@@ -300,6 +308,8 @@ def _check_together(cfg: CfgNode) -> None:
     faults = {
         f"INPUT.RRCROP_SCALE is {i.RRCROP_SCALE}: use the smaller share first": i.RRCROP_SCALE[0] > i.RRCROP_SCALE[1],
         f"INPUT.GB_K is {i.GB_K}: use an odd number": i.GB_K % 2 == 0,
+        "OPTIM.SCHEDULE is step: use OPTIM.LR_SCHEDULER cosine and OPTIM.WARMUP_EPOCH 0": o.SCHEDULE == "step"
+        and (o.LR_SCHEDULER != "cosine" or o.WARMUP_EPOCH > 0),
         "OPTIM.SGD_NESTEROV is True: use an OPTIM.MOMENTUM above 0, and OPTIM.SGD_DAMPNING 0": o.SGD_NESTEROV
         and (o.MOMENTUM == 0 or o.SGD_DAMPNING != 0),
         "INPUT.NO_TRANSFORM is True: no method here takes pictures as they are read": i.NO_TRANSFORM,

@@ -244,7 +244,12 @@ def copy_into(
     faults += [
         f"{name} is {found[name].dtype}, but should be {tensor.dtype}"
         for name, tensor in learned.items()
-        if name in found and (found[name].dtype != tensor.dtype if same_types else not found[name].is_floating_point())
+        if name in found
+        and (
+            found[name].dtype != tensor.dtype
+            if same_types or not tensor.is_floating_point()
+            else not found[name].is_floating_point()
+        )
     ]
     if faults:
         raise ValueError(f"{path} does not fit this model: {'; '.join(faults)}")

@@ -24,7 +24,7 @@ class Training:
     """The parts of a training whose state a checkpoint holds.
 
     folder: of the run. about: what tells this run from others ("identity", "config" as yaml, "settings", "precision",
-    "contents").
+    "contents"). moves_per_epoch: of the schedule.
     """
 
     def __init__(
@@ -36,17 +36,18 @@ class Training:
         scaler: Any,
         about: dict[str, Any],
         average: EpochAverage | None = None,
+        moves_per_epoch: int = 1,
     ) -> None:
         self.folder = Path(folder) / checkpoints.FOLDER
         self.model: Any = model
         self.optimiser, self.schedule, self.scaler, self.about = optimiser, schedule, scaler, about
-        self.average = average
+        self.average, self.moves_per_epoch = average, moves_per_epoch
 
     def state(
         self, epoch: int, best_result: float, val_result: float | None = None, chunks: Sequence[int] = ()
     ) -> dict[str, Any]:
         """All that is needed to go on after `epoch` epochs. chunks: each rank's text_chunk, its own share's."""
-        tensors = {name: p.detach().cpu().clone() for name, p in self.model.trainable().items()}
+        tensors = {name: p.detach().cpu().clone() for name, p in self.model.checkpoint_tensors().items()}
         for name, tensor in tensors.items():
             if not tensor.isfinite().all():
                 raise FloatingPointError(
@@ -93,7 +94,7 @@ class Training:
             raise ValueError(f"{path} does not say how many epochs it has seen: {ANEW}")
         if not 0 <= state["epoch"] <= max_epoch:
             raise ValueError(f"{path} is at epoch {state['epoch']} of {max_epoch}: it belongs to another run")
-        checkpoints.copy_into(self.model.trainable(), state["state_dict"], path, same_types=True)
+        checkpoints.copy_into(self.model.checkpoint_tensors(), state["state_dict"], path, same_types=True)
         with believing(path, ANEW):
             self._put_back(state)
         return state
@@ -103,7 +104,9 @@ class Training:
         with warnings.catch_warnings():
             # torch does not know that the optimiser has taken its steps, in another process
             warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
-            for _ in range(state["epoch"]):  # drives the live optimiser's rates to where they were
+            moves = self.moves_per_epoch * state["epoch"]
+            moves += min(int(state.get("batches_done", 0)), self.moves_per_epoch) if self.moves_per_epoch > 1 else 0
+            for _ in range(moves):  # drives the live optimiser's rates to where they were
                 self.schedule.step()
         rates = [group["lr"] for group in self.optimiser.param_groups]
         self.optimiser.load_state_dict(state["optimizer"])

@@ -17,7 +17,6 @@ import PIL
 import torch
 from dassl.data.datasets import build_dataset
 from dassl.engine import TRAINER_REGISTRY, TrainerX
-from dassl.optim import build_lr_scheduler, build_optimizer
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -43,6 +42,7 @@ from .classes import all_classnames, look_at_names, note_doubles
 from .epoch import Steps, is_finite
 from .evaluation import Logits, evaluate, temperature_of
 from .resuming import INTERRUPTED, Training, note_other_settings, refuse_other, trained_with
+from .schedule import optimiser_and_schedule
 from .step_graph import StepGraph
 from .stopping import StopSignals
 
@@ -105,6 +105,9 @@ class PromptTrainer(TrainerX):
     def drawn(self) -> tuple[torch.Tensor, ...]:
         """Hook: the random tensors of one step, always of the same shapes."""
         return ()
+
+    def trained(self) -> None:
+        """Hook: behind the last step, before what was trained is saved and tested."""
 
     def adopt(self, identity: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
         """Hook: take the values that the model is built from out of a checkpoint's identity and tensors. May raise
@@ -227,8 +230,7 @@ class PromptTrainer(TrainerX):
         groups: list[dict] = [{"params": others}]
         if slower:
             groups.insert(0, {"params": slower, "lr": self.cfg.OPTIM.LR * times})
-        self.optim = build_optimizer(None, self.cfg.OPTIM, param_groups=groups)
-        self.sched = build_lr_scheduler(self.optim, self.cfg.OPTIM)
+        self.optim, self.sched = optimiser_and_schedule(self.cfg.OPTIM, groups, len(self.train_loader_x))
         self.scaler = torch.amp.GradScaler("cuda", enabled=self.precision == "amp")
         self.register_model(checkpoints.FOLDER, self.model, self.optim, self.sched)
         self._guides: list[torch.Tensor] = []
@@ -297,7 +299,7 @@ class PromptTrainer(TrainerX):
             nn.utils.clip_grad_norm_(self.model.trainable().values(), self.largest_gradient())
         self.scaler.step(self.optim)
         self.scaler.update()
-        if self.batch_idx + 1 == self.num_batches:
+        if self.cfg.OPTIM.SCHEDULE == "step" or self.batch_idx + 1 == self.num_batches:
             self.update_lr()
         return summed
 
@@ -382,6 +384,8 @@ class PromptTrainer(TrainerX):
             self.batch_idx = number + 1
         if self.average is not None:
             self.average.epoch_ended(self.epoch, self.model.trainable())
+        if self.epoch + 1 == self.max_epoch:
+            self.trained()
 
     def _save_is_due(self) -> bool:
         minutes = self.cfg.TRAIN.CHECKPOINT_MINUTES
@@ -456,7 +460,10 @@ class PromptTrainer(TrainerX):
 
     def training(self) -> Training:
         """What a checkpoint holds the state of."""
-        return Training(self.output_dir, self.model, self.optim, self.sched, self.scaler, self._about(), self.average)
+        per_epoch = len(self.train_loader_x) if self.cfg.OPTIM.SCHEDULE == "step" else 1
+        return Training(
+            self.output_dir, self.model, self.optim, self.sched, self.scaler, self._about(), self.average, per_epoch
+        )
 
     def _chunks(self) -> list[int]:
         """Prompts that each rank encodes at a time."""
@@ -525,7 +532,7 @@ class PromptTrainer(TrainerX):
             key = self.method().options.KEY
             note_other_settings(state, self.cfg.TRAINER[key], key, self.TEST_SETTINGS)
         ours = checkpoints.is_ours(state)
-        checkpoints.copy_into(self.model.trainable(), self.convert_state(tensors), path, same_types=ours)
+        checkpoints.copy_into(self.model.checkpoint_tensors(), self.convert_state(tensors), path, same_types=ours)
         self.model.weights_changed()
         with believing(path, "choose another model"):
             self.trained_on = known = trained_with(state)

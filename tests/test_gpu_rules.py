@@ -72,7 +72,7 @@ def test_every_method_trains_in_every_precision(method, prec, case):
     assert eager.get("cast of a frozen weight", 0) <= 4  # the two projections, there and back
 
 
-@pytest.mark.parametrize("method", ["KgCoOp", "ProGrad", "PromptSRC", "MaPLe"])
+@pytest.mark.parametrize("method", ["KgCoOp", "ProGrad", "PromptSRC", "MaPLe", "TipAdapterF", "CLIPAdapter"])
 def test_the_leaders_are_replayed_too(method, case):
     exact = case(f"{method}-fp32")
     for prec in ("fp32", "fp16", "amp"):
@@ -90,7 +90,8 @@ def test_losses_of_all_precisions_are_near_each_other(case):
             assert case(f"{method}-{prec}")["losses"] == pytest.approx(exact, rel=2e-2), (method, prec)
 
 
-@pytest.mark.parametrize("name", ["HardMixture-fp16", "HardMixture-bf16", "ZeroshotCLIP", "LinearProbe"])
+@pytest.mark.parametrize("name", ["HardMixture-fp16", "HardMixture-bf16", "ZeroshotCLIP", "LinearProbe", "LPPlusPlus",
+                                  "TipAdapter-fp16", "GDA-fp16"])  # fmt: skip
 def test_methods_without_steps(name, case):
     fetches = [place for place in case(name)["waits"] if "evaluation.py" in place]
     assert len(fetches) == 1
@@ -139,7 +140,7 @@ def test_a_loss_that_is_not_finite_keeps_the_weights(cases):
 
 
 @pytest.mark.parametrize("name", ["LASP-amp-within", "MoCoOp-fp32-between", "CoCoOp-fp16-within", "CoOp-bf16-within",
-                                  "PromptSRC-amp-within"])  # fmt: skip
+                                  "PromptSRC-amp-within", "TipAdapterF-amp-within"])  # fmt: skip
 def test_what_was_stopped_goes_on_bit_by_bit(name, case):
     run = case(name)
     assert run["stopped"] == 75
@@ -147,7 +148,8 @@ def test_what_was_stopped_goes_on_bit_by_bit(name, case):
     assert run["losses"][0] == run["losses"][1]
 
 
-@pytest.mark.parametrize("name", ["MoCoOp-amp", "CoCoOp-fp16", "LASP-bf16", "HardMixture-fp16", "LinearProbe"])
+@pytest.mark.parametrize("name", ["MoCoOp-amp", "CoCoOp-fp16", "LASP-bf16", "HardMixture-fp16", "LinearProbe",
+                                  "TipAdapterF-fp16"])  # fmt: skip
 def test_a_trained_run_is_used_on_the_gpu(name, case):
     used = case(f"use-{name}")
     assert used["apart"] < 2e-3

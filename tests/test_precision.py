@@ -5,6 +5,7 @@ import torch
 from clip.model import convert_weights
 from conftest import DEVICE, golden_state
 
+from trainers.clip_adapter.model import AdapterCLIP
 from trainers.cocoop.trainer import CoCoOpCLIP
 from trainers.coop.trainer import CoOpCLIP
 from trainers.core.clip.backbones.openai import build_model
@@ -14,6 +15,7 @@ from trainers.lasp.trainer import LaspCLIP
 from trainers.maple.model import MapleCLIP
 from trainers.mocoop.trainer import MixtureCLIP
 from trainers.promptsrc.model import PromptSrcCLIP
+from trainers.tip_adapter_f.model import TrainedTipCLIP
 from trainers.zsclip.trainer import HardPromptCLIP
 
 NAMES = ["accordion", "air_plane", "anchor", "ant"]
@@ -28,6 +30,10 @@ MODELS = {
         clip, NAMES, ["a {}.", "a photo of a {}."], prompt_depth_text=2, prompt_depth_vision=2, text_encoder=mode
     ),
     "MaPLe": lambda clip, mode: MapleCLIP(clip, NAMES, prompt_depth=2, text_encoder=mode),
+    "TipAdapterF": lambda clip, mode: TrainedTipCLIP(
+        clip, NAMES, ["a {}."], torch.nn.functional.normalize(torch.randn(8, 64), dim=-1), torch.arange(8) // 2
+    ),
+    "CLIPAdapter": lambda clip, mode: AdapterCLIP(clip, NAMES, ["a {}."]),
     "ZeroshotCLIP": lambda clip, mode: HardPromptCLIP(clip, NAMES, ["a photo of a {}."]),
 }
 LABELS = torch.tensor([0, 2, 3], device=DEVICE)

@@ -10,12 +10,13 @@ import torch
 from conftest import CLASSES, ROOT, acting, run_train
 
 from trainers.core.training import checkpoints
+from trainers.methods import methods
 
 TRAINED = ["MoCoOp", "CoOp", "CoCoOp", "LASP"]
 
 
 def arguments(root, clip_file, out, trainer="MoCoOp", *extra):
-    config = "ZeroshotCLIP" if trainer in ("ZeroshotCLIP2", "HardMixture", "LinearProbe") else trainer
+    config = methods()[trainer].recipes_of
     return [
         "--root", root, "--seed", 1, "--trainer", trainer, "--dataset-config-file", "configs/datasets/caltech101.yaml",
         "--config-file", f"configs/trainers/{config}/small.yaml", "--backbone", clip_file, "--output-dir", out,

@@ -25,10 +25,12 @@ from trainers.core.inference import open_model
 from trainers.core.inference.export import FILES, export, hub_model, read_export
 from trainers.core.training import checkpoints
 from trainers.core.training.calibration import calibration_error, fitted_temperature
+from trainers.methods import methods
 
 pytestmark = pytest.mark.xdist_group("use")  # the runs are made once
 
-METHODS = ("MoCoOp", "CoOp", "CoCoOp", "LASP", "PromptSRC", "MaPLe", "ZeroshotCLIP", "HardMixture", "LinearProbe")
+METHODS = ("MoCoOp", "CoOp", "CoCoOp", "LASP", "PromptSRC", "MaPLe", "ZeroshotCLIP", "HardMixture", "LinearProbe",
+           "TipAdapter", "TipAdapterF", "GDA", "LPPlusPlus", "CLIPAdapter")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def runs(mini_root, literate_clip_file, tmp_path_factory):
     found = {}
     for trainer in METHODS:
         out = found[trainer] = tmp_path_factory.mktemp("runs") / trainer
-        config = "ZeroshotCLIP" if trainer in ("LinearProbe", "HardMixture") else trainer
+        config = methods()[trainer].recipes_of
         done = run_train(
             "--trainer", trainer, "--root", mini_root, "--seed", "1", "--backbone", literate_clip_file, "--output-dir", out,
             "--dataset-config-file", "configs/datasets/caltech101.yaml", "--config-file",

@@ -11,6 +11,7 @@ from .collect import Run
 
 NAMES = "the new classes' names, while training on the base classes"
 PICTURES = "validation pictures, to choose by"
+TESTED = "the test pictures themselves, to choose by"
 
 Column = tuple[str, str, str]  # protocol, method, config
 
@@ -30,7 +31,10 @@ def used(runs: Sequence[Run]) -> dict[Column, list[str]]:
         names_of_all = run.details.get("text_classes") == "all" or settings.get("DATASET.INCLUDE_ALL_CLASSES")
         if run.protocol == "base2new" and names_of_all:
             kinds.add(NAMES)
-        by_pictures = settings.get("TEST.FINAL_MODEL") == "best_val" or run.method in chooses
+        searched = next((value for key, value in settings.items() if key.endswith(".SEARCH_ON")), "val")
+        if searched == "test":
+            kinds.add(TESTED)
+        by_pictures = settings.get("TEST.FINAL_MODEL") == "best_val" or (run.method in chooses and searched == "val")
         if by_pictures and data.get("val", nothing) != nothing:
             kinds.add(PICTURES)
     return {column: sorted(kinds) for column, kinds in found.items()}

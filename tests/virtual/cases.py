@@ -32,6 +32,8 @@ DEEP = {
     "PromptSRC": ("TRAINER.PROMPTSRC.PROMPT_DEPTH_TEXT", 2, "TRAINER.PROMPTSRC.PROMPT_DEPTH_VISION", 2,
                   "TRAINER.PROMPTSRC.GPA_MEAN", 1),
     "MaPLe": ("TRAINER.MAPLE.PROMPT_DEPTH", 2),
+    "TipAdapterF": (),
+    "CLIPAdapter": (),
 }  # fmt: skip
 KEYS = {"MoCoOp": "MOCOOP", "CoOp": "COOP", "CoCoOp": "COCOOP", "LASP": "LASP", "HardMixture": "HARDMIXTURE"}
 BATCHES = 3  # of an epoch
@@ -40,7 +42,7 @@ DATA, OUT = Path(sys.argv[1]), Path(sys.argv[2])
 
 def words(folder: Path, trainer: str, *settings: object) -> list[str]:
     """A command line, of paths without spaces."""
-    config = trainer if trainer in {*KEYS, *DEEP} and trainer != "HardMixture" else "ZeroshotCLIP"
+    config = methods()[trainer].recipes_of
     shared = f"""--traceback --root {DATA} --seed 1 --trainer {trainer} --backbone {DATA}/tiny_clip.pt --output-dir {folder}
         --dataset-config-file configs/datasets/caltech101.yaml --config-file configs/trainers/{config}/small.yaml
         DATASET.NUM_SHOTS 4 DATALOADER.NUM_WORKERS 0"""
@@ -148,11 +150,16 @@ def main() -> None:
         for prec in ("fp32", "fp16", "amp", "bf16"):
             if trainer != "HardMixture" or prec in ("fp16", "bf16"):
                 say(**run(f"{trainer}-{prec}", trainer, f"TRAINER.{key}.PREC", prec))
-    for trainer in ("ZeroshotCLIP", "LinearProbe"):
+    for trainer in ("ZeroshotCLIP", "LinearProbe", "LPPlusPlus"):
         say(**run(trainer, trainer))
+    for trainer in ("TipAdapter", "GDA"):
+        own = (f"TRAINER.{trainer.upper()}.PREC", "fp16", f"TRAINER.{trainer.upper()}.VIEWS", 2)
+        crops = ("INPUT.TRANSFORMS", "['random_resized_crop', 'normalize']")
+        say(**run(f"{trainer}-fp16", trainer, *own, *crops))
     for trainer, settings in DEEP.items():
         for prec in ("fp32", "fp16", "amp"):
             say(**run(f"{trainer}-{prec}", trainer, f"TRAINER.{trainer.upper()}.PREC", prec, *settings))
+    resumed("TipAdapterF-amp-within", "TipAdapterF", BATCHES + 1, "TRAINER.TIPADAPTERF.PREC", "amp")
     resumed("PromptSRC-amp-within", "PromptSRC", BATCHES + 2, "TRAINER.PROMPTSRC.PREC", "amp", *DEEP["PromptSRC"])
     amp = ("TRAINER.MOCOOP.PREC", "amp")
     for name, settings in {
@@ -180,7 +187,7 @@ def main() -> None:
     )
     resumed("CoCoOp-fp16-within", "CoCoOp", 1, "TRAINER.COCOOP.PREC", "fp16")
     resumed("CoOp-bf16-within", "CoOp", 5, "TRAINER.COOP.PREC", "bf16")
-    for name in ("MoCoOp-amp", "CoCoOp-fp16", "LASP-bf16", "HardMixture-fp16", "LinearProbe"):
+    for name in ("MoCoOp-amp", "CoCoOp-fp16", "LASP-bf16", "HardMixture-fp16", "LinearProbe", "TipAdapterF-fp16"):
         use(name)
     shutil.rmtree(OUT / "cache", ignore_errors=True)
 

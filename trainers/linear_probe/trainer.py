@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
 from ..core.clip.backbones import Backbone
-from ..core.loading.loaders import Pictures
+from ..core.heads.trainer import HeadTrainer
 from ..core.ranks.collectives import this_rank
 from ..core.settings.configure import declaring
-from ..core.training.trainer import PromptTrainer, register
+from ..core.training.trainer import register
 from .model import ProbedCLIP
 from .options import LinearProbeOptions
 
@@ -24,7 +23,7 @@ CLIPS_STRENGTH = 0.316  # in the README of CLIP's own repository
 
 
 @register
-class LinearProbe(PromptTrainer):
+class LinearProbe(HeadTrainer):
     """Fits the classifier while it is built; the strength of its regularisation is searched on the validation split."""
 
     def build_model(self) -> None:
@@ -45,15 +44,7 @@ class LinearProbe(PromptTrainer):
         self.register_model("linear_probe", self.model)
 
     def _features(self, backbone: Backbone, items: list) -> tuple[np.ndarray, np.ndarray]:
-        tested: Any = self.test_loader.dataset
-        pictures = Pictures(self.cfg, items, transform=tested.transform)
-        pictures.resized = tested.resized
-        loader = DataLoader(
-            pictures, self.cfg.DATALOADER.TEST.BATCH_SIZE, num_workers=self.test_loader.num_workers,
-            worker_init_fn=self.test_loader.worker_init_fn,
-        )  # fmt: skip
-        features_ND = self.frozen_features(backbone, tested.transform).of_set(loader)
-        return features_ND.float().numpy(), np.array([item.label for item in items])
+        return self.features_of(backbone, items).float().numpy(), np.array([item.label for item in items])
 
 
 def held_out_quarter(labels_N: np.ndarray) -> np.ndarray:

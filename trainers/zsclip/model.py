@@ -11,7 +11,7 @@ import torch
 
 from ..core.clip.adapted import AdaptedCLIP, Trained
 from ..core.clip.backbones import Backbone
-from ..core.clip.exportable import ExportableJoint, ExportableLinear, ExportableMixture
+from ..core.clip.exportable import Exportable, ExportableJoint, ExportableLinear, ExportableMixture
 from ..core.clip.hard_features import check_groups, group_means, hard_features
 from ..core.clip.precision import cosine_logits, einsum
 from .options import HardMixtureOptions
@@ -31,7 +31,7 @@ class HardPromptCLIP(AdaptedCLIP):
         self.register_buffer("text_CD", group_means(hard_TCD, [templates])[0], persistent=False)
 
     @torch.no_grad()
-    def exportable(self) -> ExportableLinear:
+    def exportable(self) -> Exportable:
         return ExportableLinear(self.backbone, self.logit_scale.exp() * self.text_CD)
 
     @classmethod

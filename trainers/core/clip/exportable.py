@@ -101,6 +101,39 @@ class ExportableJoint(Exportable):
         return logits_GBC.logsumexp(0), logits_GBC.logsumexp(-1).softmax(0).T
 
 
+class ExportableCache(Exportable):
+    """Zero-shot logits and the votes of a cache of pictures. class_CD: text features times the logit scale; class_ND: the
+    cache's keys; votes_NC: what each key counts for which class."""
+
+    class_CD: torch.Tensor
+    class_ND: torch.Tensor
+    votes_NC: torch.Tensor
+    beta: torch.Tensor
+
+    def __init__(self, backbone: Backbone, class_CD: torch.Tensor, class_ND: torch.Tensor, votes_NC: torch.Tensor,
+                 beta: torch.Tensor) -> None:  # fmt: skip
+        super().__init__(backbone, class_CD=class_CD, class_ND=class_ND, votes_NC=votes_NC, beta=beta)
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        image_BD = self.image_features(images_BCHW)
+        votes_BN = (self.beta * (image_BD @ self.class_ND.T) - self.beta).exp()
+        return image_BD @ self.class_CD.T + votes_BN @ self.votes_NC
+
+
+class ExportableAdapter(Exportable):
+    """Text features against image features of which a part comes from an adapter. class_CD: text features times the
+    logit scale."""
+
+    class_CD: torch.Tensor
+
+    def __init__(self, backbone: Backbone, class_CD: torch.Tensor, adapter: nn.Module) -> None:
+        super().__init__(backbone, class_CD=class_CD)
+        self.adapter = adapter
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        return F.normalize(self.adapter(self.encode(images_BCHW)), dim=-1) @ self.class_CD.T
+
+
 class ExportableConditional(Exportable):
     """CoCoOp: the context of each picture's prompts is shifted by a function of the picture, so their text is encoded for
     each picture, here with the text tower's own modules.

@@ -1,0 +1,1 @@
+"""Heads on frozen image features, fitted at once, and how their settings are chosen."""

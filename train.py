@@ -93,7 +93,7 @@ def refuse_idle_words(args: argparse.Namespace, cfg: "CfgNode") -> None:
     from trainers.methods import methods
 
     own = methods().get(cfg.TRAINER.NAME)
-    trains = own is None or own.takes_steps
+    trains, keeps = own is None or own.takes_steps, own is None or own.keeps_a_model
     pictures = [f"DATASET.{name}" for name in ("FOLDER", "SPLIT_FILE", "NAMES_FILE") if cfg.DATASET[name]]
     resumes = bool(cfg.RESUME) and os.path.abspath(cfg.RESUME) != os.path.abspath(cfg.OUTPUT_DIR)
     faults = {
@@ -104,13 +104,13 @@ def refuse_idle_words(args: argparse.Namespace, cfg: "CfgNode") -> None:
         "--eval-only and --resume exclude each other: the trained model is named by --model-dir": args.eval_only
         and cfg.RESUME,
         f"{cfg.TRAINER.NAME} trains nothing that could be resumed: leave out --resume": not trains and cfg.RESUME,
-        f"{cfg.TRAINER.NAME} is made anew from its pictures: leave out --model-dir and --load-epoch": not trains
+        f"{cfg.TRAINER.NAME} is made anew from its pictures: leave out --model-dir and --load-epoch": not keeps
         and (args.model_dir or args.load_epoch is not None),
         f"nothing to resume in {cfg.RESUME}: it holds no checkpoint": resumes
         and not os.path.isfile(os.path.join(cfg.RESUME, "prompt_learner", "checkpoint")),
         f"{', '.join(pictures)} is for FolderDataset, not for {cfg.DATASET.NAME}": pictures
         and cfg.DATASET.NAME != "FolderDataset",
-        "DATASET.SUBSAMPLE_CLASSES joint is an evaluation of a model of the base classes: give --eval-only": trains
+        "DATASET.SUBSAMPLE_CLASSES joint is an evaluation of a model of the base classes: give --eval-only": keeps
         and cfg.DATASET.SUBSAMPLE_CLASSES == "joint"
         and not args.eval_only,
         "DATASET.SPLIT_FILE names the classes itself: leave out DATASET.NAMES_FILE": cfg.DATASET.SPLIT_FILE
@@ -162,7 +162,7 @@ def what_this_is(args: argparse.Namespace, cfg: "CfgNode") -> "Identity":
             raise ValueError(f"{cfg.TRAINER.NAME} knows nothing of ranks: start it with one process")
         as_dassl_would(cfg)
         return Identity(material_settings(cfg, cfg.TRAINER.NAME.upper()))
-    model = model_digest(args) if args.eval_only and kind.method().takes_steps else ""
+    model = model_digest(args) if args.eval_only and kind.method().keeps_a_model else ""
     set_random_seed(cfg.SEED)
     with contextlib.redirect_stdout(io.StringIO()):
         return kind.run_identity(cfg, model)
@@ -221,9 +221,12 @@ def run(args: argparse.Namespace, cfg: "CfgNode") -> None:
         known = methods().get(cfg.TRAINER.NAME)
         if args.eval_only or (known is not None and not known.takes_steps):
             trainer.is_trained_here = not args.eval_only
-            trainer.load_model(args.model_dir, epoch=args.load_epoch)
+            if args.eval_only:
+                trainer.load_model(args.model_dir, epoch=args.load_epoch)
+            else:
+                trainer.trained()
             trainer.test()
-            if not args.eval_only and hasattr(trainer, "save_fitted"):
+            if not args.eval_only:
                 trainer.save_fitted()
         else:
             trainer.train()

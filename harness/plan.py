@@ -255,7 +255,7 @@ class Request:
                      "--dataset-config-file", existing(f"configs/datasets/{dataset.config}.yaml"),
                      "--config-file", existing(f"configs/trainers/{r.recipes_of}/{config}.yaml"),
                      "--output-dir", str(folder), "--about", json.dumps(about)]  # fmt: skip
-        needs = needs if r.takes_steps else None
+        needs = needs if r.keeps_a_model else None
         if needs is not None:
             arguments += ["--model-dir", str(needs.folder), "--eval-only"]
         for twin in same if r.takes_steps else ():

@@ -113,6 +113,7 @@ def noting_steps(steps: list[dict[str, float]], in_float64: bool) -> dict[str, C
 SHALLOW: dict[str, list[object]] = {
     "IVLP": ["TRAINER.IVLP.PROMPT_DEPTH_TEXT", 2, "TRAINER.IVLP.PROMPT_DEPTH_VISION", 2],
     "PromptSRC": ["TRAINER.PROMPTSRC.PROMPT_DEPTH_TEXT", 2, "TRAINER.PROMPTSRC.PROMPT_DEPTH_VISION", 2],
+    "TCP": ["TRAINER.TCP.BLOCK", 1],
     "MaPLe": ["TRAINER.MAPLE.PROMPT_DEPTH", 2],
 }
 

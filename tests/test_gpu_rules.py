@@ -20,7 +20,19 @@ METHODS = ("MoCoOp", "CoOp", "CoCoOp", "LASP")
 PRECISIONS = ("fp32", "fp16", "amp", "bf16")
 # Kernels of a step that is computed kernel by kernel, with the tiny CLIP: these and no more.
 KERNELS = {"MoCoOp": 413, "CoOp": 207, "CoCoOp": 232, "LASP": 378}
-VARIANTS = ("plain", "chunks", "kernels", "adamw", "deterministic", "tf32", "best_val", "views", "crops", "frozen")
+VARIANTS = (
+    "plain",
+    "chunks",
+    "kernels",
+    "adamw",
+    "deterministic",
+    "tf32",
+    "best_val",
+    "views",
+    "crops",
+    "frozen",
+    "head",
+)
 pytestmark = pytest.mark.xdist_group("gpu_rules")
 
 
@@ -72,7 +84,7 @@ def test_every_method_trains_in_every_precision(method, prec, case):
     assert eager.get("cast of a frozen weight", 0) <= 4  # the two projections, there and back
 
 
-@pytest.mark.parametrize("method", ["KgCoOp", "ProGrad", "PromptSRC", "MaPLe", "TipAdapterF", "CLIPAdapter"])
+@pytest.mark.parametrize("method", ["KgCoOp", "ProGrad", "PromptSRC", "MaPLe", "TipAdapterF", "CLIPAdapter", "TCP"])
 def test_the_leaders_are_replayed_too(method, case):
     exact = case(f"{method}-fp32")
     for prec in ("fp32", "fp16", "amp"):
@@ -149,7 +161,7 @@ def test_what_was_stopped_goes_on_bit_by_bit(name, case):
 
 
 @pytest.mark.parametrize("name", ["MoCoOp-amp", "CoCoOp-fp16", "LASP-bf16", "HardMixture-fp16", "LinearProbe",
-                                  "TipAdapterF-fp16"])  # fmt: skip
+                                  "TipAdapterF-fp16", "MoCoOp-head"])  # fmt: skip
 def test_a_trained_run_is_used_on_the_gpu(name, case):
     used = case(f"use-{name}")
     assert used["apart"] < 2e-3

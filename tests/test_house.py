@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from harness.plan import Request
 from trainers.coop.options import CoOpOptions
 from trainers.linear_probe.options import LinearProbeOptions
 from trainers.methods import methods, model_class
@@ -53,12 +54,15 @@ def test_types_that_no_option_has():
         Method("odd", "Odd", "OddCLIP", options=Odd)
 
 
-def test_what_is_made_from_a_runs_pictures_is_not_asked_for_new_classes():
+def test_what_is_made_from_a_runs_pictures_is_kept_for_new_classes():
     """A method without steps that saw the new classes' pictures would print an H that means nothing."""
-    with pytest.raises(ValueError, match="is made from the pictures of each run"):
-        Method("gda", "GDA", "GdaCLIP", options=LinearProbeOptions, takes_steps=False)
-    probe = methods()["LinearProbe"]
-    assert (probe.takes_steps, probe.knows_new_classes) == (False, False)
+    keeps = {name: method.keeps_a_model for name, method in methods().items() if not method.takes_steps}
+    assert keeps.pop("ZeroshotHead")
+    assert not any(keeps.values())
+    base, new = Request("zsclip_head", "base2new", ["demo"], seeds=[1]).runs()
+    assert new.needs is base
+    with pytest.raises(ValueError, match=r"has heads \('mean',\): use \('', 'text_means'\)"):
+        Method("odd", "Odd", "OddCLIP", options=LinearProbeOptions, heads=("mean",))
 
 
 @pytest.fixture(scope="module")

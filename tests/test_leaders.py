@@ -19,9 +19,11 @@ from trainers.prograd.model import ProGradCLIP, project
 from trainers.prograd.trainer import TEMPLATES
 from trainers.promptsrc.model import PromptSrcCLIP
 from trainers.promptsrc.trainer import PromptSRC
+from trainers.tcp.model import TcpCLIP
 
 NAMES = ["accordion", "air_plane", "anchor", "ant", "barrel", "bass"]
 LEARNER = "prompt_learner."
+AIRCRAFT = ("X X X X {}, a type of aircraft.", "a photo of an aircraft {}.")
 DEEP = {"ctx": f"{LEARNER}ctx", "visual_rows.0": "image_encoder.VPT",
         "visual_rows.1": "image_encoder.transformer.resblocks.1.VPT_shallow",
         "deep_rows.0": "text_encoder.transformer.resblocks.1.VPT_shallow"}  # fmt: skip
@@ -41,6 +43,11 @@ METHODS = {
     ),
     "ivlp": (lambda clip: IvlpCLIP(clip, NAMES, prompt_depth_text=2, prompt_depth_vision=2), None, DEEP),
     "maple": (lambda clip: MapleCLIP(clip, NAMES, prompt_depth=2), None, COUPLED),
+    "tcp": (
+        lambda clip: TcpCLIP(clip, NAMES, *AIRCRAFT, block=1), lambda parts: parts["cls"] + 8 * parts["text"],
+        {"ctx": f"{LEARNER}ctx",
+         **{name: f"{LEARNER}{name}" for name in (f"meta_net.linear{i}.{p}" for i in (1, 2) for p in ("weight", "bias"))}},
+    ),
     "promptsrc": (
         lambda clip: PromptSrcCLIP(clip, NAMES, PromptSRC.templates_of(None), n_ctx_text=4, n_ctx_vision=4,
                                    prompt_depth_text=2, prompt_depth_vision=2),
@@ -108,6 +115,12 @@ def test_depths_and_words_that_do_not_fit(tiny_clip):
                           ({"n_ctx_text": 5}, 'CTX_INIT "a photo of a" has 4 tokens, fewer than the 5')):  # fmt: skip
         with pytest.raises(ValueError, match=said):
             IvlpCLIP(tiny_clip, NAMES, **{"prompt_depth_text": 2, "prompt_depth_vision": 2} | options)
+    with pytest.raises(ValueError, match="BLOCK is 8, but this text tower has blocks 0 to 1: use one of 1 on"):
+        TcpCLIP(tiny_clip, NAMES, *AIRCRAFT)
+    with pytest.raises(
+        ValueError, match=r'N_CTX is 5, but "X X X X {}, a type of aircraft\." has 4 tokens before the name'
+    ):
+        TcpCLIP(tiny_clip, NAMES, *AIRCRAFT, block=1, n_ctx=5)
     with pytest.raises(ValueError, match="PROMPT_DEPTH is 9, but this tower has 2 blocks"):
         MapleCLIP(tiny_clip, NAMES)
     with pytest.raises(ValueError, match="no epoch from 1 to 3 has a weight around GPA_MEAN 900"):

@@ -15,6 +15,7 @@ from trainers.lasp.trainer import LaspCLIP
 from trainers.maple.model import MapleCLIP
 from trainers.mocoop.trainer import MixtureCLIP
 from trainers.promptsrc.model import PromptSrcCLIP
+from trainers.tcp.model import TcpCLIP
 from trainers.tip_adapter_f.model import TrainedTipCLIP
 from trainers.zsclip.trainer import HardPromptCLIP
 
@@ -33,6 +34,7 @@ MODELS = {
     "TipAdapterF": lambda clip, mode: TrainedTipCLIP(
         clip, NAMES, ["a {}."], torch.nn.functional.normalize(torch.randn(8, 64), dim=-1), torch.arange(8) // 2
     ),
+    "TCP": lambda clip, mode: TcpCLIP(clip, NAMES, "X X X X {}.", "a {}.", block=1, text_encoder=mode),
     "CLIPAdapter": lambda clip, mode: AdapterCLIP(clip, NAMES, ["a {}."]),
     "ZeroshotCLIP": lambda clip, mode: HardPromptCLIP(clip, NAMES, ["a photo of a {}."]),
 }

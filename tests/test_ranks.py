@@ -31,6 +31,7 @@ CASES = {
     # three classes for up to four ranks, text in chunks, gradients clipped, augmentation per picture, the best epoch
     "MoCoOp base": ["DATASET.SUBSAMPLE_CLASSES", "base", "MODEL.TEXT_CHUNK", 2, "TRAINER.MOCOOP.GRAD_CLIP", 0.5,
                     "TRAINER.MOCOOP.TEXT_CLASSES", "train", "TEST.FINAL_MODEL", "best_val", *RANDOM],
+    "MoCoOp head": ["MODEL.HEAD.NAME", "text_means", "TRAINER.MOCOOP.TEXT_LOSS", "anchor", *PLAIN],
     "LASP": ["TRAINER.LASP.N_GROUPS", 3, "DATALOADER.TRAIN_X.BATCH_SIZE", 5, *PLAIN],
     "CoOp": ["TRAINER.COOP.CTX_INIT", "a photo of a", "DATALOADER.TRAIN_X.BATCH_SIZE", 5, *PLAIN],
     # a context for each class, and a batch with fewer pictures than ranks

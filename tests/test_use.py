@@ -30,15 +30,17 @@ from trainers.methods import methods
 pytestmark = pytest.mark.xdist_group("use")  # the runs are made once
 
 METHODS = ("MoCoOp", "CoOp", "CoCoOp", "LASP", "PromptSRC", "MaPLe", "ZeroshotCLIP", "HardMixture", "LinearProbe",
-           "TipAdapter", "TipAdapterF", "GDA", "LPPlusPlus", "CLIPAdapter")  # fmt: skip
+           "TipAdapter", "TipAdapterF", "GDA", "LPPlusPlus", "CLIPAdapter", "ZeroshotHead", "MoCoOp+head", "LASP+head",
+           "CoCoOp+head", "TCP")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def runs(mini_root, literate_clip_file, tmp_path_factory):
     """A finished run of every method, by name."""
     found = {}
-    for trainer in METHODS:
-        out = found[trainer] = tmp_path_factory.mktemp("runs") / trainer
+    for name in METHODS:
+        out = found[name] = tmp_path_factory.mktemp("runs") / name
+        trainer, *head = name.split("+")
         config = methods()[trainer].recipes_of
         done = run_train(
             "--trainer", trainer, "--root", mini_root, "--seed", "1", "--backbone", literate_clip_file, "--output-dir", out,
@@ -46,6 +48,7 @@ def runs(mini_root, literate_clip_file, tmp_path_factory):
             f"configs/trainers/{config}/small.yaml", *acting(trainer, "DATASET.NUM_SHOTS", "2", "OPTIM.MAX_EPOCH", "1",
             "OPTIM.WARMUP_EPOCH", "0", "DATALOADER.NUM_WORKERS", "0",
             *(["TRAINER.PROMPTSRC.GPA_MEAN", "1"] if trainer == "PromptSRC" else [])),
+            *(["MODEL.HEAD.NAME", "text_means"] if head else []),
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
     return found
@@ -121,6 +124,22 @@ class TestClasses:
     def test_names_that_make_no_sense(self, runs, names):
         with pytest.raises(ValueError, match=r"is empty|named twice"):
             load_run(runs["CoOp"], classnames=names)
+
+    @pytest.mark.parametrize("name", ["ZeroshotHead", "MoCoOp+head", "CoCoOp+head"])
+    def test_a_head_knows_its_classes_by_name(self, name, runs, pictures):
+        """In any order, among others, and for classes without pictures it predicts what theirs would look like."""
+        model = load_run(runs[name])
+        images = torch.stack([model.read(path) for path, _ in pictures[:3]])
+        before = model(images)
+        shuffled = model.with_classes(list(reversed(CLASSES)))
+        assert torch.allclose(shuffled(images), before.flip(1), atol=1e-4)
+        with_more = model.with_classes([*CLASSES, "okapi"])
+        assert with_more(images).isfinite().all()
+        head, other = model.model.head, with_more.model.head
+        assert other.seen_C.tolist() == [0, 1, 2, 3, 4, 5, -1]
+        assert torch.equal(head.mean_SD, other.mean_SD)
+        scale = model.model.logit_scale.exp()
+        assert float(other.classifier(scale)[0][-1].detach().norm()) > 0
 
     def test_a_probe_knows_its_own_only(self, runs):
         with pytest.raises(ValueError, match="knows only the classes"):

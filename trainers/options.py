@@ -124,6 +124,7 @@ def fits(kind: str, value: Any) -> bool:
 
 
 PRECISIONS = ("fp32", "fp16", "amp", "bf16")
+HEADS = ("", "text_means")  # on a trained model's image features
 
 
 def option(default: Any, help: str, **limits: Any) -> Any:
@@ -179,8 +180,9 @@ class Method:
     class in model.py. title: what people read. options: what it may be told. takes_steps: whether it is trained step by
     step, or made at once. looks_at: the parts of a dataset whose pictures it sees. reads_names: whether class names decide
     anything. knows_new_classes: whether it can be asked for classes that it was not trained on. chooses_on_validation:
-    whether it chooses by validation pictures, where there are some. ablations: parts of it that can be changed, by name,
-    with the settings that do it. place: in tables. recipes_of: the method whose recipes it shares.
+    whether it chooses by validation pictures, where there are some. heads: what MODEL.HEAD.NAME may be, the usual first.
+    ablations: parts of it that can be changed, by name, with the settings that do it. place: in tables. recipes_of: the
+    method whose recipes it shares.
     """
 
     name: str
@@ -193,6 +195,7 @@ class Method:
     reads_names: bool = True
     knows_new_classes: bool = True
     chooses_on_validation: bool = False
+    heads: tuple[str, ...] = ("",)
     ablations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     place: int = 100
     recipes_of: str = ""
@@ -202,11 +205,13 @@ class Method:
         object.__setattr__(self, "title", self.title or self.trainer)
         object.__setattr__(self, "recipes_of", self.recipes_of or self.trainer)
         self.options.settings()  # which checks their types
-        if not self.takes_steps and "train" in self.looks_at and self.knows_new_classes:
-            raise ValueError(
-                f"{self.trainer} is made from the pictures of each run, so asked for new classes it would see theirs: say "
-                "knows_new_classes=False"
-            )
+        if set(self.heads) - set(HEADS):
+            raise ValueError(f"{self.trainer} has heads {self.heads}: use {HEADS}")
+
+    @property
+    def keeps_a_model(self) -> bool:
+        """Whether other runs of a protocol evaluate the model of its training run, instead of making theirs."""
+        return self.takes_steps or (self.draws and self.knows_new_classes)
 
     @property
     def draws(self) -> bool:

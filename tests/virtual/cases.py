@@ -34,6 +34,7 @@ DEEP = {
     "MaPLe": ("TRAINER.MAPLE.PROMPT_DEPTH", 2),
     "TipAdapterF": (),
     "CLIPAdapter": (),
+    "TCP": ("TRAINER.TCP.BLOCK", 1),
 }  # fmt: skip
 KEYS = {"MoCoOp": "MOCOOP", "CoOp": "COOP", "CoCoOp": "COCOOP", "LASP": "LASP", "HardMixture": "HARDMIXTURE"}
 BATCHES = 3  # of an epoch
@@ -173,6 +174,7 @@ def main() -> None:
         "views": ("DATALOADER.K_TRANSFORMS", 2),
         "crops": ("INPUT.TRANSFORMS", "['random_resized_crop', 'random_flip', 'normalize']"),
         "frozen": ("TRAINER.MOCOOP.TRAIN_VISUAL_LN", False),
+        "head": ("MODEL.HEAD.NAME", "text_means", "TRAINER.MOCOOP.TEXT_LOSS", "anchor", "TRAINER.MOCOOP.BLEND", 1.0),
     }.items():
         say(**run(f"MoCoOp-{name}", "MoCoOp", *amp, *settings))
     for name, settings in {"asks": (), "asks-kernels": ("TRAIN.CUDA_GRAPH", False)}.items():
@@ -187,7 +189,15 @@ def main() -> None:
     )
     resumed("CoCoOp-fp16-within", "CoCoOp", 1, "TRAINER.COCOOP.PREC", "fp16")
     resumed("CoOp-bf16-within", "CoOp", 5, "TRAINER.COOP.PREC", "bf16")
-    for name in ("MoCoOp-amp", "CoCoOp-fp16", "LASP-bf16", "HardMixture-fp16", "LinearProbe", "TipAdapterF-fp16"):
+    for name in (
+        "MoCoOp-amp",
+        "CoCoOp-fp16",
+        "LASP-bf16",
+        "HardMixture-fp16",
+        "LinearProbe",
+        "TipAdapterF-fp16",
+        "MoCoOp-head",
+    ):
         use(name)
     shutil.rmtree(OUT / "cache", ignore_errors=True)
 
@@ -202,7 +212,7 @@ def use(name: str) -> None:
         on_cpu = load_run(OUT / name).classify(pictures)
         model = load_run(OUT / name).to("cuda")
         found = model.classify(pictures)
-        exported = model.model.exportable().to("cuda")
+        exported = model.model.exported().to("cuda")
         with torch.no_grad():
             exported(torch.stack([model.read(p) for p in pictures[:2]]).to("cuda"))
         apart = max(

@@ -1,6 +1,8 @@
 """CLIP-Adapter: a bottleneck behind the picture tower (Gao et al., IJCV 2024)."""
 
-from ..options import Method
+from ..options import HEADS, Method
 from .options import ClipAdapterOptions
 
-METHODS = (Method("clip_adapter", "CLIPAdapter", "AdapterCLIP", "CLIP-Adapter", ClipAdapterOptions, place=25),)
+METHODS = (
+    Method("clip_adapter", "CLIPAdapter", "AdapterCLIP", "CLIP-Adapter", ClipAdapterOptions, heads=HEADS, place=25),
+)

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from ..core.clip.adapted import Trained
 from ..core.clip.backbones import Backbone
 from ..core.clip.exportable import ExportableAdapter
-from ..core.clip.precision import cosine_logits
 from ..zsclip.model import HardPromptCLIP
 from .options import AdapterOptions, ClipAdapterOptions
 
@@ -52,10 +51,6 @@ class AdapterCLIP(HardPromptCLIP):
     def from_checkpoint(cls, backbone: Backbone, trained: Trained, classnames: Sequence[str]) -> "AdapterCLIP":
         own = ClipAdapterOptions.of(trained.options).keywords(AdapterOptions)
         return cls(backbone, classnames, trained.identity["templates"], **own)
-
-    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        """exp(logit_scale) <f, w_c>; B x C."""
-        return cosine_logits(self.image_features(images_BCHW), self.text_CD, self.logit_scale.exp())
 
 
 class Adapter(nn.Module):

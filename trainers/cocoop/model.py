@@ -85,4 +85,4 @@ class CoCoOpCLIP(AdaptedCLIP):
         context_BMW = self.ctx + shift_BW[:, None]
         text_BCD = self.text_encoder(self._plan_for(len(image_BD)), context_BMW.flatten(0, 1))
         text_BCD = F.normalize(text_BCD, dim=-1)
-        return self.logit_scale.exp() * einsum("bd,bcd->bc", image_BD, text_BCD)
+        return self.with_head(self.logit_scale.exp() * einsum("bd,bcd->bc", image_BD, text_BCD), image_BD)

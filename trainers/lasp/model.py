@@ -130,5 +130,5 @@ class LaspCLIP(AdaptedCLIP):
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """Logits, B x C. In evaluation without gradients the text is encoded once, see weights_changed()."""
-        text_GAD = self.cached_in_eval(self.text_features)
-        return self.logits(self.image_features(images_BCHW), text_GAD)
+        text_GAD, image_BD = self.cached_in_eval(self.text_features), self.image_features(images_BCHW)
+        return self.with_head(self.logits(image_BD, text_GAD), image_BD)

@@ -55,10 +55,13 @@ class LASP(ContextTrainer):
         foreign = any(name.endswith("token_prefix") for name in state)
         return {k: v for k, v in state.items() if k in learned_names} if foreign else state
 
+    def asked_classnames(self) -> list[str]:
+        return list(self.all_classnames) if self.cfg.DATASET.INCLUDE_ALL_CLASSES else self.classnames
+
     def identity(self) -> dict:
         own = {"text_classes": self.options.text_classes}
         if self.cfg.DATASET.INCLUDE_ALL_CLASSES:
-            own["classifies"] = list(self.all_classnames)
+            own["classifies"] = self.asked_classnames()
         return super().identity() | own
 
 

@@ -1,6 +1,6 @@
 """MoCoOp: mixture-of-prompts learning (Du, Niu, Zhao, Frontiers in AI 2025)."""
 
-from ..options import Method
+from ..options import HEADS, Method
 from .options import MoCoOpOptions
 
 METHODS = (
@@ -9,6 +9,7 @@ METHODS = (
         "MoCoOp",
         "MixtureCLIP",
         options=MoCoOpOptions,
+        heads=HEADS,
         place=60,
         ablations={
             "full": (),

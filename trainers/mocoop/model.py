@@ -20,7 +20,7 @@ from ..core.clip.exportable import ExportableMixture
 from ..core.clip.hard_features import check_groups, group_means, hard_features
 from ..core.clip.losses import gate_target, soft_cross_entropy, text_to_text_loss, with_noise
 from ..core.clip.mixture import mixed_logits, mixture_weights
-from ..core.clip.precision import einsum, linear
+from ..core.clip.precision import einsum, linear, mean_angle
 from ..core.clip.prompts import PromptPlan, SoftPrompts, clean_classname
 from .options import MixtureOptions, MoCoOpOptions
 
@@ -83,6 +83,13 @@ class MixtureCLIP(AdaptedCLIP):
             features_GAD = features_GAD + self.correction.to(features_GAD.dtype)
         return F.normalize(features_GAD, dim=-1)
 
+    def tested_features(self) -> torch.Tensor:
+        """What classes are tested by: w_gc, or normalise(w_gc + BLEND p_gc); G x C x D."""
+        features_GCD = self.text_features()[:, : self.n_classes]
+        if not self.options.blend:
+            return features_GCD
+        return F.normalize(features_GCD + self.options.blend * self.prototypes_GAD[:, : self.n_classes], dim=-1)
+
     def route(self, image_BD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Router logits r and mixture weights pi of each picture; both B x G."""
         router_BG = linear(image_BD, self.router.weight, self.router.bias)
@@ -124,7 +131,9 @@ class MixtureCLIP(AdaptedCLIP):
         )
         return {
             "cls": F.cross_entropy(logits_BC, labels_B),
-            "text": text_to_text_loss(scored_GAD, hard_GAD, text_scale),
+            "text": mean_angle(scored_GAD, hard_GAD)
+            if o.text_loss == "anchor"
+            else text_to_text_loss(scored_GAD, hard_GAD, text_scale),
             "gate": soft_cross_entropy(router_BG, gate_target(similarity_BG, self.top_k, o.gate_boost)),
             "logits_BC": logits_BC,
             "router_BG": router_BG,
@@ -136,19 +145,21 @@ class MixtureCLIP(AdaptedCLIP):
 
     def predict(self, images_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits, B x C, and mixture weights, B x G."""
-        text_GAD = self.cached_in_eval(self.text_features)
+        text_GCD = self.cached_in_eval(self.tested_features)
         image_BD = self.image_features(images_BCHW)
         weights_BG = self.route(image_BD)[1]
-        return mixed_logits(image_BD, text_GAD[:, : self.n_classes], weights_BG, self.logit_scale.exp()), weights_BG
+        logits_BC = mixed_logits(image_BD, text_GCD, weights_BG, self.logit_scale.exp())
+        return self.with_head(logits_BC, image_BD), weights_BG
 
     @torch.no_grad()
     def exportable(self) -> ExportableMixture:
-        class_GCD = self.logit_scale.exp() * self.cached_in_eval(self.text_features)[:, : self.n_classes]
+        class_GCD = self.logit_scale.exp() * self.cached_in_eval(self.tested_features)
         top_k = self.top_k if self.options.router == "learned" else 0
         return ExportableMixture(self.backbone, class_GCD, self.router.weight, self.router.bias, top_k)
 
     @classmethod
     def from_checkpoint(cls, backbone: Backbone, trained: Trained, classnames: Sequence[str]) -> "MixtureCLIP":
         options = MoCoOpOptions.of(trained.options).keywords(MixtureOptions)
-        # one hard template a group: the others only bear on the losses
-        return cls(backbone, classnames, [group[:1] for group in trained.identity["template_groups"]], **options)
+        # one hard template a group where the others only bear on the losses
+        many = None if options["blend"] else 1
+        return cls(backbone, classnames, [group[:many] for group in trained.identity["template_groups"]], **options)

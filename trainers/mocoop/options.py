@@ -22,10 +22,17 @@ class MixtureOptions(Options):
         10.0, "added to the top_k largest in the gate's target", unless={"gate_loss_weight": (0.0,)}
     )
     gate_detach: bool = option(False, "stop gradients through the gate's target", unless={"gate_loss_weight": (0.0,)})
+    text_loss: str = option(
+        "contrastive",
+        "soft prompts find their class among their group's hard ones; or anchor: 1 - cos to the hard one, as in KgCoOp",
+        among=("contrastive", "anchor"),
+        unless={"text_loss_weight": (0.0,)},
+    )
     text_logit_scale: float | str | None = option(
         None,
-        "of the text loss; clip: exp(logit_scale); None: 1.0, as in the authors' code",
+        "of the contrastive text loss; clip: exp(logit_scale); None: 1.0, as in the authors' code",
         among=("clip",),
+        needs={"text_loss": ("contrastive",)},
         unless={"text_loss_weight": (0.0,)},
     )
     text_noise: float = option(
@@ -36,6 +43,7 @@ class MixtureOptions(Options):
         "of soft prompts: the template's own tokens, or as the authors' code was released (counted in words, no full stop)",
         among=("sentence", "released"),
     )
+    blend: float = option(0.0, "how much of its group's hard feature is added to a soft one in testing", least=0)
     router: str = option("learned", "uniform: every expert counts alike, for an ablation", among=("learned", "uniform"))
 
 

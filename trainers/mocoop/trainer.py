@@ -43,6 +43,9 @@ class MoCoOp(PromptTrainer):
             print(f"  {' | '.join(group)}")
         self.finish_model(slower=self.model.tuned, times=o.visual_ln_lr_mult)
 
+    def head_groups(self) -> list[list[str]]:
+        return self.template_groups
+
     def drawn(self) -> tuple[torch.Tensor, ...]:
         return (self.model.seen_hard_features(),)
 

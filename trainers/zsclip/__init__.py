@@ -10,6 +10,10 @@ METHODS = (
         place=11, recipes_of="ZeroshotCLIP",
     ),
     Method(
+        "zsclip_head", "ZeroshotHead", "HardPromptCLIP", "Zero-shot CLIP + head", takes_steps=False,
+        looks_at=("train", "test"), heads=("text_means",), place=13, recipes_of="ZeroshotCLIP",
+    ),
+    Method(
         "hard_mixture", "HardMixture", "HardMixtureCLIP", options=HardMixtureOptions, takes_steps=False, looks_at=("test",),
         place=12, recipes_of="ZeroshotCLIP",
     ),

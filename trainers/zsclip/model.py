@@ -40,7 +40,8 @@ class HardPromptCLIP(AdaptedCLIP):
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """exp(logit_scale) <f, w_c>; B x C."""
-        return cosine_logits(self.image_features(images_BCHW), self.text_CD, self.logit_scale.exp())
+        image_BD = self.image_features(images_BCHW)
+        return self.with_head(cosine_logits(image_BD, self.text_CD, self.logit_scale.exp()), image_BD)
 
 
 class HardMixtureCLIP(AdaptedCLIP):

@@ -30,11 +30,18 @@ class ZeroshotCLIP(PromptTrainer):
     def build_model(self) -> None:
         templates = self.templates_of(self.cfg)
         print(f"Prompts: {templates}")
-        self.model = self.model_of(templates).to(self.device)
+        self.model = self.model_of(templates)
+        self.put_head()
+        self.model.to(self.device)
         self.register_model("zero_shot", self.model)
 
     def model_of(self, templates: list) -> AdaptedCLIP:
         return HardPromptCLIP(self.load_clip(), self.classnames, templates, **self.encoder_options)
+
+
+@register
+class ZeroshotHead(ZeroshotCLIP):
+    """Zero-shot CLIP with a head on image features (core/heads/text_means.py), and nothing learned in steps."""
 
 
 @register

@@ -12,8 +12,13 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
+from ..heads.text_means import TextMeansHead
 from .backbones import Backbone, as_backbone
 from .doors import VisualPrompts
+from .exportable import Exportable
+from .hard_features import group_means, hard_features
+from .precision import linear
+from .prompts import clean_classname
 from .text_tower import TextEncoder
 from .visual_tower import encode_pictures
 
@@ -40,6 +45,7 @@ class AdaptedCLIP(nn.Module):
     image_encoder: Any
     text_encoder: TextEncoder
     logit_scale: torch.Tensor
+    head: TextMeansHead | None
 
     def __init__(
         self,
@@ -59,7 +65,9 @@ class AdaptedCLIP(nn.Module):
         self.tuned = list(self.backbone.visual_layer_norms().values()) if train_visual_ln else []
         for p in self.tuned:
             p.requires_grad_(True)
+        self.head = None
         self._kept: torch.Tensor | None = None
+        self._kept_head: tuple[torch.Tensor, ...] | None = None
         self._compiled: Callable[..., torch.Tensor] | None = None
         self.register_load_state_dict_post_hook(lambda model, _: model.weights_changed())
 
@@ -80,7 +88,7 @@ class AdaptedCLIP(nn.Module):
 
     def weights_changed(self) -> None:
         """Drops what cached_in_eval() keeps. Called by train(), eval(), to(), load_state_dict(); else do it."""
-        self._kept = None
+        self._kept, self._kept_head = None, None
 
     def compile_training(self) -> None:
         """From now on torch.compile fuses the kernels of both encoders in training; evaluation stays as it is."""
@@ -93,16 +101,53 @@ class AdaptedCLIP(nn.Module):
 
     def checkpoint_tensors(self) -> dict[str, torch.Tensor]:
         """What a checkpoint holds, by name."""
-        return dict(self.trainable())
+        return dict(self.trainable()) | self.head_tensors()
+
+    def head_tensors(self) -> dict[str, torch.Tensor]:
+        """Those of the head."""
+        return {} if self.head is None else {f"head.{name}": tensor for name, tensor in self.head.state_dict().items()}
+
+    def put_head(self, groups: Sequence[Sequence[str]], seen: Sequence[str], asked: Sequence[str]) -> None:
+        """A head, not fitted yet, for the classes `asked`, which are recognised by name among those `seen` in training.
+
+        groups: of hard templates; a class's text feature is the normalised mean of the groups'.
+        """
+        names = [clean_classname(name) for name in seen]
+        place = {name: i for i, name in enumerate(names)}
+        asked = [clean_classname(name) for name in asked]
+        unseen = [name for name in asked if name not in place]
+        flat = [template for group in groups for template in group]
+        hard_TAD = hard_features(self.text_encoder, flat, [*names, *unseen], self.vocabulary).float()
+        text_AD = F.normalize(group_means(hard_TAD, groups).mean(0), dim=-1)
+        place |= {name: len(names) + i for i, name in enumerate(unseen)}
+        at_C = torch.tensor([place[name] for name in asked], device=text_AD.device)
+        self.head = TextMeansHead(text_AD[: len(names)], text_AD[at_C], torch.where(at_C < len(names), at_C, -1))
+        self.weights_changed()
+
+    def with_head(self, logits_BC: torch.Tensor, image_BD: torch.Tensor) -> torch.Tensor:
+        """The logits of a picture's normalised features, with those of the head in evaluation."""
+        if self.head is None or self.training:
+            return logits_BC
+        if self._kept_head is None:
+            scale = self.logit_scale.detach().exp()
+            self._kept_head = self.head.classifier(scale) if self.head.fitted else ()
+        return logits_BC + linear(image_BD, *self._kept_head) if self._kept_head else logits_BC
 
     def predict(self, images_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Logits, B x C, and, where a method has experts, the weight of each for each picture, B x G."""
         return self(images_BCHW), None
 
-    def exportable(self) -> nn.Module:
-        """This model for its classes with the text already encoded (exportable.py), for programs without this
-        project."""
+    def exportable(self) -> Exportable:
+        """This model for its classes with the text already encoded (exportable.py), without its head."""
         raise NotImplementedError(f"{type(self).__name__} does not say how it is frozen")
+
+    @torch.no_grad()
+    def exported(self) -> Exportable:
+        """This model for its classes with the text already encoded, for programs without this project."""
+        frozen = self.exportable()
+        if self.head is not None and self.head.fitted:
+            frozen.add_head(*self.head.classifier(self.logit_scale.exp()))
+        return frozen
 
     @classmethod
     def from_checkpoint(cls, backbone: Backbone, trained: Trained, classnames: Sequence[str]) -> "AdaptedCLIP":
@@ -111,6 +156,14 @@ class AdaptedCLIP(nn.Module):
         Raises ValueError if the model cannot tell these classes apart.
         """
         raise NotImplementedError(f"{cls.__name__} does not say how it is made from a checkpoint")
+
+    @classmethod
+    def for_classes(cls, backbone: Backbone, trained: Trained, classnames: Sequence[str]) -> "AdaptedCLIP":
+        """from_checkpoint(), with a head where the checkpoint has one."""
+        model = cls.from_checkpoint(backbone, trained, classnames)
+        if "head" in trained.identity:
+            model.put_head(trained.identity["head"], trained.classnames, classnames)
+        return model
 
     def encoded(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """ImageEncoder(x), not normalised; B x D. Precomputed features, B x D, are returned unchanged."""

@@ -24,6 +24,16 @@ class Exportable(nn.Module):
         for name, tensor in (tensors | rows).items():
             self.register_buffer(name, tensor.detach().float().clone())
 
+    def add_head(self, weight_CD: torch.Tensor, bias_C: torch.Tensor) -> None:
+        """Adds <f, V_c> + b_c to the logits; V: C x D, b: C."""
+        self.register_buffer("class_head_CD", weight_CD.detach().float().clone())
+        self.register_buffer("head_C", bias_C.detach().float().clone())
+
+    def with_head(self, logits_BC: torch.Tensor, image_BD: torch.Tensor) -> torch.Tensor:
+        if not hasattr(self, "class_head_CD"):
+            return logits_BC
+        return logits_BC + image_BD @ self.get_buffer("class_head_CD").T + self.get_buffer("head_C")
+
     def encode(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """ImageEncoder(x), with its prompts; B x D."""
         if self._visual is None:
@@ -60,7 +70,7 @@ class ExportableLinear(Exportable):
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         features_BD = self.image_features(images_BCHW) if self.normalizes else self.encode(images_BCHW)
-        return features_BD @ self.class_CD.T + self.bias_C
+        return self.with_head(features_BD @ self.class_CD.T + self.bias_C, features_BD)
 
 
 class ExportableMixture(Exportable):
@@ -84,7 +94,7 @@ class ExportableMixture(Exportable):
         else:
             weights_BG = torch.full_like(router_BG, 1.0 / router_BG.shape[1])
         logits_GBC = image_BD @ self.class_GCD.transpose(-1, -2)
-        return (weights_BG.T[:, :, None] * logits_GBC).sum(0), weights_BG
+        return self.with_head((weights_BG.T[:, :, None] * logits_GBC).sum(0), image_BD), weights_BG
 
 
 class ExportableJoint(Exportable):
@@ -131,7 +141,8 @@ class ExportableAdapter(Exportable):
         self.adapter = adapter
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        return F.normalize(self.adapter(self.encode(images_BCHW)), dim=-1) @ self.class_CD.T
+        image_BD = F.normalize(self.adapter(self.encode(images_BCHW)), dim=-1)
+        return self.with_head(image_BD @ self.class_CD.T, image_BD)
 
 
 class ExportableConditional(Exportable):
@@ -158,4 +169,4 @@ class ExportableConditional(Exportable):
         prompts_NLW = prompts_BCLW.flatten(0, 1).to(self._backbone.text_dtype)
         text_ND = self._backbone.run_text(prompts_NLW, self.length_C.repeat(B)).float()  # type: ignore[operator]
         text_BCD = F.normalize(text_ND.view(B, C, -1), dim=-1)
-        return self._backbone.logit_scale.exp() * (text_BCD * image_BD[:, None]).sum(-1)
+        return self.with_head(self._backbone.logit_scale.exp() * (text_BCD * image_BD[:, None]).sum(-1), image_BD)

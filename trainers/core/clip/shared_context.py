@@ -29,8 +29,8 @@ class ClassTextCLIP(AdaptedCLIP):
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """exp(logit_scale) <f, w_c>; B x C. In evaluation without gradients the text is encoded once."""
-        text_CD = self.cached_in_eval(self.text_features)
-        return cosine_logits(self.image_features(images_BCHW), text_CD, self.logit_scale.exp())
+        text_CD, image_BD = self.cached_in_eval(self.text_features), self.image_features(images_BCHW)
+        return self.with_head(cosine_logits(image_BD, text_CD, self.logit_scale.exp()), image_BD)
 
 
 class SharedContextCLIP(ClassTextCLIP):

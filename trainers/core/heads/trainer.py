@@ -26,14 +26,8 @@ class HeadTrainer(PromptTrainer):
 
     def features_of(self, backbone: Backbone, items: list) -> torch.Tensor:
         """Of pictures prepared as in testing, not normalised; N x D, on the CPU."""
-        tested: Any = self.test_loader.dataset
-        pictures = Pictures(self.cfg, items, transform=tested.transform)
-        pictures.resized = tested.resized
-        loader = DataLoader(
-            pictures, self.cfg.DATALOADER.TEST.BATCH_SIZE, num_workers=self.test_loader.num_workers,
-            worker_init_fn=self.test_loader.worker_init_fn,
-        )  # fmt: skip
-        return self.frozen_features(backbone, tested.transform).of_set(loader)
+        loader: Any = self.as_tested(items)
+        return self.frozen_features(backbone, loader.dataset.transform).of_set(loader)
 
 
 class TextHeadTrainer(HeadTrainer):
@@ -78,7 +72,7 @@ class TextHeadTrainer(HeadTrainer):
                 worker_init_fn=self.test_loader.worker_init_fn, generator=torch.Generator(),
             )  # fmt: skip
             with torch.no_grad(), self.autocast():
-                found += [encode_pictures(backbone, self._on_device(batch["img"], loader)) for batch in loader]
+                found += [encode_pictures(backbone, self.as_numbers(batch["img"], loader)) for batch in loader]
         return torch.cat(found).float().unflatten(0, (self.options.views, -1))
 
     def labelled(self, backbone: Backbone, items: list, where: str = "") -> Labelled:

@@ -47,7 +47,7 @@ def export(model: TrainedModel, folder: str | os.PathLike, results: dict[str, An
     except ImportError as error:
         raise ValueError(f"export needs the package {error.name}: {PACKAGES}") from error
     model.to("cpu").float()
-    frozen: Any = model.model.exportable().eval()
+    frozen: Any = model.model.exported().eval()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
         made = Path(place)

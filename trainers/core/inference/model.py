@@ -99,7 +99,7 @@ class TrainedModel(nn.Module):
         their training classes (linear probes, class-specific contexts).
         """
         names = checked_names(classnames)
-        other = type(self.model).from_checkpoint(self.backbone, self.trained, names)
+        other = type(self.model).for_classes(self.backbone, self.trained, names)
         refuse_alike(names, self.backbone)
         _put_in(other, self.trained, "the model")
         return TrainedModel(other, self.trained, names, self.preprocessing, self.normalizes, self.upright, self.precision,
@@ -284,7 +284,7 @@ def build(
         if not isinstance(names, list) or not names or not all(isinstance(n, str) and _is_text(n) for n in names):
             raise ValueError(f"its class names are {str(names)[:60]!r}")
     opened = _backbone(backbone, trained.identity)
-    model = kind.from_checkpoint(opened, trained, classnames)
+    model = kind.for_classes(opened, trained, classnames)
     _put_in(model, trained, where)
     said: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in preprocessing.items()

@@ -15,7 +15,7 @@ from dassl.config import get_cfg_default
 from yacs.config import CfgNode
 
 from ...methods import methods
-from ...options import Options, Setting, fits, shown
+from ...options import HEADS, Options, Setting, fits, shown
 from .dassl_support import DASSL_IS_INSTALLED
 from .errors import did_you_mean
 from .text_files import read_yaml
@@ -133,7 +133,10 @@ SHARED: dict[str, Setting] = {
     "MODEL.INIT_WEIGHTS": Setting(UNUSED, "str"),
     "MODEL.BACKBONE.NAME": Setting("a CLIP's name or file, or one of open_clip's, see docs/BACKBONES.md", "str"),
     "MODEL.BACKBONE.PRETRAINED": Setting(UNUSED, "bool"),
-    "MODEL.HEAD.NAME": Setting(UNUSED, "str"),
+    "MODEL.HEAD.NAME": Setting(
+        "a head fitted to the shots' features after training, which is added to the logits; empty: none", "str",
+        among=HEADS,
+    ),
     "MODEL.HEAD.HIDDEN_LAYERS": Setting(UNUSED, "list[int]"),
     "MODEL.HEAD.ACTIVATION": Setting(UNUSED, "str"),
     "MODEL.HEAD.BN": Setting(UNUSED, "bool"),
@@ -310,6 +313,8 @@ def _check_together(cfg: CfgNode) -> None:
         f"INPUT.GB_K is {i.GB_K}: use an odd number": i.GB_K % 2 == 0,
         "OPTIM.SCHEDULE is step: use OPTIM.LR_SCHEDULER cosine and OPTIM.WARMUP_EPOCH 0": o.SCHEDULE == "step"
         and (o.LR_SCHEDULER != "cosine" or o.WARMUP_EPOCH > 0),
+        f"MODEL.HEAD.NAME is {cfg.MODEL.HEAD.NAME}, which is fitted to the last epoch's model: use TEST.FINAL_MODEL "
+        "last_step": cfg.MODEL.HEAD.NAME and cfg.TEST.FINAL_MODEL == "best_val",
         "OPTIM.SGD_NESTEROV is True: use an OPTIM.MOMENTUM above 0, and OPTIM.SGD_DAMPNING 0": o.SGD_NESTEROV
         and (o.MOMENTUM == 0 or o.SGD_DAMPNING != 0),
         "INPUT.NO_TRANSFORM is True: no method here takes pictures as they are read": i.NO_TRANSFORM,

@@ -30,17 +30,19 @@ from ..clip.preloaded import opened
 from ..clip.visual_tower import encode_pictures
 from ..loading.contents import contents_for
 from ..loading.feature_cache import FrozenFeatures, is_fixed, remembering
-from ..loading.loaders import Slices, build_data_manager, follow_backbone, in_turns
+from ..loading.loaders import Pictures, Slices, build_data_manager, follow_backbone, in_turns
 from ..loading.run_caches import RunCaches
 from ..ranks.collectives import this_rank
 from ..runs.identity import Identity, content_fingerprint, fingerprint, material_settings
 from ..settings import dassl_support
 from ..settings.errors import believing
+from ..settings.templates import template_groups
 from . import checkpoints
 from .averaging import EpochAverage
 from .classes import all_classnames, look_at_names, note_doubles
 from .epoch import Steps, is_finite
 from .evaluation import Logits, evaluate, temperature_of
+from .head import adopt_head, fit_head
 from .resuming import INTERRUPTED, Training, note_other_settings, refuse_other, trained_with
 from .schedule import optimiser_and_schedule
 from .step_graph import StepGraph
@@ -107,7 +109,13 @@ class PromptTrainer(TrainerX):
         return ()
 
     def trained(self) -> None:
-        """Hook: behind the last step, before what was trained is saved and tested."""
+        """Hook: behind the last step, or at once where none is taken, before what was made is saved and tested."""
+        if self.model.head is not None:
+            fit_head(self)
+
+    def asked_classnames(self) -> list[str]:
+        """Hook: the classes that the model tells apart."""
+        return self.classnames
 
     def adopt(self, identity: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
         """Hook: take the values that the model is built from out of a checkpoint's identity and tensors. May raise
@@ -136,6 +144,9 @@ class PromptTrainer(TrainerX):
                 f"{own.title} knows only the classes it was made for: "
                 f"SUBSAMPLE_CLASSES {cfg.DATASET.SUBSAMPLE_CLASSES} has others"
             )
+        self.head = cfg.MODEL.HEAD.NAME or own.heads[0]
+        if self.head not in own.heads:
+            raise ValueError(f"{own.title} takes no head: leave out MODEL.HEAD.NAME {self.head}")
         key = own.options.KEY
         self.options: Any = own.options.of(cfg.TRAINER[key]) if key else Options()
         self.precision = self.asked_precision = getattr(self.options, "prec", "fp32")
@@ -219,6 +230,7 @@ class PromptTrainer(TrainerX):
 
         `slower` parameters learn at `times` the rate. The log's rate is that of the first group, as in LASP.
         """
+        self.put_head()
         self.model.to(self.device)
         if self.half is not None:
             self.model.backbone.store_frozen(self.half)
@@ -265,14 +277,14 @@ class PromptTrainer(TrainerX):
         if isinstance(images, list):  # DATALOADER.K_TRANSFORMS views of each picture
             labels = labels.repeat(len(images))
             images = torch.cat(images)
-        return self._on_device(images, self.train_loader_x), labels.to(self.device, non_blocking=True)
+        return self.as_numbers(images, self.train_loader_x), labels.to(self.device, non_blocking=True)
 
     def parse_batch_test(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         if "fresh" in batch:
             self.test_loader.dataset.resized.keep(batch)
-        return self._on_device(batch["img"], self.test_loader), batch["label"].to(self.device, non_blocking=True)
+        return self.as_numbers(batch["img"], self.test_loader), batch["label"].to(self.device, non_blocking=True)
 
-    def _on_device(self, images: torch.Tensor, loader: DataLoader) -> torch.Tensor:
+    def as_numbers(self, images: torch.Tensor, loader: DataLoader) -> torch.Tensor:
         return loader.dataset.as_numbers(images.to(self.device, non_blocking=True))  # type: ignore[attr-defined]
 
     def largest_gradient(self) -> float:
@@ -440,9 +452,29 @@ class PromptTrainer(TrainerX):
         sha256 = source_of(cfg.MODEL.BACKBONE.NAME).digest()
         return Identity(cls.material(cfg), sha256, data, model, None if model else cls.templates_of(cfg), contents)
 
+    def head_groups(self) -> list[list[str]]:
+        """Hook: the hard templates by which the head knows classes."""
+        return template_groups(self.cfg.DATASET.NAME)
+
+    def put_head(self) -> None:
+        """Gives the model the head that was asked for."""
+        if self.head:
+            self.model.put_head(self.head_groups(), self.classnames, self.asked_classnames())
+
+    def as_tested(self, items: list) -> DataLoader:
+        """Loads pictures in their order, prepared as in testing. Draws no random numbers of torch's own generator."""
+        tested: Any = self.test_loader
+        pictures = Pictures(self.cfg, items, transform=tested.dataset.transform)
+        pictures.resized = tested.dataset.resized
+        return DataLoader(
+            pictures, tested.batch_size, num_workers=tested.num_workers, worker_init_fn=tested.worker_init_fn,
+            generator=torch.Generator(),
+        )  # fmt: skip
+
     def identity(self) -> dict[str, Any]:
         """What tells this run from others; stored in checkpoints and results."""
         return {
+            **({"head": [list(group) for group in self.head_groups()]} if self.head else {}),
             "trainer": self.cfg.TRAINER.NAME,
             "dataset": self.cfg.DATASET.NAME,
             "classnames": list(self.classnames),
@@ -517,7 +549,7 @@ class PromptTrainer(TrainerX):
 
         Class names may differ from those of training, prompts being shared by all classes; trainer and backbone may not.
         """
-        if not self.method().takes_steps:
+        if not self.method().keeps_a_model:
             return
         this_rank().all_max()  # rank 0 may still be writing it
         path = checkpoints.model_file(directory, epoch)
@@ -528,6 +560,7 @@ class PromptTrainer(TrainerX):
         tensors = checkpoints.tensors_of(state)
         with believing(path, "choose another model"):
             self.adopt(state.get("identity", {}), tensors)
+            tensors = adopt_head(self, state.get("identity", {}), tensors, path)
         if self.TEST_SETTINGS:
             key = self.method().options.KEY
             note_other_settings(state, self.cfg.TRAINER[key], key, self.TEST_SETTINGS)
@@ -536,7 +569,7 @@ class PromptTrainer(TrainerX):
         self.model.weights_changed()
         with believing(path, "choose another model"):
             self.trained_on = known = trained_with(state)
-        if known.get("epochs", 0) < known.get("epochs_planned", 0):
+        if self.method().takes_steps and known.get("epochs", 0) < known.get("epochs_planned", 0):
             print(f"Note: this model was trained for {known['epochs']} of {known['epochs_planned']} epochs")
         print(f'Loading weights to {checkpoints.FOLDER} from "{path}" (epoch = {state.get("epoch")})')
 

@@ -1,0 +1,137 @@
+"""The head whose class means are predicted from text (trainers/core/heads/text_means.py), and what its use refuses."""
+
+import json
+
+import pytest
+import torch
+from conftest import run_train
+from test_runs import arguments
+from torch.nn import functional as F
+
+from trainers.core.heads import text_means
+from trainers.core.heads.text_means import TextMeansHead, class_means, linear_classifier, precision, statistics
+
+D, S = 12, 5
+HEAD = ("MODEL.HEAD.NAME", "text_means")
+
+
+@pytest.fixture
+def drawn():
+    """Text features of eight names, and unit features of four pictures of each of the first five; float64."""
+    g = torch.Generator().manual_seed(0)
+    text = F.normalize(torch.randn(8, D, generator=g, dtype=torch.float64), dim=-1)
+    labels = torch.arange(S).repeat(4)
+    features = text[labels] @ torch.randn(D, D, generator=g, dtype=torch.float64)
+    return (
+        text,
+        F.normalize(features + 0.5 * torch.randn(len(labels), D, generator=g, dtype=torch.float64), dim=-1),
+        labels,
+    )
+
+
+def test_means_are_those_of_a_gaussian_process(drawn):
+    """Each class's mean is a sum of what text says and of its own; its pictures are noisy looks at it."""
+    text, features, labels = drawn
+    known = statistics(features, labels, S)
+    asked = torch.tensor([2, 6, 0])  # two seen classes and one that is not
+    found, m = class_means(known, text[:S], text[asked], torch.tensor([2, -1, 0]))
+    names = torch.cat([text[:S], text[6:7]]).mean(0)
+    a = text - names
+    x = torch.stack([features[labels == c].mean(0) for c in range(S)])
+    torch.testing.assert_close(m, x.mean(0))
+    covariance = a[:S] @ a[:S].T / text_means.RIDGE + text_means.OWN * torch.eye(S, dtype=a.dtype)
+    for row, c in ((0, 2), (2, 0)):
+        weights = torch.linalg.solve(covariance + torch.eye(S, dtype=a.dtype) / 4, covariance[:, c])
+        torch.testing.assert_close(found[row], m + weights @ (x - m))
+    ridge = torch.linalg.solve(a[:S] @ a[:S].T + torch.eye(S, dtype=a.dtype), a[:S] @ a[6])
+    torch.testing.assert_close(found[1], m + ridge @ (x - m))
+
+
+def test_logits_are_differences_of_gaussian_log_densities(drawn):
+    text, features, labels = drawn
+    known = statistics(features, labels, S)
+    mean, m = class_means(known, text[:S], text[:S], torch.arange(S))
+    inverse = precision(known)
+    scatter = sum(
+        torch.outer(f - known.mean_SD[y], f - known.mean_SD[y]) for f, y in zip(features, labels, strict=True)
+    )
+    nu, trace = 20 - S, float(scatter.trace()) / (20 - S)
+    shrunk = (scatter + 0.3 * trace * torch.eye(D, dtype=text.dtype)) / (nu + 0.3 * D)
+    torch.testing.assert_close(torch.linalg.inv(inverse), shrunk)
+    weight, bias = linear_classifier(mean, m, inverse)
+    density = [torch.distributions.MultivariateNormal(mu, shrunk).log_prob(features) for mu in [*mean, m]]
+    torch.testing.assert_close(features @ weight.T + bias, torch.stack(density[:-1], 1) - density[-1][:, None])
+
+
+def test_one_picture_of_each_class_leaves_nothing_to_choose_on(drawn):
+    text, features, labels = drawn
+    head = TextMeansHead(text[:S], text[:S], torch.arange(S))
+    scale = torch.tensor(20.0, dtype=text.dtype)
+    assert not head.fitted
+    assert head.fit(features[:S], labels[:S], torch.zeros(S, S, dtype=text.dtype), scale) is None
+    assert head.fitted
+    assert float(head.weight) == text_means.ONE_SHOT_WEIGHT
+    assert all(part.isfinite().all() for part in head.classifier(scale))
+
+
+def test_the_weight_is_the_first_of_the_best_on_pictures_that_the_head_has_not_seen(drawn):
+    text, features, labels = drawn
+    head = TextMeansHead(text[:S], text[:S], torch.arange(S))
+    scale = torch.tensor(20.0, dtype=text.dtype)
+    right = F.one_hot(labels, S).to(text.dtype) * 1000  # a classifier that needs no head
+    assert head.fit(features, labels, right, scale) == (1.0, 20)
+    assert float(head.weight) == text_means.WEIGHTS[0]
+    share, count = head.fit(features, labels, torch.zeros(20, S, dtype=text.dtype), scale)
+    assert count == 20
+    assert share > 1 / S
+    torch.testing.assert_close(head.mean_SD, statistics(features, labels, S).mean_SD)
+
+
+@pytest.fixture(scope="module")
+def base(mini_root, tiny_clip_file, tmp_path_factory):
+    """A run on base classes with a head."""
+    out = tmp_path_factory.mktemp("base")
+    done = run_train(*arguments(mini_root, tiny_clip_file, out, "CoOp", *HEAD, "DATASET.SUBSAMPLE_CLASSES", "base"))
+    assert done.returncode == 0, done.stderr
+    assert "Head fitted to 12 pictures, weight " in done.stdout
+    return out
+
+
+def evaluated(base, mini_root, tiny_clip_file, out, *words):
+    given = arguments(mini_root, tiny_clip_file, out, "CoOp", "--model-dir", base, "--eval-only", *words)
+    return run_train(*given)
+
+
+@pytest.mark.parametrize("classes", ["new", "joint"])
+def test_a_head_of_base_classes_is_asked_for_others(classes, base, mini_root, tiny_clip_file, tmp_path):
+    done = evaluated(base, mini_root, tiny_clip_file, tmp_path, *HEAD, "DATASET.SUBSAMPLE_CLASSES", classes)
+    assert done.returncode == 0, done.stderr
+    assert "left out" not in done.stdout
+    assert "Head fitted" not in done.stdout  # not to the pictures of the classes that are asked
+
+
+def test_a_head_can_be_left_out_and_is_not_made_up(base, mini_root, tiny_clip_file, tmp_path):
+    done = evaluated(base, mini_root, tiny_clip_file, tmp_path / "without", "DATASET.SUBSAMPLE_CLASSES", "base")
+    assert done.returncode == 0, done.stderr
+    assert "Note: the model's head is left out: MODEL.HEAD.NAME is empty" in done.stdout
+    out = tmp_path / "plain"
+    done = run_train(*arguments(mini_root, tiny_clip_file, out, "CoOp", "DATASET.SUBSAMPLE_CLASSES", "base"))
+    plain = json.loads((out / "results.json").read_text())
+    assert json.loads((tmp_path / "without" / "results.json").read_text())["accuracy"] == plain["accuracy"]
+    done = evaluated(out, mini_root, tiny_clip_file, tmp_path / "asked", *HEAD, "DATASET.SUBSAMPLE_CLASSES", "new")
+    assert done.returncode == 1
+    assert "has no head: train with MODEL.HEAD.NAME text_means" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("trainer", "more", "said"),
+    [
+        ("TipAdapter", (), "Tip-Adapter takes no head: leave out MODEL.HEAD.NAME text_means"),
+        ("CoOp", ("TEST.FINAL_MODEL", "best_val"), "which is fitted to the last epoch's model"),
+    ],
+)
+def test_where_no_head_can_be(trainer, more, said, mini_root, tiny_clip_file, tmp_path):
+    done = run_train(*arguments(mini_root, tiny_clip_file, tmp_path, trainer, *HEAD, *more))
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

@@ -1,0 +1,58 @@
+"""The head behind a trained model: fitted to the shots, and taken out of checkpoints (heads/text_means.py)."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..ranks.collectives import this_rank
+
+
+@torch.no_grad()
+def fit_head(trainer: Any) -> None:
+    """Fits the head of a trainer's model to its training pictures as they are tested, and says what was chosen."""
+    trainer.set_model_mode("eval")
+    items, model = trainer.dm.dataset.train_x, trainer.model
+    loader = trainer.as_tested(items)
+    if trainer.sees_features:
+        frozen = trainer.frozen_features(model.backbone, loader.dataset.transform)
+        inputs = frozen.of_set(loader).split(loader.batch_size)
+    else:
+        inputs = (trainer.as_numbers(batch["img"], loader) for batch in loader)
+    features, logits = [], []
+    with trainer.autocast():
+        for images in inputs:
+            on_device = images.to(trainer.device)
+            features.append(model.image_features(on_device).float())
+            logits.append(model(on_device).float())
+    labels_N = torch.tensor([item.label for item in items], device=trainer.device)
+    found = model.head.fit(torch.cat(features), labels_N, torch.cat(logits), model.logit_scale.exp().float())
+    own = {name: tensor.cpu() for name, tensor in model.head.state_dict().items()}
+    model.head.load_state_dict(this_rank().broadcast(own))  # another machine may round, and so choose, otherwise
+    model.weights_changed()
+    said = "one picture per class leaves none to choose on"
+    if found is not None:
+        right, count = found
+        said = f"{100 * right:.1f}% of {count} shots right, each with a head of the others"
+    print(f"Head fitted to {len(items):,} pictures, weight {float(model.head.weight):g}: {said}")
+
+
+def adopt_head(
+    trainer: Any, identity: dict[str, Any], tensors: dict[str, torch.Tensor], path: Path
+) -> dict[str, torch.Tensor]:
+    """Makes the head for a checkpoint's classes, or leaves it out; returns the tensors that are then wanted.
+
+    Raises ValueError where a head is asked for, and the checkpoint has none.
+    """
+    known = identity.get("head")
+    if trainer.head and known is None:
+        raise ValueError(f"{path} has no head: train with MODEL.HEAD.NAME {trainer.head}")
+    if trainer.head and identity.get("dataset") == trainer.cfg.DATASET.NAME:
+        trainer.model.put_head(known, identity["classnames"], trainer.asked_classnames())
+        trainer.model.to(trainer.device)
+        return tensors
+    if known is not None:
+        why = "it was fitted to another dataset" if trainer.head else "MODEL.HEAD.NAME is empty"
+        print(f"Note: the model's head is left out: {why}")
+    trainer.model.head = None
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith("head.")}

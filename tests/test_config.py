@@ -156,7 +156,7 @@ def test_only_yaml_is_read(file, tmp_path):
     ("CoOp", "OPTIM.ADAM_BETA1 0.5", "OPTIM.ADAM_BETA1 acts with NAME"),
     ("CoOp", "OPTIM.WARMUP_MIN_LR 0.1", "OPTIM.WARMUP_MIN_LR acts with WARMUP_TYPE"),
     ("CoOp", "INPUT.COLORJITTER_B 0.1", 'INPUT.COLORJITTER_B is a parameter of "colorjitter"'),
-    ("CoOp", "MODEL.HEAD.NAME mlp", "MODEL.HEAD.NAME does nothing here"),
+    ("CoOp", "MODEL.HEAD.ACTIVATION gelu", "MODEL.HEAD.ACTIVATION does nothing here"),
     ("CoOp", "TRAINER.COOP.CSC True", 'TRAINER.COOP.CSC acts with CTX_INIT "" alone, and it is "a photo of a"'),
     ("MoCoOp", "TRAINER.MOCOOP.TEXT_NOISE 0.1 TRAINER.MOCOOP.TEXT_LOSS_WEIGHT 0", "TEXT_NOISE does nothing with"),
     ("ZeroshotCLIP", "OPTIM.LR 0.1", "OPTIM.LR is for training in steps, and ZeroshotCLIP takes none"),

@@ -61,7 +61,7 @@ def test_what_is_made_from_a_runs_pictures_is_kept_for_new_classes():
     assert not any(keeps.values())
     base, new = Request("zsclip_head", "base2new", ["demo"], seeds=[1]).runs()
     assert new.needs is base
-    with pytest.raises(ValueError, match=r"has heads \('mean',\): use \('', 'text_means'\)"):
+    with pytest.raises(ValueError, match=r"has heads \('mean',\): use \('none', 'text_means'\)"):
         Method("odd", "Odd", "OddCLIP", options=LinearProbeOptions, heads=("mean",))
 
 

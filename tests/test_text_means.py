@@ -113,7 +113,7 @@ def test_a_head_of_base_classes_is_asked_for_others(classes, base, mini_root, ti
 def test_a_head_can_be_left_out_and_is_not_made_up(base, mini_root, tiny_clip_file, tmp_path):
     done = evaluated(base, mini_root, tiny_clip_file, tmp_path / "without", "DATASET.SUBSAMPLE_CLASSES", "base")
     assert done.returncode == 0, done.stderr
-    assert "Note: the model's head is left out: MODEL.HEAD.NAME is empty" in done.stdout
+    assert "Note: the model's head is left out: MODEL.HEAD.NAME is none" in done.stdout
     out = tmp_path / "plain"
     done = run_train(*arguments(mini_root, tiny_clip_file, out, "CoOp", "DATASET.SUBSAMPLE_CLASSES", "base"))
     plain = json.loads((out / "results.json").read_text())
@@ -126,8 +126,12 @@ def test_a_head_can_be_left_out_and_is_not_made_up(base, mini_root, tiny_clip_fi
 @pytest.mark.parametrize(
     ("trainer", "more", "said"),
     [
-        ("TipAdapter", (), "Tip-Adapter takes no head: leave out MODEL.HEAD.NAME text_means"),
-        ("CoOp", ("TEST.FINAL_MODEL", "best_val"), "which is fitted to the last epoch's model"),
+        ("TipAdapter", (), "MODEL.HEAD.NAME is text_means, and Tip-Adapter can have none: leave it out"),
+        (
+            "CoOp",
+            ("TEST.FINAL_MODEL", "best_val"),
+            "the head text_means is fitted to the last epoch's model: use TEST.",
+        ),
     ],
 )
 def test_where_no_head_can_be(trainer, more, said, mini_root, tiny_clip_file, tmp_path):

@@ -78,7 +78,7 @@ class Setting:
         bounds += [f"at most {high}"] if high is not None and low is None else []
         if self.among and self.kind.startswith("list"):
             bounds.append(f"of {_or(self.among)}")
-        return _or([" ".join([parts[0], *bounds]), *parts[1:], *map(str, self.also)])
+        return _or([" ".join([parts[0], *bounds]), *parts[1:], *(str(value) or '""' for value in self.also)])
 
 
 _IN_WORDS = {
@@ -124,7 +124,7 @@ def fits(kind: str, value: Any) -> bool:
 
 
 PRECISIONS = ("fp32", "fp16", "amp", "bf16")
-HEADS = ("", "text_means")  # on a trained model's image features
+HEADS = ("none", "text_means")  # on a trained model's image features
 
 
 def option(default: Any, help: str, **limits: Any) -> Any:
@@ -195,7 +195,7 @@ class Method:
     reads_names: bool = True
     knows_new_classes: bool = True
     chooses_on_validation: bool = False
-    heads: tuple[str, ...] = ("",)
+    heads: tuple[str, ...] = HEADS[:1]
     ablations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     place: int = 100
     recipes_of: str = ""

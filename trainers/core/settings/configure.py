@@ -134,8 +134,8 @@ SHARED: dict[str, Setting] = {
     "MODEL.BACKBONE.NAME": Setting("a CLIP's name or file, or one of open_clip's, see docs/BACKBONES.md", "str"),
     "MODEL.BACKBONE.PRETRAINED": Setting(UNUSED, "bool"),
     "MODEL.HEAD.NAME": Setting(
-        "a head fitted to the shots' features after training, which is added to the logits; empty: none", "str",
-        among=HEADS,
+        "a head that is fitted to the shots' features after training and added to the logits; empty: the method's usual",
+        "str", among=HEADS, also=("",),
     ),
     "MODEL.HEAD.HIDDEN_LAYERS": Setting(UNUSED, "list[int]"),
     "MODEL.HEAD.ACTIVATION": Setting(UNUSED, "str"),
@@ -313,8 +313,6 @@ def _check_together(cfg: CfgNode) -> None:
         f"INPUT.GB_K is {i.GB_K}: use an odd number": i.GB_K % 2 == 0,
         "OPTIM.SCHEDULE is step: use OPTIM.LR_SCHEDULER cosine and OPTIM.WARMUP_EPOCH 0": o.SCHEDULE == "step"
         and (o.LR_SCHEDULER != "cosine" or o.WARMUP_EPOCH > 0),
-        f"MODEL.HEAD.NAME is {cfg.MODEL.HEAD.NAME}, which is fitted to the last epoch's model: use TEST.FINAL_MODEL "
-        "last_step": cfg.MODEL.HEAD.NAME and cfg.TEST.FINAL_MODEL == "best_val",
         "OPTIM.SGD_NESTEROV is True: use an OPTIM.MOMENTUM above 0, and OPTIM.SGD_DAMPNING 0": o.SGD_NESTEROV
         and (o.MOMENTUM == 0 or o.SGD_DAMPNING != 0),
         "INPUT.NO_TRANSFORM is True: no method here takes pictures as they are read": i.NO_TRANSFORM,

@@ -52,7 +52,7 @@ def adopt_head(
         trainer.model.to(trainer.device)
         return tensors
     if known is not None:
-        why = "it was fitted to another dataset" if trainer.head else "MODEL.HEAD.NAME is empty"
+        why = "it was fitted to another dataset" if trainer.head else "MODEL.HEAD.NAME is none"
         print(f"Note: the model's head is left out: {why}")
     trainer.model.head = None
     return {name: tensor for name, tensor in tensors.items() if not name.startswith("head.")}

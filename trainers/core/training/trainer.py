@@ -144,9 +144,13 @@ class PromptTrainer(TrainerX):
                 f"{own.title} knows only the classes it was made for: "
                 f"SUBSAMPLE_CLASSES {cfg.DATASET.SUBSAMPLE_CLASSES} has others"
             )
-        self.head = cfg.MODEL.HEAD.NAME or own.heads[0]
-        if self.head not in own.heads:
-            raise ValueError(f"{own.title} takes no head: leave out MODEL.HEAD.NAME {self.head}")
+        head = cfg.MODEL.HEAD.NAME or own.heads[0]
+        if head not in own.heads:
+            may = f"can have {' or '.join(own.heads)}"
+            raise ValueError(f"MODEL.HEAD.NAME is {head}, and {own.title} {may}: leave it out")
+        if head != "none" and cfg.TEST.FINAL_MODEL == "best_val" and own.takes_steps:
+            raise ValueError(f"the head {head} is fitted to the last epoch's model: use TEST.FINAL_MODEL last_step")
+        self.head = "" if head == "none" else head
         key = own.options.KEY
         self.options: Any = own.options.of(cfg.TRAINER[key]) if key else Options()
         self.precision = self.asked_precision = getattr(self.options, "prec", "fp32")

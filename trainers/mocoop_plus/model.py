@@ -1,0 +1,5 @@
+"""MoCoOp+ is MoCoOp's model."""
+
+from ..mocoop.model import MixtureCLIP
+
+__all__ = ["MixtureCLIP"]

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -622,7 +623,60 @@ def test_latex_is_escaped_and_as_papers_print_it(tmp_path):
         ours(tmp_path, f"base2new/{part}/quickdraw/shots_16/My_Own&/a_b/seed1", accuracy=40, trainer="My_Own&")
     (table,) = tables(collect(tmp_path).runs, "accuracy")
     text = render(table, "latex")
-    assert r"Means $\pm$ standard deviations.}" in text
+    assert r"$\pm$" not in text  # of one seed
     for expected in (r"\toprule", r"\caption{Base-to-new.", r"\label{tab:base2new}", "Method & Base & New & H",
                      r"\emph{Quick, Draw!}", r"My\_Own\& & 40.00", r"CoOp & \textbf{50.00}"):  # fmt: skip
         assert expected in text
+
+
+def test_latex_of_several_seeds_of_differences_and_of_published_rows(tmp_path):
+    for seed, value in enumerate((70, 72, 74), 1):
+        for part in ("train_base", "test_new"):
+            ours(tmp_path, f"base2new/{part}/dtd/shots_16/CoOp/a/seed{seed}", accuracy=value, trainer="CoOp")
+            ours(tmp_path, f"base2new/{part}/dtd/shots_16/LASP/a/seed{seed}", accuracy=value - 10, trainer="LASP")
+    runs = collect(tmp_path).runs
+    (table,) = tables(runs, "accuracy")
+    assert r"Means $\pm$ standard deviations.}" in render(table, "latex")
+    text = render(paired(table, "CoOp"), "latex")
+    assert r"$-$10.00 $\pm$ 0.00" in text
+    assert "LASP base & LASP new" in text
+    published = published_tables(runs, "accuracy", ["base2new"])
+    (text,) = [render(found, "latex") for found in published]
+    assert " & method &  & base & new & H" in text
+    assert " & PromptSRC & published [4] & 84.26 & 76.10 & 77.97" not in text
+    assert " & PromptSRC & published [4] & 84.26 & 76.10 & 79.97" in text
+    assert r"\begin{longtable}{lllrrr}" in text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex: install texlive-latex-recommended")
+def test_latex_compiles_and_fits(tmp_path):
+    """Every kind of table, with the literature's, in LaTeX's own article."""
+    for seed in (1, 2, 3):
+        for method in ("CoOp", "LASP", "MoCoOp", "My_Own&"):
+            for place in ("fewshot", "base2new/train_base", "base2new/test_new", "xd/from_imagenet/test"):
+                for dataset in ("dtd", "eurosat", "caltech101"):
+                    folder = f"{place}/{dataset}/shots_16/{method}/a/seed{seed}"
+                    ours(tmp_path / "runs", folder, accuracy=50 + seed, trainer=method)
+    words = [
+        tmp_path / "runs",
+        "--published",
+        "--paired",
+        "CoOp",
+        "--format",
+        "latex",
+        "--out",
+        tmp_path / "tables.tex",
+    ]
+    done = subprocess.run([sys.executable, "parse_results.py", *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    tables_of_tex = (tmp_path / "tables.tex").read_text()
+    packages = tables_of_tex.splitlines()[0].removeprefix("% ")
+    head = "\\documentclass{article}\\usepackage[utf8]{inputenc}" + packages + "\\begin{document}\n"
+    (tmp_path / "paper.tex").write_text(head + tables_of_tex + "\\end{document}\n")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert tables_of_tex.count("\\begin{table}") >= 4
+    too_wide = [float(points) for points in re.findall(r"Overfull .hbox .([\d.]+)pt", done.stdout)]
+    assert max(too_wide, default=0) < 20

@@ -144,7 +144,7 @@ def report(args: argparse.Namespace, tree: Tree) -> None:
         if args.verbose:
             blocks += [sources(table) for table in found]
         if args.format == "latex" and blocks:
-            blocks.insert(0, "% \\usepackage{booktabs}")
+            blocks.insert(0, "% \\usepackage{booktabs, graphicx, longtable}")
         text = "\n\n\n".join(blocks) or f"no finished runs below {args.directory}"
     if args.out:
         write_for_user(args.out, text.rstrip("\n") + "\n")

@@ -5,6 +5,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -21,7 +22,10 @@ matplotlib.rcParams["text.parse_math"] = False  # a dollar in a name is a dollar
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart, from dark to light.
 COLOURS = ["#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999"]
-MARKERS, DASHES = "osD^vP*Xphd<>8H.", ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2))]
+# the last ones are stars of so many points, some of them upside down
+MARKERS: list[Any] = [*"osD^vP*Xphd<>8H.", (4, 1, 0), (6, 1, 0), (8, 1, 0), (3, 1, 0),
+                      (5, 1, 180), (3, 1, 180), (12, 1, 0), (4, 1, 45)]  # fmt: skip
+DASHES: list[Any] = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2))]
 HATCHES = ["", "//", "..", "xx", "\\\\", "++", "oo", "--"]
 # Methods keep their look from figure to figure; others take the looks that are left, in order.
 KNOWN = [method_title(t) for t in ("MoCoOp", "CoOp", "LASP", "CoCoOp", "ZeroshotCLIP", "LinearProbe")]

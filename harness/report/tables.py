@@ -375,9 +375,10 @@ def render(table: Table, fmt: str, spread: str = "std") -> str:
     return "\n".join([table.title, "", body, *(["", *table.notes] if table.notes else [])])
 
 
+LINES_OF_A_PAGE = 42  # in LaTeX's article
 _LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
           "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "σ": r"$\sigma$", "√": r"$\surd$",
-          "<": r"\textless{}", ">": r"\textgreater{}"}  # fmt: skip
+          "<": r"\textless{}", ">": r"\textgreater{}", "\N{MINUS SIGN}": "$-$"}  # fmt: skip
 
 
 def escaped(text: str) -> str:
@@ -390,11 +391,11 @@ def latex(table: Table, spread: str = "std") -> str:
     lines = texts(table, spread)
     rows = []
     for (labels, _), line, marked in zip(table.rows, lines, best_cells(table), strict=True):
-        cells = [escaped(text) for text in line[len(labels) :]]
+        cells = [_number(text) for text in line[len(labels) :]]
         for j in marked:
             cells[j] = rf"\textbf{{{cells[j]}}}"
         rows.append((line[: len(labels)], cells))
-    if table.name.startswith("base2new") and not table.spread:
+    if table.name in ("base2new", "base2new_joint"):
         methods = [column.removesuffix(" base") for column in table.header[1::3]]
         columns, header = "lrrr", ["Method", "Base", "New", "H"]
         blocks = [
@@ -411,14 +412,23 @@ def latex(table: Table, spread: str = "std") -> str:
                 blocks.append([])
             blocks[-1].append(" & ".join([*map(escaped, labels), *cells]))
     body = "\n\\midrule\n".join("\n".join(f"{line} \\\\" for line in block) for block in blocks)
-    caption = escaped(
-        " ".join([f"{table.title}.", *table.notes, *([] if table.spread else [f"Means ± {SPREADS[spread]}."])])
-    )
-    return "\n".join([
-        r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", rf"\label{{tab:{table.name.replace('_', '-')}}}",
-        rf"\begin{{tabular}}{{{columns}}}", r"\toprule", " & ".join(map(escaped, header)) + r" \\", r"\midrule", body,
-        r"\bottomrule", r"\end{tabular}", r"\end{table}",
-    ])  # fmt: skip
+    varies = any(len(cell.values) > 1 for _, cells in table.rows for cell in cells)
+    spreads = [f"Means ± {SPREADS[spread]}."] if varies and not table.spread else []
+    caption = escaped(" ".join([f"{table.title}.", *table.notes, *spreads]))
+    named = rf"\caption{{{caption}}}", rf"\label{{tab:{table.name.replace('_', '-')}}}"
+    head = r"\toprule", " & ".join(map(escaped, header)) + r" \\", r"\midrule"
+    if body.count("\n") > LINES_OF_A_PAGE:
+        long = [r"{\footnotesize\setlength{\tabcolsep}{3pt}", rf"\begin{{longtable}}{{{columns}}}", *named, r"\\"]
+        long += [*head, r"\endfirsthead", *head, r"\endhead", body, r"\bottomrule", r"\end{longtable}}"]
+        return "\n".join(long)
+    fits = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+    begin, end = (r"\begin{table}", r"\centering", *named, fits), (r"\bottomrule", r"\end{tabular}}", r"\end{table}")
+    return "\n".join([*begin, rf"\begin{{tabular}}{{{columns}}}", *head, body, *end])
+
+
+def _number(text: str) -> str:
+    """A cell as LaTeX shows it, with a minus in the place of a hyphen, and a dash where there is nothing."""
+    return "--" if text == "-" else escaped(text.replace("-", "\N{MINUS SIGN}"))
 
 
 def paired(table: Table, trainer: str) -> Table:

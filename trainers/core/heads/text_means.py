@@ -116,30 +116,33 @@ class TextMeansHead(nn.Module):
     def fitted(self) -> bool:
         return bool(self.count_S.any())
 
-    def classifier(self, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What is added to the logits, as <f, V_c> + b_c; C x D and C. scale: the logit scale."""
+    def classifier(self, scale: torch.Tensor, of_seen: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is added to the logits, as <f, V_c> + b_c; C x D and C. scale: the logit scale; of_seen: of the seen
+        classes instead of the asked ones."""
         known = Statistics(self.mean_SD, self.count_S, self.scatter_DD)
-        mean_CD, m = class_means(known, self.text_SD, self.text_CD, self.seen_C)
+        places_S = torch.arange(len(self.text_SD), device=self.seen_C.device)
+        asked = (self.text_SD, places_S) if of_seen else (self.text_CD, self.seen_C)
+        mean_CD, m = class_means(known, self.text_SD, *asked)
         weight_CD, bias_C = linear_classifier(mean_CD, m, precision(known))
         return scale * self.weight * weight_CD, scale * self.weight * bias_C
 
-    def fit(
-        self, features_ND: torch.Tensor, labels_N: torch.Tensor, logits_NC: torch.Tensor, scale: torch.Tensor
-    ) -> tuple[float, int] | None:
+    def fit(self, features_ND: torch.Tensor, labels_N: torch.Tensor, scale: torch.Tensor) -> tuple[float, int] | None:
         """Takes up the training pictures, of the seen classes in their order, and chooses the weight: the first of the best
         by cross-validation, in up to four parts of the shots. Returns the share that was right and of how many.
 
-        features_ND: normalised; logits_NC: what the classifier without this head says of them. With one picture per class
-        nothing can be tried; the weight is then ONE_SHOT_WEIGHT, and None is returned.
+        features_ND: normalised. The weight is chosen beside the seen classes' text features, not beside what was trained
+        on these very pictures, which would seem to need no head. With one picture per class nothing can be tried; the
+        weight is then ONE_SHOT_WEIGHT, and None is returned.
         """
+        logits_NS = scale * features_ND @ self.text_SD.T
         parts = parts_of(labels_N)
         right_K = torch.zeros(len(WEIGHTS))
         for held_N in parts:
             self._take(features_ND[~held_N], labels_N[~held_N], 1.0)
-            added_NC = nn.functional.linear(features_ND[held_N], *self.classifier(scale))
+            added_NS = nn.functional.linear(features_ND[held_N], *self.classifier(scale, of_seen=True))
             for k, weight in enumerate(WEIGHTS):
-                both_NC = logits_NC[held_N] + weight * added_NC
-                right_K[k] += (both_NC.argmax(1) == labels_N[held_N]).sum().cpu()
+                both_NS = logits_NS[held_N] + weight * added_NS
+                right_K[k] += (both_NS.argmax(1) == labels_N[held_N]).sum().cpu()
         self._take(features_ND, labels_N, WEIGHTS[int(right_K.argmax())] if parts else ONE_SHOT_WEIGHT)
         count = sum(int(held_N.sum()) for held_N in parts)
         return (float(right_K.max()) / count, count) if parts else None

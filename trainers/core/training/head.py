@@ -19,14 +19,10 @@ def fit_head(trainer: Any) -> None:
         inputs = frozen.of_set(loader).split(loader.batch_size)
     else:
         inputs = (trainer.as_numbers(batch["img"], loader) for batch in loader)
-    features, logits = [], []
     with trainer.autocast():
-        for images in inputs:
-            on_device = images.to(trainer.device)
-            features.append(model.image_features(on_device).float())
-            logits.append(model(on_device).float())
+        features_ND = torch.cat([model.image_features(images.to(trainer.device)).float() for images in inputs])
     labels_N = torch.tensor([item.label for item in items], device=trainer.device)
-    found = model.head.fit(torch.cat(features), labels_N, torch.cat(logits), model.logit_scale.exp().float())
+    found = model.head.fit(features_ND, labels_N, model.logit_scale.exp().float())
     own = {name: tensor.cpu() for name, tensor in model.head.state_dict().items()}
     model.head.load_state_dict(this_rank().broadcast(own))  # another machine may round, and so choose, otherwise
     model.weights_changed()

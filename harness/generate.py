@@ -21,8 +21,8 @@ from trainers.paths import ROOT
 from .catalog import recipes_of
 
 USAGE = {
-    "main": "Few-shot: main.sh <dataset> [shots] [config], seeds 1 2 3.",
-    "base2new": "Base-to-new: base2new.sh [dataset [seed]]; without a dataset, all eleven.",
+    "main": "Few-shot: main.sh <dataset>[,<dataset> ...] [shots] [config], seeds 1 2 3.",
+    "base2new": "Base-to-new: base2new.sh [dataset[,dataset ...] [seed]]; without a dataset, all eleven.",
     "xd": "Cross-dataset: xd.sh [source [targets ...]]; without a source, ImageNet and the ten others.",
     "dg": "Domain generalisation: dg.sh [source [targets ...]]; without a source, ImageNet and its four variants.",
     "ablation": "What each part of the method does: ablation.sh [dataset [shots]], few-shot, seeds 1 2 3.",

@@ -117,6 +117,7 @@ class Request:
         if self.protocol in ("main", "ablation"):
             if not words and self.protocol == "main":
                 raise ValueError("which dataset? For example: main.sh imagenet 16")
+            self._refuse_coops_order(words)
             self.dataset = words.pop(0) if words else "demo"
             if words:
                 self.shots = [_number(words.pop(0), "the number of shots")]
@@ -141,8 +142,26 @@ class Request:
             usage = {"main": "dataset, shots, config", "ablation": "dataset, shots", "base2new": "dataset, seed"}
             raise ValueError(f'"{words[0]}" is one word too many: {self.protocol} takes {usage[self.protocol]}')
 
+    def _refuse_coops_order(self, words: list[str]) -> None:
+        """Raises ValueError for the words of CoOp's own main.sh, and says what to type here."""
+        if len(words) == 6 and words[2] in ("end", "middle", "front"):
+            dataset, config, position, n_ctx, shots, csc = words
+            key = self.record.options.KEY
+            own = {"CLASS_TOKEN_POSITION": position, "N_CTX": n_ctx, "CSC": csc}
+            has = {name.rsplit(".", 1)[-1] for name in self.record.options.settings()}
+            settings = "".join(f" TRAINER.{key}.{name} {value}" for name, value in own.items() if name in has)
+            raise ValueError(
+                f"these are the words of CoOp's own script; here: main.sh {dataset} {shots} {config}{settings}"
+            )
+
     def datasets(self) -> list[Dataset]:
-        names = group(GROUPS[self.dataset]) if self.dataset in GROUPS else [self.dataset]
+        """Those that the first word names: one, several with commas between, all of a group, or a folder."""
+        several = self.protocol in ("main", "base2new", "ablation") and not Path(self.dataset).expanduser().is_dir()
+        words = self.dataset.split(",") if several else [self.dataset]
+        names = [name for word in words for name in (group(GROUPS[word]) if word in GROUPS else [word])]
+        double = next((name for name in names if names.count(name) > 1), None)
+        if double:
+            raise ValueError(f'the dataset "{double}" is named twice in "{self.dataset}": name each once')
         return [dataset_named(name) for name in names]
 
     # --- runs ----------------------------------------------------------------------------------------------------------

@@ -72,6 +72,24 @@ def test_small_stands_for_the_small_benchmarks():
         runs("mocoop", "main", "smal")
 
 
+def test_several_datasets_with_commas_between():
+    listed = runs("coop", "main", "caltech101,dtd", "4")
+    assert [run.dataset for run in listed] == ["caltech101"] * 2 + ["dtd"] * 2
+    assert {run.dataset for run in runs("zsclip", "base2new", "small,dtd")} == {*group("small"), "dtd"}
+    with pytest.raises(ValueError, match='the dataset "dtd" is named twice in "dtd,all"'):
+        runs("coop", "main", "dtd,all")
+    with pytest.raises(ValueError, match=r'"dtx" is no dataset .*; did you mean "dtd"'):
+        runs("coop", "main", "caltech101,dtx")
+    with pytest.raises(ValueError, match='"drawn,dtd" is no dataset'):  # one source
+        runs("coop", "xd", "drawn,dtd")
+
+
+def test_the_words_of_coops_own_script_are_answered_with_those_of_this_one():
+    with pytest.raises(ValueError, match=r"here: main\.sh caltech101 1 rn50_ep50 TRAINER\.COOP\.CLASS_TOKEN_POSITION end "
+                                         r"TRAINER\.COOP\.N_CTX 16 TRAINER\.COOP\.CSC False"):  # fmt: skip
+        runs("coop", "main", *["caltech101", "rn50_ep50", "end", "16", "1", "False"])
+
+
 def test_cross_dataset_goes_from_imagenet_to_the_ten_others():
     listed = runs("lasp", "xd")
     assert [run.dataset for run in listed[:11]] == ["imagenet", *group("benchmarks")[1:]]

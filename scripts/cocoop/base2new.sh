@@ -1,4 +1,4 @@
 #!/usr/bin/env bash
-# Base-to-new: base2new.sh [dataset [seed]]; without a dataset, all eleven.
+# Base-to-new: base2new.sh [dataset[,dataset ...] [seed]]; without a dataset, all eleven.
 # `bash scripts/cocoop/base2new.sh --help` tells the options and the environment variables.
 exec "${PYTHON:-python}" "$(dirname "$0")/../run.py" cocoop base2new "$@"

@@ -1,4 +1,4 @@
 #!/usr/bin/env bash
-# Few-shot: main.sh <dataset> [shots] [config], seeds 1 2 3.
+# Few-shot: main.sh <dataset>[,<dataset> ...] [shots] [config], seeds 1 2 3.
 # `bash scripts/maple/main.sh --help` tells the options and the environment variables.
 exec "${PYTHON:-python}" "$(dirname "$0")/../run.py" maple main "$@"

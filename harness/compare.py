@@ -1,0 +1,135 @@
+"""Runs several methods few-shot on one dataset or one folder of pictures, and says which of them to take.
+
+    python scripts/compare.py path/to/pictures 16
+    python scripts/compare.py demo 4 --methods zsclip,coop,mocoop --seeds "1 2"
+
+All methods see the same shots and the same test pictures; those that choose something by validation pictures choose it by
+the same ones. Runs that are finished are not done again. Settings follow, as KEY value, where every method has them.
+"""
+
+import argparse
+import math
+import shlex
+import subprocess
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+from statistics import mean, stdev
+
+from tabulate import tabulate
+
+from harness.catalog import method_named
+from harness.command import from_project, split
+from harness.plan import Request, numbers
+from harness.report.collect import Run, collect_runs
+from trainers.paths import ROOT
+
+METHODS = "zsclip,zsclip_head,linear_probe,gda,lp_plus_plus,coop,lasp,mocoop,mocoop_plus"
+Z = 1.96  # of a normal 95 % interval
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a method reached: accuracy in percent, its standard error from seeds and from the number of test pictures, and
+    seconds for a run, training and testing."""
+
+    name: str
+    title: str
+    accuracy: float
+    error: float
+    seconds: float
+
+
+def row(name: str, title: str, runs: list[Run]) -> Row:
+    """Of a method's finished runs, one for each seed."""
+    values = [run.metrics["accuracy"] for run in runs]
+    accuracy, total = mean(values), min(run.details["total"] for run in runs)
+    of_pictures = math.sqrt(max(accuracy * (100 - accuracy), 100 * 100 / (4 * total)) / total)
+    of_seeds = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    return Row(name, title, accuracy, math.hypot(of_pictures, of_seeds), mean(run.details["seconds"] for run in runs))
+
+
+def verdict(rows: list[Row], pictures: int, classes: int) -> str:
+    """Which method to take, in words, and how sure that is. rows: one for each method."""
+    best = max(rows, key=lambda row: row.accuracy)
+    near = [r for r in rows if r is not best and best.accuracy - r.accuracy <= Z * math.hypot(best.error, r.error)]
+    said = [f"{best.title} has the best accuracy, {best.accuracy:.1f} %"]
+    if near:
+        names = ", ".join(r.title for r in sorted(near, key=lambda r: -r.accuracy))
+        said[0] += f"; on {pictures:,} test pictures it cannot be told from {names}"
+        quick = min([best, *near], key=lambda r: r.seconds)
+        if quick.seconds < 0.8 * best.seconds:
+            said.append(f"Of these, {quick.title} takes least time, {quick.seconds:.0f} s a run")
+    else:
+        said[0] += f", and on {pictures:,} test pictures no other method comes near"
+    zero = next((r for r in rows if r.name == "zsclip"), None)
+    if zero is not None and zero is not best:
+        gain = best.accuracy - zero.accuracy
+        surely = gain > Z * math.hypot(best.error, zero.error)
+        has = f"{zero.title}, which trains nothing, has {zero.accuracy:.1f} %"
+        said.append(f"{has}: {gain:.1f} less" if surely else f"{has}, within the noise of the best")
+    said.append(f"Guessing among {classes} classes is right {100 / classes:.1f} % of the time")
+    return ". ".join(said) + "."
+
+
+def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", help="a dataset's name, or a folder of pictures")
+    parser.add_argument("words", nargs="*", help="shots (default: 16), and settings")
+    parser.add_argument("--methods", default=METHODS, help=f"with commas between (default: {METHODS})")
+    parser.add_argument("--seeds", default="1 2 3", help='"1 2 3"')
+    parser.add_argument("--cfg", default="", help="config that every method has, as small, for the small CLIP")
+    parser.add_argument("--data", help="folder of the datasets")
+    parser.add_argument("--output", help="folder of the runs")
+    parser.add_argument("--jobs", default="", help="runs at a time")
+    return parser.parse_intermixed_args(given)
+
+
+def main(given: list[str] | None = None) -> int:
+    args = parse_arguments(given)
+    try:
+        words, settings = split(args.words)
+        if len(words) > 1:
+            raise ValueError(f'"{words[1]}" is one word too many: compare.py takes dataset and shots')
+        shots = numbers(words[0] if words else "16", "the number of shots", 1)
+        seeds, names = numbers(args.seeds, "SEEDS", 0), list(dict.fromkeys(args.methods.split(",")))
+        if len(names) < 2:
+            raise ValueError(f'--methods is "{args.methods}": name two or more')
+        data, output = from_project(args.data, "data"), from_project(args.output, "output")
+        asked = [args.dataset, *map(str, shots)]
+        requests = {
+            name: Request(name, "main", asked, data, output, seeds, shots, args.cfg, "", settings) for name in names
+        }
+        folders = {name: [job.folder for job in request.runs()] for name, request in requests.items()}
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    options = {
+        "--seeds": args.seeds,
+        "--cfg": args.cfg,
+        "--data": args.data,
+        "--output": args.output,
+        "--jobs": args.jobs,
+    }
+    more = [word for name, value in options.items() if value for word in (name, value)]
+    command = [sys.executable, str(ROOT / "scripts" / "run.py"), ",".join(names), "main", *asked, "--no-table", *more]
+    status = subprocess.run([*command, *settings]).returncode
+    if status:
+        return status
+    found = collect_runs([folder for own in folders.values() for folder in own], output).runs
+    by_method: dict[str, list[Run]] = defaultdict(list)
+    for run in found:
+        by_method[run.method].append(run)
+    rows = [row(name, method_named(name).title, by_method[method_named(name).trainer]) for name in names]
+    tested = found[0].details
+    print(f"\n{args.dataset}, {shots[0]} shots, {tested['total']:,} test pictures, {tested['n_classes']} classes\n")
+    table = [(r.title, f"{r.accuracy:.1f} ± {Z * r.error:.1f}", f"{r.seconds:.0f}") for r in rows]
+    print(tabulate(table, headers=["method", "accuracy, %", "seconds a run"], colalign=("left", "right", "right")))
+    print(
+        "\n± is half of a 95 % interval, over seeds and test pictures. All methods see the same pictures, so differences are"
+    )
+    print("surer than these intervals. Whoever takes the best of many should expect a little less on further pictures.")
+    print(f"\n{verdict(rows, tested['total'], tested['n_classes'])}")
+    best = max(rows, key=lambda r: r.accuracy)
+    print(f"Its runs: {shlex.quote(str(folders[best.name][0].parent))}")
+    return 0

@@ -1,0 +1,11 @@
+"""Which method suits these pictures: several methods on one dataset or folder, see --help."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # this checkout's code, whatever else is installed
+
+from harness.compare import main
+
+if __name__ == "__main__":
+    sys.exit(main())

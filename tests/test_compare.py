@@ -1,0 +1,71 @@
+"""scripts/compare.py: several methods on one folder, and the sentence at the end."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, patience
+
+from harness.compare import Row, row, verdict
+from harness.report.collect import Run
+
+
+def ran(accuracy, total=400, seconds=5.0):
+    details = {"total": total, "seconds": seconds}
+    return Run("fewshot", "mine", "CoOp", "a", 16, 1, "", ROOT, {"accuracy": accuracy}, details=details)
+
+
+def test_the_interval_has_the_seeds_and_the_pictures():
+    alone = row("coop", "CoOp", [ran(50)])
+    assert alone.error == pytest.approx(2.5)  # 100 sqrt(0.5 0.5 / 400)
+    several = row("coop", "CoOp", [ran(46), ran(50), ran(54)])
+    assert several.error == pytest.approx((2.5**2 + 16 / 3) ** 0.5)
+    assert (several.accuracy, several.seconds) == (50, 5)
+    assert row("coop", "CoOp", [ran(100)]).error > 0  # of 400 right ones
+
+
+def test_what_is_said_of_a_clear_case_and_of_noise():
+    zero = Row("zsclip", "Zero-shot CLIP", 40, 1, 0)
+    clear = verdict([zero, Row("coop", "CoOp", 50, 1, 60), Row("gda", "GDA", 60, 1, 2)], 2500, 4)
+    assert clear == (
+        "GDA has the best accuracy, 60.0 %, and on 2,500 test pictures no other method comes near. Zero-shot CLIP, which "
+        "trains nothing, has 40.0 %: 20.0 less. Guessing among 4 classes is right 25.0 % of the time."
+    )
+    noise = verdict([zero, Row("coop", "CoOp", 42, 2, 60), Row("gda", "GDA", 41, 2, 2)], 600, 10)
+    assert (
+        "on 600 test pictures it cannot be told from GDA, Zero-shot CLIP. Of these, Zero-shot CLIP takes least" in noise
+    )
+    assert "within the noise of the best" in noise
+
+
+def compare(*words):
+    command = [sys.executable, str(ROOT / "scripts" / "compare.py"), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=patience(200))
+
+
+def test_a_folder_of_pictures(mini_root, literate_clip_file, tmp_path):
+    folder = mini_root / "caltech-101" / "101_ObjectCategories"
+    words = [folder, 2, "--methods", "zsclip,gda,coop", "--seeds", "1", "--cfg", "small", "--output", tmp_path]
+    done = compare(*words, "MODEL.BACKBONE.NAME", literate_clip_file, "DATALOADER.NUM_WORKERS", "0")
+    assert done.returncode == 0, done.stderr
+    table = done.stdout[done.stdout.rindex("101_ObjectCategories, 2 shots") :]
+    for title in ("Zero-shot CLIP", "GDA", "CoOp"):
+        assert f"\n{title} " in table
+    assert "has the best accuracy" in table
+    assert "Guessing among 6 classes is right 16.7 %" in table
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["demo", "--methods", "coop"], '--methods is "coop": name two or more'),
+        (["demo", "--methods", "coop,lsap"], 'method "lsap" is unknown; did you mean "lasp"?'),
+        (["nowhere", "--methods", "coop,lasp"], '"nowhere" is no dataset'),
+        (["demo", "16", "small", "--methods", "coop,lasp"], '"small" is one word too many'),
+    ],
+)
+def test_what_makes_no_sense(words, said):
+    done = compare(*words)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {said}"), done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from trainers.core.ranks.process_group import fail, joined, let_one_speak
 from trainers.core.settings.configure import configure, in_pairs
 from trainers.core.settings.errors import is_explained, one_line
+from trainers.paths import version
 
 if TYPE_CHECKING:
     from yacs.config import CfgNode
@@ -37,6 +38,7 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
         description=__doc__.split("\n\n")[0],
         epilog="See docs/SETTINGS.md for the settings, and scripts/ for whole protocols.",
     )
+    parser.add_argument("--version", action="version", version=f"MoCoOp {version()}")
     parser.add_argument("--root", default="", help="folder of the datasets (default: data)")
     parser.add_argument("--output-dir", default="", help="folder of this run")
     parser.add_argument(

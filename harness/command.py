@@ -33,7 +33,7 @@ from harness.preflight import FoundFault, check_folders, check_inputs, check_set
 from harness.runner import Runner, starter_for
 from trainers.core.settings.configure import SHARED
 from trainers.core.training.stopping import RESUME_ME
-from trainers.paths import ROOT
+from trainers.paths import ROOT, version
 
 
 def from_project(given: str | None, default: str) -> Path:
@@ -48,6 +48,7 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     """Options may stand before, between and after the words and settings, which are told apart in `split`."""
     env = os.environ
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="version", version=f"MoCoOp {version()}")
     parser.add_argument(
         "method", help="mocoop, coop, cocoop, lasp, zsclip, zsclip2, linear_probe, or several: coop,lasp"
     )

@@ -22,10 +22,13 @@ from harness.catalog import method_named
 from harness.command import from_project, split
 from harness.plan import Request, numbers
 from harness.report.collect import Run, collect_runs
-from trainers.paths import ROOT
+from trainers.paths import ROOT, version
 
 METHODS = "zsclip,zsclip_head,linear_probe,gda,lp_plus_plus,coop,lasp,mocoop,mocoop_plus"
 Z = 1.96  # of a normal 95 % interval
+LEGEND = """
+± is half of a 95 % interval, over seeds and test pictures. All methods see the same pictures, so differences are surer than
+these intervals. Whoever takes the best of many should expect a little less on further pictures."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ def verdict(rows: list[Row], pictures: int, classes: int) -> str:
 
 def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="version", version=f"MoCoOp {version()}")
     parser.add_argument("dataset", help="a dataset's name, or a folder of pictures")
     parser.add_argument("words", nargs="*", help="shots (default: 16), and settings")
     parser.add_argument("--methods", default=METHODS, help=f"with commas between (default: {METHODS})")
@@ -125,10 +129,7 @@ def main(given: list[str] | None = None) -> int:
     print(f"\n{args.dataset}, {shots[0]} shots, {tested['total']:,} test pictures, {tested['n_classes']} classes\n")
     table = [(r.title, f"{r.accuracy:.1f} ± {Z * r.error:.1f}", f"{r.seconds:.0f}") for r in rows]
     print(tabulate(table, headers=["method", "accuracy, %", "seconds a run"], colalign=("left", "right", "right")))
-    print(
-        "\n± is half of a 95 % interval, over seeds and test pictures. All methods see the same pictures, so differences are"
-    )
-    print("surer than these intervals. Whoever takes the best of many should expect a little less on further pictures.")
+    print(LEGEND)
     print(f"\n{verdict(rows, tested['total'], tested['n_classes'])}")
     best = max(rows, key=lambda r: r.accuracy)
     print(f"Its runs: {shlex.quote(str(folders[best.name][0].parent))}")

@@ -8,6 +8,7 @@ from conftest import ROOT, patience
 
 from harness.compare import Row, row, verdict
 from harness.report.collect import Run
+from trainers.paths import version
 
 
 def ran(accuracy, total=400, seconds=5.0):
@@ -69,3 +70,13 @@ def test_what_makes_no_sense(words, said):
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {said}"), done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "program", ["scripts/run.py", "scripts/compare.py", "train.py", "parse_results.py", "predict.py", "export.py"]
+)
+def test_every_program_says_its_version(program):
+    done = subprocess.run([sys.executable, str(ROOT / program), "--version"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == f"MoCoOp {version()}"
+    assert f"## {version()}" in (ROOT / "CHANGELOG.md").read_text()

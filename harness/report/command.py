@@ -22,10 +22,12 @@ from harness.report.tables import as_csv, as_json, paired, render, sources, tabl
 from harness.report.uses import strict
 from trainers.core.runs.files import write_for_user
 from trainers.core.settings.errors import did_you_mean
+from trainers.paths import version
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="version", version=f"MoCoOp {version()}")
     parser.add_argument("directory", type=Path, help="folder with runs, at any depth")
     parser.add_argument("--protocol", choices=PROTOCOLS, action="append", help="only this one (may be repeated)")
     parser.add_argument("--method", action="append", help="only this trainer (may be repeated)")

@@ -11,6 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from ...paths import version
 from ..runs.results import read_results
 from ..settings.errors import one_line
 from .predict import names_from
@@ -18,6 +19,7 @@ from .predict import names_from
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="version", version=f"MoCoOp {version()}")
     parser.add_argument("run", help="folder of a finished run")
     parser.add_argument("folder", type=Path, help="where to write; not there yet, or an earlier export")
     parser.add_argument(

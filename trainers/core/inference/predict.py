@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
+from ...paths import version
 from ..runs.files import printable, write_for_user
 from ..settings.errors import one_line
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="version", version=f"MoCoOp {version()}")
     parser.add_argument("run", help="folder of a finished run, or of an export")
     parser.add_argument("pictures", nargs="+", help="files, folders, patterns")
     parser.add_argument("--top", type=int, default=5, help="classes shown of each picture (default: 5)")

@@ -71,7 +71,9 @@ def _scripts(method: Method) -> Iterator[tuple[str, str]]:
             f"""#!/usr/bin/env bash
 # {USAGE[protocol]}
 # `bash scripts/{method.name}/{protocol}.sh --help` tells the options and the environment variables.
-exec "${{PYTHON:-python}}" "$(dirname "$0")/../run.py" {method.name} {protocol} "$@"
+here="$(dirname "$0")/../.."
+[ -z "${{PYTHON:-}}${{VIRTUAL_ENV:-}}${{CONDA_PREFIX:-}}" ] && [ -x "$here/.venv/bin/python" ] && PYTHON="$here/.venv/bin/python"
+exec "${{PYTHON:-python}}" "$here/scripts/run.py" {method.name} {protocol} "$@"
 """,
         )
 

@@ -7,6 +7,11 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+NEXT = """
+Next, with the environment that was made (. .venv/bin/activate):
+    python predict.py output/demo/fewshot/demo/shots_16/MoCoOp/small/seed1 data/drawn/styled/images/bird --sheet found.html
+    python scripts/compare.py path/to/pictures 16      # your own, a folder for each class; --cfg small without CLIP's weights
+    bash scripts/mocoop/main.sh dtd 16                 # a benchmark: python scripts/prepare_data.py dtd fetches it"""
 
 
 def main() -> int:
@@ -17,7 +22,10 @@ def main() -> int:
         status = subprocess.run(command, cwd=ROOT).returncode
         if status:
             return status
-    return subprocess.run([sys.executable, str(ROOT / "parse_results.py"), str(output)], cwd=ROOT).returncode
+    status = subprocess.run([sys.executable, str(ROOT / "parse_results.py"), str(output)], cwd=ROOT).returncode
+    if not status:
+        print(NEXT)
+    return status
 
 
 if __name__ == "__main__":

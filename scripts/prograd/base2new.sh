@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
 # Base-to-new: base2new.sh [dataset[,dataset ...] [seed]]; without a dataset, all eleven.
 # `bash scripts/prograd/base2new.sh --help` tells the options and the environment variables.
-exec "${PYTHON:-python}" "$(dirname "$0")/../run.py" prograd base2new "$@"
+here="$(dirname "$0")/../.."
+[ -z "${PYTHON:-}${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -x "$here/.venv/bin/python" ] && PYTHON="$here/.venv/bin/python"
+exec "${PYTHON:-python}" "$here/scripts/run.py" prograd base2new "$@"

@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
 # Domain generalisation: dg.sh [source [targets ...]]; without a source, ImageNet and its four variants.
 # `bash scripts/zsclip2/dg.sh --help` tells the options and the environment variables.
-exec "${PYTHON:-python}" "$(dirname "$0")/../run.py" zsclip2 dg "$@"
+here="$(dirname "$0")/../.."
+[ -z "${PYTHON:-}${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -x "$here/.venv/bin/python" ] && PYTHON="$here/.venv/bin/python"
+exec "${PYTHON:-python}" "$here/scripts/run.py" zsclip2 dg "$@"

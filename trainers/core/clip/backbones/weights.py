@@ -57,7 +57,8 @@ class Published:
             return ""
         return (
             f"CLIP {self.name} is not at {self.cached}: python scripts/prepare_data.py clip:{self.name} on a connected "
-            f"machine, or fetch {self.url} (SHA-256 {self.sha256}) there, or set MODEL.BACKBONE.NAME to a file"
+            f"machine, or fetch {self.url} (SHA-256 {self.sha256}) there, or set MODEL.BACKBONE.NAME to a file; "
+            "the small CLIP in assets/ needs none (CFG=small)"
         )
 
     def fetched(self) -> Path:

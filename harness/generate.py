@@ -72,7 +72,8 @@ def _scripts(method: Method) -> Iterator[tuple[str, str]]:
 # {USAGE[protocol]}
 # `bash scripts/{method.name}/{protocol}.sh --help` tells the options and the environment variables.
 here="$(dirname "$0")/../.."
-[ -z "${{PYTHON:-}}${{VIRTUAL_ENV:-}}${{CONDA_PREFIX:-}}" ] && [ -x "$here/.venv/bin/python" ] && PYTHON="$here/.venv/bin/python"
+own="$here/.venv/bin/python"
+[ -z "${{PYTHON:-}}${{VIRTUAL_ENV:-}}${{CONDA_PREFIX:-}}" ] && [ -x "$own" ] && PYTHON="$own"
 exec "${{PYTHON:-python}}" "$here/scripts/run.py" {method.name} {protocol} "$@"
 """,
         )

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NEXT = """
 Next, with the environment that was made (. .venv/bin/activate):
     python predict.py output/demo/fewshot/demo/shots_16/MoCoOp/small/seed1 data/drawn/styled/images/bird --sheet found.html
-    python scripts/compare.py path/to/pictures 16      # your own, a folder for each class; --cfg small without CLIP's weights
+    python scripts/compare.py path/to/pictures 16      # your own, a folder for each class
     bash scripts/mocoop/main.sh dtd 16                 # a benchmark: python scripts/prepare_data.py dtd fetches it"""
 
 

@@ -2,5 +2,6 @@
 # Base-to-new: base2new.sh [dataset[,dataset ...] [seed]]; without a dataset, all eleven.
 # `bash scripts/mocoop/base2new.sh --help` tells the options and the environment variables.
 here="$(dirname "$0")/../.."
-[ -z "${PYTHON:-}${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -x "$here/.venv/bin/python" ] && PYTHON="$here/.venv/bin/python"
+own="$here/.venv/bin/python"
+[ -z "${PYTHON:-}${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -x "$own" ] && PYTHON="$own"
 exec "${PYTHON:-python}" "$here/scripts/run.py" mocoop base2new "$@"

@@ -2,5 +2,6 @@
 # Few-shot: main.sh <dataset>[,<dataset> ...] [shots] [config], seeds 1 2 3.
 # `bash scripts/tip_adapter_f/main.sh --help` tells the options and the environment variables.
 here="$(dirname "$0")/../.."
-[ -z "${PYTHON:-}${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -x "$here/.venv/bin/python" ] && PYTHON="$here/.venv/bin/python"
+own="$here/.venv/bin/python"
+[ -z "${PYTHON:-}${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -x "$own" ] && PYTHON="$own"
 exec "${PYTHON:-python}" "$here/scripts/run.py" tip_adapter_f main "$@"

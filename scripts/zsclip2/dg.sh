@@ -2,5 +2,6 @@
 # Domain generalisation: dg.sh [source [targets ...]]; without a source, ImageNet and its four variants.
 # `bash scripts/zsclip2/dg.sh --help` tells the options and the environment variables.
 here="$(dirname "$0")/../.."
-[ -z "${PYTHON:-}${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -x "$here/.venv/bin/python" ] && PYTHON="$here/.venv/bin/python"
+own="$here/.venv/bin/python"
+[ -z "${PYTHON:-}${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -x "$own" ] && PYTHON="$own"
 exec "${PYTHON:-python}" "$here/scripts/run.py" zsclip2 dg "$@"

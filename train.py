@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainers.core.ranks.process_group import fail, joined, let_one_speak
@@ -234,7 +235,20 @@ def run(args: argparse.Namespace, cfg: "CfgNode") -> None:
             trainer.train()
         # not with TEST.NO_TEST, nor by a trainer that is not ours
         if identity is not None and getattr(trainer, "results", None) is not None:
+            note_confusion(trainer, cfg)
             folder.finish(results_of(trainer, cfg, time.time() - begin) | {"identity": identity.record()})
+
+
+def note_confusion(trainer: Any, cfg: "CfgNode") -> None:
+    """Writes which classes were taken for which, and says so where that is one for all."""
+    from trainers.core.runs import confusion
+
+    if not hasattr(trainer, "confusion"):  # a trainer that is not ours
+        return
+    names = trainer.asked_classnames()
+    if confusion.collapsed(trainer.confusion, names):
+        print(f"Note: {confusion.collapsed(trainer.confusion, names)}")
+    confusion.write(Path(cfg.OUTPUT_DIR), trainer.confusion, names)
 
 
 def begun(

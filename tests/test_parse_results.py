@@ -24,6 +24,7 @@ from harness.report.plots import Looks
 from harness.report.published import FILE, published_tables
 from harness.report.tables import base_to_new_table, few_shot_table, harmonic, paired, render, tables, transfer_table
 from harness.report.watch import live_view
+from trainers.core.runs import confusion
 from trainers.core.runs.identity import fingerprint
 from trainers.methods import methods
 
@@ -680,3 +681,39 @@ def test_latex_compiles_and_fits(tmp_path):
     assert tables_of_tex.count("\\begin{table}") >= 4
     too_wide = [float(points) for points in re.findall(r"Overfull .hbox .([\d.]+)pt", done.stdout)]
     assert max(too_wide, default=0) < 20
+
+
+def test_each_classs_accuracy_and_what_it_is_taken_for(tmp_path, capsys, monkeypatch):
+    names = ["cat", "dog, big", "owl"]
+    for seed, right in ((1, 2), (2, 4)):
+        folder = f"fewshot/dtd/shots_16/CoOp/a/seed{seed}"
+        ours(tmp_path, folder, accuracy=100 * (right + 6) / 12, total=12, correct=right + 6, trainer="CoOp")
+        counts = {(0, 0): right, (0, 2): 4 - right, (1, 1): 6, (2, 0): 2}
+        confusion.write(tmp_path / folder, {pair: n for pair, n in counts.items() if n}, names)
+    ours(tmp_path, "fewshot/dtd/shots_16/LASP/a/seed1", accuracy=50, trainer="LASP")
+    monkeypatch.setattr(sys, "argv", ["parse_results.py", str(tmp_path), "--per-class"])
+    assert main() == 0
+    captured = capsys.readouterr()
+    assert "Each class: DTD, few-shot" in captured.out
+    lines = [line.split() for line in captured.out.splitlines()]
+    assert ["cat", "4", "owl", "75.00", "±", "25.00"] in lines
+    assert ["dog,", "big", "6", "100.00", "±", "0.00"] in lines
+    assert ["owl", "2", "cat", "0.00", "±", "0.00"] in lines
+    assert 'Always saying "dog, big" would be right 50.00 % of the time, guessing 33.33 %.' in captured.out
+    assert "LASP/a/seed1: it was evaluated by an older version" in captured.err
+    (tmp_path / "fewshot/dtd/shots_16/CoOp/a/seed1/confusion.csv").write_text("class,predicted,pictures\ncat,cat,3\n")
+    assert main() == 1
+    assert "does not count the 12 pictures of its run: remove it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ({(0, 1): 3, (1, 1): 2}, 'every test picture was taken for "b": the model tells nothing apart'),
+        ({(0, 1): 3, (0, 0): 2}, 'every test picture is of class "a": the accuracy says nothing of the others'),
+        ({(0, 0): 3, (1, 1): 2}, ""),
+        ({}, ""),
+    ],
+)
+def test_what_tells_nothing_apart_is_said(counts, said):
+    assert confusion.collapsed(counts, ["a", "b"]) == said

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from harness.report.collect import PROTOCOLS, Tree, collect
 from harness.report.gaps import gaps
+from harness.report.per_class import per_class_tables
 from harness.report.published import published_tables
 from harness.report.tables import as_csv, as_json, paired, render, sources, tables
 from harness.report.uses import strict
@@ -53,6 +54,9 @@ def parse_arguments() -> argparse.Namespace:
         "--paired",
         metavar="TRAINER",
         help="add each method's difference from this one, seed by seed, with its interval",
+    )
+    parser.add_argument(
+        "--per-class", action="store_true", help="add each class's accuracy, and what it is most often taken for"
     )
     parser.add_argument(
         "--strict", action="store_true",
@@ -109,7 +113,7 @@ def main() -> int:
 def refuse_idle_words(args: argparse.Namespace) -> None:
     """Raises ValueError for options that could do nothing in this call, and for files that cannot be written."""
     given = {word.split("=")[0] for word in sys.argv[1:] if word.startswith("--")}
-    of_tables = {"--metric", "--paired", "--published", "--ci95", "--dassl-ci95", "--verbose"}
+    of_tables = {"--metric", "--paired", "--published", "--per-class", "--ci95", "--dassl-ci95", "--verbose"}
     others = {"json": of_tables, "csv": {"--verbose"}}.get(args.format, set())
     beside_tables = {"--format", "--out", "--plots", "--html", "--strict"}
     for word in sorted(given & (of_tables | beside_tables if args.watch else others)):
@@ -135,6 +139,11 @@ def report(args: argparse.Namespace, tree: Tree) -> None:
         if not compared:
             print(f'note: no table has one column of the trainer "{args.paired}" of --paired', file=sys.stderr)
         found += [paired(table, args.paired) for table in compared]
+    if args.per_class:
+        of_classes, without = per_class_tables(tree.runs)
+        found += of_classes
+        for line in without:
+            print(f"note: {line}", file=sys.stderr)
     literature = published_tables(tree.runs, args.metric, args.protocol or PROTOCOLS) if args.published else []
     if args.format == "json":
         text = as_json(tree.runs)

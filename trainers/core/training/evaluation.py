@@ -7,6 +7,7 @@ import itertools
 import math
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ..ranks.collectives import this_rank
+from ..runs.confusion import counted
 from .calibration import calibration_error, fitted_temperature
 
 Parse = Callable[[Any], tuple[torch.Tensor, torch.Tensor]]
@@ -32,6 +34,7 @@ class Logits:
         self._model, self._parse, self._logits_of = model, parse, logits_of
         self._waiting: list[tuple[torch.Tensor, torch.Tensor, Any]] = []  # on the device; the pictures' paths
         self.seen: Seen = []
+        self.confusion: Counter[tuple[int, int]] = Counter()  # of all ranks, on the first
 
     def of(self, batch: Any) -> None:
         images, labels_B = self._parse(batch)
@@ -86,6 +89,7 @@ def evaluate(
     for logits_BC, labels_B in seen:
         evaluator.process(logits_BC, labels_B)
     logits_NC, labels_N = (torch.cat(part) for part in zip(*seen, strict=True))
+    logits.confusion = counted(labels_N.tolist(), logits_NC.argmax(1).tolist())
     counts: dict[str, float] = {"total": len(labels_N), "correct": int((logits_NC.argmax(1) == labels_N).sum())}
     ties = int(((logits_NC == logits_NC.max(1, keepdim=True).values).sum(1) > 1).sum())
     if ties:

@@ -603,7 +603,9 @@ class PromptTrainer(TrainerX):
 
         rounds = math.ceil(len(loader) / this_rank().size)
         joint = self.cfg.DATASET.SUBSAMPLE_CLASSES == "joint"
-        self.results = evaluate(self._batches(loader), rounds, logits(), self.evaluator, leave_if_asked, joint)
+        computed = logits()
+        self.results = evaluate(self._batches(loader), rounds, computed, self.evaluator, leave_if_asked, joint)
+        self.confusion = computed.confusion
         self.test_seconds = time.monotonic() - begin
         if split == "test" and self.is_trained_here and "val" in self.method().looks_at and self.val_loader is not None:
             self.results["temperature"] = round(temperature_of(self._batches(self.val_loader), logits()), 4)

@@ -93,6 +93,17 @@ def test_the_weight_is_the_first_of_the_best_on_pictures_that_the_head_has_not_s
     assert weight == pytest.approx(next(w for w in right if right[w] == max(right.values())))
 
 
+def test_half_precision_around_a_head_changes_nothing_in_it(drawn):
+    text, features, labels = drawn
+    head = TextMeansHead(text[:S].float(), text[:S].float(), torch.arange(S))
+    scale = torch.tensor(20.0)
+    head.fit(features.float(), labels, scale)
+    exact = head.classifier(scale)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for part, expected in zip(head.classifier(scale), exact, strict=True):
+            assert torch.equal(part, expected)
+
+
 @pytest.fixture(scope="module")
 def base(mini_root, tiny_clip_file, tmp_path_factory):
     """A run on base classes with a head."""

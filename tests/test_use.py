@@ -29,29 +29,41 @@ from trainers.methods import methods
 
 pytestmark = pytest.mark.xdist_group("use")  # the runs are made once
 
-METHODS = ("MoCoOp", "CoOp", "CoCoOp", "LASP", "PromptSRC", "MaPLe", "ZeroshotCLIP", "HardMixture", "LinearProbe",
-           "TipAdapter", "TipAdapterF", "GDA", "LPPlusPlus", "CLIPAdapter", "ZeroshotHead", "MoCoOp+head", "LASP+head",
-           "CoCoOp+head", "TCP")  # fmt: skip
+METHODS = ("MoCoOp", "CoOp", "CoCoOp", "LASP", "PromptSRC", "ZeroshotCLIP", "HardMixture", "LinearProbe", "TipAdapterF",
+           "MoCoOp+head")  # fmt: skip
+LATER = ("MaPLe", "TipAdapter", "GDA", "LPPlusPlus", "CLIPAdapter", "ZeroshotHead", "LASP+head", "CoCoOp+head", "TCP")
+
+
+class Runs:
+    """A finished run of every method, with or without a head, by name; made when it is first asked for."""
+
+    def __init__(self, make):
+        self._make, self._made = make, {}
+
+    def __getitem__(self, name):
+        if name not in self._made:
+            self._made[name] = self._make(name)
+        return self._made[name]
 
 
 @pytest.fixture(scope="module")
 def runs(mini_root, literate_clip_file, tmp_path_factory):
-    """A finished run of every method, by name."""
-    found = {}
-    for name in METHODS:
-        out = found[name] = tmp_path_factory.mktemp("runs") / name
+    root = tmp_path_factory.mktemp("runs")
+
+    def make(name):
         trainer, *head = name.split("+")
-        config = methods()[trainer].recipes_of
         done = run_train(
-            "--trainer", trainer, "--root", mini_root, "--seed", "1", "--backbone", literate_clip_file, "--output-dir", out,
-            "--dataset-config-file", "configs/datasets/caltech101.yaml", "--config-file",
-            f"configs/trainers/{config}/small.yaml", *acting(trainer, "DATASET.NUM_SHOTS", "2", "OPTIM.MAX_EPOCH", "1",
-            "OPTIM.WARMUP_EPOCH", "0", "DATALOADER.NUM_WORKERS", "0",
+            "--trainer", trainer, "--root", mini_root, "--seed", "1", "--backbone", literate_clip_file, "--output-dir",
+            root / name, "--dataset-config-file", "configs/datasets/caltech101.yaml", "--config-file",
+            f"configs/trainers/{methods()[trainer].recipes_of}/small.yaml", *acting(trainer, "DATASET.NUM_SHOTS", "2",
+            "OPTIM.MAX_EPOCH", "1", "OPTIM.WARMUP_EPOCH", "0", "DATALOADER.NUM_WORKERS", "0",
             *(["TRAINER.PROMPTSRC.GPA_MEAN", "1"] if trainer == "PromptSRC" else [])),
             *(["MODEL.HEAD.NAME", "text_means"] if head else []),
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-    return found
+        return root / name
+
+    return Runs(make)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +78,7 @@ def predict(*words, cwd=ROOT):
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=patience(120))
 
 
-@pytest.mark.parametrize("trainer", METHODS)
+@pytest.mark.parametrize("trainer", [*METHODS, *(pytest.param(name, marks=pytest.mark.slow) for name in LATER)])
 def test_what_is_loaded_and_exported_predicts_as_the_evaluation_did(trainer, runs, pictures, tmp_path):
     model = load_run(runs[trainer])
     results = json.loads((runs[trainer] / "results.json").read_text())
@@ -82,7 +94,7 @@ def test_what_is_loaded_and_exported_predicts_as_the_evaluation_did(trainer, run
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(FILES)
     session = onnxruntime.InferenceSession(str(tmp_path / "out" / "model.onnx"))
     outputs = session.run(None, {"pictures": images.numpy()})
-    assert np.allclose(outputs[0], logits.numpy(), atol=1e-4)
+    assert np.allclose(outputs[0], logits.numpy(), atol=1e-5 * max(10, float(logits.abs().max())))
     if trainer == "MoCoOp":
         assert np.allclose(outputs[1].sum(1), 1, atol=1e-5)
         assert [p.experts[0][0] for p in found] == [model.experts[row.argmax()] for row in outputs[1]]
@@ -125,7 +137,10 @@ class TestClasses:
         with pytest.raises(ValueError, match=r"is empty|named twice"):
             load_run(runs["CoOp"], classnames=names)
 
-    @pytest.mark.parametrize("name", ["ZeroshotHead", "MoCoOp+head", "CoCoOp+head"])
+    @pytest.mark.parametrize(
+        "name",
+        ["MoCoOp+head", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ZeroshotHead", "CoCoOp+head"))],
+    )
     def test_a_head_knows_its_classes_by_name(self, name, runs, pictures):
         """In any order, among others, and for classes without pictures it predicts what theirs would look like."""
         model = load_run(runs[name])
@@ -152,7 +167,7 @@ class TestWhatIsNoRun:
             load_run(tmp_path / "nowhere")
         with pytest.raises(ValueError, match="holds no trained model: give"):
             load_run(tmp_path)
-        with pytest.raises(ValueError, match=r"holds no trained model; did you mean .*MoCoOp\?"):
+        with pytest.raises(ValueError, match=r"holds no trained model; did you mean .*/\w+\?"):
             load_run(runs["MoCoOp"].parent)
 
     def test_a_run_that_is_not_finished(self, runs, tmp_path):

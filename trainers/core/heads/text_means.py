@@ -122,9 +122,10 @@ class TextMeansHead(nn.Module):
         known = Statistics(self.mean_SD, self.count_S, self.scatter_DD)
         places_S = torch.arange(len(self.text_SD), device=self.seen_C.device)
         asked = (self.text_SD, places_S) if of_seen else (self.text_CD, self.seen_C)
-        mean_CD, m = class_means(known, self.text_SD, *asked)
-        weight_CD, bias_C = linear_classifier(mean_CD, m, precision(known))
-        return scale * self.weight * weight_CD, scale * self.weight * bias_C
+        with torch.autocast(self.text_SD.device.type, enabled=False):  # half precision inverts nothing
+            mean_CD, m = class_means(known, self.text_SD, *asked)
+            weight_CD, bias_C = linear_classifier(mean_CD, m, precision(known))
+            return scale * self.weight * weight_CD, scale * self.weight * bias_C
 
     def fit(self, features_ND: torch.Tensor, labels_N: torch.Tensor, scale: torch.Tensor) -> tuple[float, int] | None:
         """Takes up the training pictures, of the seen classes in their order, and chooses the weight: the first of the best

@@ -117,7 +117,8 @@ class AdaptedCLIP(nn.Module):
         asked = [clean_classname(name) for name in asked]
         unseen = [name for name in asked if name not in place]
         flat = [template for group in groups for template in group]
-        hard_TAD = hard_features(self.text_encoder, flat, [*names, *unseen], self.vocabulary).float()
+        hard_TAD = hard_features(self.text_encoder, flat, [*names, *unseen], self.vocabulary)
+        hard_TAD = hard_TAD.to(torch.promote_types(hard_TAD.dtype, torch.float32))
         text_AD = F.normalize(group_means(hard_TAD, groups).mean(0), dim=-1)
         place |= {name: len(names) + i for i, name in enumerate(unseen)}
         at_C = torch.tensor([place[name] for name in asked], device=text_AD.device)

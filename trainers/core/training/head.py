@@ -20,9 +20,10 @@ def fit_head(trainer: Any) -> None:
     else:
         inputs = (trainer.as_numbers(batch["img"], loader) for batch in loader)
     with trainer.autocast():
-        features_ND = torch.cat([model.image_features(images.to(trainer.device)).float() for images in inputs])
+        features_ND = torch.cat([model.image_features(images.to(trainer.device)) for images in inputs])
     labels_N = torch.tensor([item.label for item in items], device=trainer.device)
-    found = model.head.fit(features_ND, labels_N, model.logit_scale.exp().float())
+    dtype = model.head.text_SD.dtype
+    found = model.head.fit(features_ND.to(dtype), labels_N, model.logit_scale.exp().to(dtype))
     own = {name: tensor.cpu() for name, tensor in model.head.state_dict().items()}
     model.head.load_state_dict(this_rank().broadcast(own))  # another machine may round, and so choose, otherwise
     model.weights_changed()

@@ -246,8 +246,9 @@ def note_confusion(trainer: Any, cfg: "CfgNode") -> None:
     if not hasattr(trainer, "confusion"):  # a trainer that is not ours
         return
     names = trainer.asked_classnames()
-    if confusion.collapsed(trainer.confusion, names):
-        print(f"Note: {confusion.collapsed(trainer.confusion, names)}")
+    said = confusion.collapsed(trainer.confusion, names)
+    if said:
+        print(f"Note: {said}")
     confusion.write(Path(cfg.OUTPUT_DIR), trainer.confusion, names)
 
 

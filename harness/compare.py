@@ -19,7 +19,7 @@ from statistics import mean, stdev
 from tabulate import tabulate
 
 from harness.catalog import method_named
-from harness.command import from_project, split
+from harness.command import from_project, one_number, split
 from harness.plan import Request, numbers
 from harness.report.collect import Run, collect_runs
 from trainers.paths import ROOT, version
@@ -95,14 +95,14 @@ def main(given: list[str] | None = None) -> int:
         words, settings = split(args.words)
         if len(words) > 1:
             raise ValueError(f'"{words[1]}" is one word too many: compare.py takes dataset and shots')
-        shots = numbers(words[0] if words else "16", "the number of shots", 1)
+        shots = one_number(words[0] if words else "16", "the number of shots")
         seeds, names = numbers(args.seeds, "SEEDS", 0), list(dict.fromkeys(args.methods.split(",")))
         if len(names) < 2:
             raise ValueError(f'--methods is "{args.methods}": name two or more')
         data, output = from_project(args.data, "data"), from_project(args.output, "output")
-        asked = [args.dataset, *map(str, shots)]
+        asked = [args.dataset, str(shots)]
         requests = {
-            name: Request(name, "main", asked, data, output, seeds, shots, args.cfg, "", settings) for name in names
+            name: Request(name, "main", asked, data, output, seeds, [shots], args.cfg, "", settings) for name in names
         }
         folders = {name: [job.folder for job in request.runs()] for name, request in requests.items()}
     except (ValueError, OSError) as error:
@@ -126,7 +126,7 @@ def main(given: list[str] | None = None) -> int:
         by_method[run.method].append(run)
     rows = [row(name, method_named(name).title, by_method[method_named(name).trainer]) for name in names]
     tested = found[0].details
-    print(f"\n{args.dataset}, {shots[0]} shots, {tested['total']:,} test pictures, {tested['n_classes']} classes\n")
+    print(f"\n{args.dataset}, {shots} shots, {tested['total']:,} test pictures, {tested['n_classes']} classes\n")
     table = [(r.title, f"{r.accuracy:.1f} ± {Z * r.error:.1f}", f"{r.seconds:.0f}") for r in rows]
     print(tabulate(table, headers=["method", "accuracy, %", "seconds a run"], colalign=("left", "right", "right")))
     print(LEGEND)

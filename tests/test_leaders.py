@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import DATA, golden_state, in_double
 
+from trainers.clip_adapter.model import AdapterCLIP
 from trainers.core.clip.backbones.openai import build_model
 from trainers.core.training.averaging import EpochAverage, gaussian
 from trainers.ivlp.model import IvlpCLIP
@@ -43,6 +44,10 @@ METHODS = {
     ),
     "ivlp": (lambda clip: IvlpCLIP(clip, NAMES, prompt_depth_text=2, prompt_depth_vision=2), None, DEEP),
     "maple": (lambda clip: MapleCLIP(clip, NAMES, prompt_depth=2), None, COUPLED),
+    "clip_adapter": (
+        lambda clip: AdapterCLIP(clip, NAMES, ["{} texture."]), None,
+        {"adapter.down.weight": "fc.0.weight", "adapter.up.weight": "fc.2.weight"},
+    ),
     "tcp": (
         lambda clip: TcpCLIP(clip, NAMES, *AIRCRAFT, block=1), lambda parts: parts["cls"] + 8 * parts["text"],
         {"ctx": f"{LEARNER}ctx",

@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from ..core.clip.adapted import Trained
 from ..core.clip.backbones import Backbone
 from ..core.clip.hard_features import hard_features
-from ..core.clip.precision import cosine_logits, mean_angle
 from ..core.clip.prompts import Context, context_plan, slot, tokenize_prompt
 from ..core.clip.shared_context import ClassTextCLIP
+from ..kgcoop.model import KgCoOpCLIP
 from .options import TcpModelOptions, TcpOptions
 
 
@@ -83,12 +83,7 @@ class TcpCLIP(ClassTextCLIP):
         features_GCD = self.text_encoder.of_all(self.plan, self.ctx, {self.options.block: token_CMW})
         return F.normalize(features_GCD[0], dim=-1)
 
-    def losses(self, images_BCHW: torch.Tensor, labels_B: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Unweighted scalars "cls", cross-entropy, and "text", 1 - mean_c cos(w_c, w0_c), and "logits_BC"."""
-        text_CD = self.text_features()
-        logits_BC = cosine_logits(self.image_features(images_BCHW), text_CD, self.logit_scale.exp())
-        apart = mean_angle(text_CD, self.teacher_CD)
-        return {"cls": F.cross_entropy(logits_BC, labels_B), "text": apart, "logits_BC": logits_BC}
+    losses = KgCoOpCLIP.losses  # cross-entropy, and 1 - mean_c cos(w_c, w0_c)
 
     @classmethod
     def from_checkpoint(cls, backbone: Backbone, trained: Trained, classnames: Sequence[str]) -> "TcpCLIP":

@@ -1,24 +1,20 @@
-"""TCP: textual-based class-aware prompt tuning (Yao, Zhang, Xu, CVPR 2024).
-
-Shapes: B pictures, C classes, H x W pixels.
-"""
+"""TCP: textual-based class-aware prompt tuning (Yao, Zhang, Xu, CVPR 2024)."""
 
 from pathlib import Path
 
-import torch
 from yacs.config import CfgNode
 
-from ..core.clip.losses import accuracy
 from ..core.settings.configure import declaring
 from ..core.settings.text_files import read_yaml
 from ..core.training.trainer import PromptTrainer, register
+from ..kgcoop.trainer import KgCoOp
 from .model import TcpCLIP
 from .options import TcpModelOptions, TcpOptions
 
 
 @register
 class TCP(PromptTrainer):
-    """Trains TcpCLIP: L = L_cls + W L_text."""
+    """Trains TcpCLIP by KgCoOp's loss, L = L_cls + W L_text."""
 
     @classmethod
     def templates_of(cls, cfg: CfgNode) -> list:
@@ -36,10 +32,7 @@ class TCP(PromptTrainer):
         print(f'Prompt "{template}", class tokens from "{teacher}"')
         self.finish_model()
 
-    def compute_loss(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        parts = self.model.losses(images, labels)
-        shown = {f"loss_{name}": parts[name] for name in ("cls", "text")}
-        return parts["cls"] + self.options.w * parts["text"], shown | {"acc": accuracy(parts["logits_BC"], labels)}
+    compute_loss = KgCoOp.compute_loss
 
 
 add_config = declaring(TcpOptions)

@@ -1,5 +1,5 @@
-"""One file per method. Importing this package makes `dassl` importable where it or compat/ is there; core/ runs methods,
-models/ is what they learn, components/ is their stuff, use/ is for what was trained."""
+"""One folder for each method; core/ is what they share. Importing this package makes `dassl` importable where it or compat/
+is there."""
 
 from typing import TYPE_CHECKING, Any
 

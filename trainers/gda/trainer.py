@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from ..core.heads.search import Labelled, choose
-from ..core.heads.trainer import TextHeadTrainer
+from ..core.heads.trainer import HeadTrainer
 from ..core.settings.configure import declaring
 from ..core.training.trainer import register
 from .model import GdaCLIP, gaussian_classifier
@@ -18,7 +18,7 @@ USUAL_ALPHA = 0.1  # what the authors' search begins with
 
 
 @register
-class GDA(TextHeadTrainer):
+class GDA(HeadTrainer):
     """Fits the Gaussians to all views of the training pictures; alpha is searched."""
 
     def build_model(self) -> None:

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 
 from ..core.clip.backbones import Backbone
-from ..core.heads.trainer import HeadTrainer
 from ..core.ranks.collectives import this_rank
 from ..core.settings.configure import declaring
-from ..core.training.trainer import register
+from ..core.training.trainer import PromptTrainer, register
 from .model import ProbedCLIP
 from .options import LinearProbeOptions
 
@@ -23,7 +22,7 @@ CLIPS_STRENGTH = 0.316  # in the README of CLIP's own repository
 
 
 @register
-class LinearProbe(HeadTrainer):
+class LinearProbe(PromptTrainer):
     """Fits the classifier while it is built; the strength of its regularisation is searched on the validation split."""
 
     def build_model(self) -> None:

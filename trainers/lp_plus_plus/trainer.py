@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from ..core.heads.search import Labelled, choose
-from ..core.heads.trainer import TextHeadTrainer
+from ..core.heads.trainer import HeadTrainer
 from ..core.settings.configure import declaring
 from ..core.training.trainer import register
 from .model import LPPlusPlusCLIP, steps_of_lp
@@ -15,7 +15,7 @@ from .options import LPPlusPlusOptions
 
 
 @register
-class LPPlusPlus(TextHeadTrainer):
+class LPPlusPlus(HeadTrainer):
     """Takes STEPS full-batch steps on features; the step whose classifier is kept is chosen."""
 
     SELECTED = ()

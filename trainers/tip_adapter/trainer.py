@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from ..core.heads.search import Labelled, choose
-from ..core.heads.trainer import TextHeadTrainer
+from ..core.heads.trainer import HeadTrainer
 from ..core.settings.configure import declaring
 from ..core.settings.text_files import read_yaml
 from ..core.training.trainer import register
@@ -20,7 +20,7 @@ BETAS, ALPHAS = 200, 20  # candidates
 
 
 @register
-class TipAdapter(TextHeadTrainer):
+class TipAdapter(HeadTrainer):
     """A cache whose keys are the normalised means of each training picture's views; alpha and beta are searched."""
 
     kind = TipCLIP

@@ -1,4 +1,4 @@
-"""The base trainers of heads on frozen features: their pictures' features, and what their constants are chosen on.
+"""The base trainer of heads on frozen features: their pictures' features, and what their constants are chosen on.
 
 Shapes: N pictures, V views, C classes, D features.
 """
@@ -22,20 +22,10 @@ from .search import Labelled
 
 
 class HeadTrainer(PromptTrainer):
-    """A trainer of methods that see pictures by their features alone, which no training changes."""
-
-    def features_of(self, backbone: Backbone, items: list) -> torch.Tensor:
-        """Of pictures prepared as in testing, not normalised; N x D, on the CPU."""
-        loader: Any = self.as_tested(items)
-        return self.frozen_features(backbone, loader.dataset.transform).of_set(loader)
-
-
-class TextHeadTrainer(HeadTrainer):
     """A trainer of heads beside zero-shot CLIP, with the options of HeadOptions."""
 
-    SELECTED: tuple[str, ...] = (
-        "ImageNet",
-    )  # datasets whose text features are the mean over CLIP's seven selected templates
+    # datasets whose text features are means over CLIP's seven selected templates
+    SELECTED: tuple[str, ...] = ("ImageNet",)
 
     @classmethod
     def templates_of(cls, cfg: CfgNode) -> list:

@@ -15,8 +15,7 @@ def fit_head(trainer: Any) -> None:
     items, model = trainer.dm.dataset.train_x, trainer.model
     loader = trainer.as_tested(items)
     if trainer.sees_features:
-        frozen = trainer.frozen_features(model.backbone, loader.dataset.transform)
-        inputs = frozen.of_set(loader).split(loader.batch_size)
+        inputs = trainer.features_of(model.backbone, items).split(loader.batch_size)
     else:
         inputs = (trainer.as_numbers(batch["img"], loader) for batch in loader)
     with trainer.autocast():

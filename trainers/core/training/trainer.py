@@ -475,6 +475,11 @@ class PromptTrainer(TrainerX):
             generator=torch.Generator(),
         )  # fmt: skip
 
+    def features_of(self, backbone: Backbone, items: list) -> torch.Tensor:
+        """Of pictures as in testing, by the picture encoder as it was loaded; not normalised; N x D, on the CPU."""
+        loader: Any = self.as_tested(items)
+        return self.frozen_features(backbone, loader.dataset.transform).of_set(loader)
+
     def identity(self) -> dict[str, Any]:
         """What tells this run from others; stored in checkpoints and results."""
         return {

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ if "MOCOOP_CACHE" not in os.environ:  # the first process's, for all that it sta
     _cache = tempfile.TemporaryDirectory(prefix="mocoop-cache-")
     os.environ["MOCOOP_CACHE"] = _cache.name
 
+import forked  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
@@ -114,6 +114,7 @@ SHALLOW: dict[str, list[object]] = {
     "IVLP": ["TRAINER.IVLP.PROMPT_DEPTH_TEXT", 2, "TRAINER.IVLP.PROMPT_DEPTH_VISION", 2],
     "PromptSRC": ["TRAINER.PROMPTSRC.PROMPT_DEPTH_TEXT", 2, "TRAINER.PROMPTSRC.PROMPT_DEPTH_VISION", 2],
     "TCP": ["TRAINER.TCP.BLOCK", 1],
+    "CLIPLoRA": ["TRAINER.CLIPLORA.STEPS_PER_SHOT", 0],
     "MaPLe": ["TRAINER.MAPLE.PROMPT_DEPTH", 2],
 }
 
@@ -173,5 +174,4 @@ def fidelity_root(root: Path) -> Path:
 
 def run_train(*args: object, **environment: str) -> subprocess.CompletedProcess:
     """train.py as a user runs it."""
-    command = [sys.executable, str(ROOT / "train.py"), *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ | environment, timeout=300)
+    return forked.run(ROOT / "train.py", *args, env=os.environ | environment)

@@ -6,10 +6,9 @@ import json
 import os
 import random
 import shutil
-import subprocess
-import sys
 import warnings
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -31,8 +30,7 @@ from trainers.mocoop.trainer import MixtureCLIP
 
 
 def protocol(*words, **environment):
-    command = [sys.executable, str(ROOT / "scripts" / "run.py"), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300, env=environment or None)
+    return forked.run(ROOT / "scripts" / "run.py", *words, env=environment or None)
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,8 @@
 """The runs that the scripts list, and the words that they give to train.py."""
 
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 from conftest import ROOT, patience
 
@@ -110,9 +109,9 @@ IDLE = {
 }
 
 
-@pytest.mark.parametrize("words", IDLE)
-def test_words_of_the_scripts_that_could_do_nothing_are_refused(words, tmp_path):
-    command = [sys.executable, str(ROOT / "scripts" / "run.py"), "mocoop", *words.split(), "--output", str(tmp_path)]
-    process = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=patience(120))
+@pytest.mark.parametrize("asked", IDLE)
+def test_words_of_the_scripts_that_could_do_nothing_are_refused(asked, tmp_path):
+    words = ["mocoop", *asked.split(), "--output", tmp_path]
+    process = forked.run(ROOT / "scripts" / "run.py", *words, timeout=patience(120))
     assert process.returncode == 2
-    assert process.stderr.startswith(f"error: {IDLE[words]}"), process.stderr
+    assert process.stderr.startswith(f"error: {IDLE[asked]}"), process.stderr

@@ -13,16 +13,21 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import forked
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+import yaml
 from conftest import CLASSES, ROOT, acting, patience, run_train
 from PIL import Image
 
 from trainers import load_run
 from trainers.core.inference import open_model
 from trainers.core.inference.export import FILES, export, hub_model, read_export
+from trainers.core.inference.sheet import Shown, pages
+from trainers.core.inference.truth import truth_of
+from trainers.core.runs import mistakes
 from trainers.core.training import checkpoints
 from trainers.core.training.calibration import calibration_error, fitted_temperature
 from trainers.methods import methods
@@ -31,7 +36,8 @@ pytestmark = pytest.mark.xdist_group("use")  # the runs are made once
 
 METHODS = ("MoCoOp", "CoOp", "CoCoOp", "LASP", "PromptSRC", "ZeroshotCLIP", "HardMixture", "LinearProbe", "TipAdapterF",
            "MoCoOp+head")  # fmt: skip
-LATER = ("MaPLe", "TipAdapter", "GDA", "LPPlusPlus", "CLIPAdapter", "ZeroshotHead", "LASP+head", "CoCoOp+head", "TCP")
+LATER = ("MaPLe", "TipAdapter", "GDA", "LPPlusPlus", "CLIPAdapter", "ZeroshotHead", "LASP+head", "CoCoOp+head", "TCP",
+         "CLIPLoRA")  # fmt: skip
 
 
 class Runs:
@@ -74,8 +80,7 @@ def pictures(mini_root):
 
 
 def predict(*words, cwd=ROOT):
-    command = [sys.executable, str(ROOT / "predict.py"), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=patience(120))
+    return forked.run(ROOT / "predict.py", *words, cwd=cwd, timeout=patience(120))
 
 
 @pytest.mark.parametrize("trainer", [*METHODS, *(pytest.param(name, marks=pytest.mark.slow) for name in LATER)])
@@ -224,8 +229,15 @@ def test_the_cards_own_example_predicts_the_same(runs, pictures, tmp_path):
     assert torch.allclose(prepared, torch.stack([model.read(path) for path in paths]), atol=1e-5)
     done = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, cwd=tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    named = [line.rsplit(" ", 1)[1] for line in done.stdout.splitlines()]
-    assert named == [p.classes[0][0] for p in model.classify(paths, top=1)]
+    shown = [line.removeprefix(f"{path} ") for path, line in zip(paths, done.stdout.splitlines(), strict=True)]
+    found = [p.classes[0] for p in model.classify(paths, top=1, calibrated=True)]
+    assert [line.split(" % ")[1] for line in shown] == [name for name, _ in found]
+    assert [float(line.split(" % ")[0]) for line in shown] == pytest.approx([100 * p for _, p in found], abs=0.06)
+    front = yaml.safe_load((tmp_path / "out" / "README.md").read_text().split("---")[1])
+    assert front["license"] == "other"  # the golden CLIP is nobody's
+    (result,) = front["model-index"][0]["results"]
+    expected = json.loads((runs["LASP"] / "results.json").read_text())["accuracy"]
+    assert result["metrics"][0]["value"] == pytest.approx(expected, abs=0.01)
 
 
 def test_the_example_of_the_document(runs, pictures, tmp_path):
@@ -244,6 +256,44 @@ def test_push_and_pull_through_a_folder(runs, pictures, tmp_path):
     pulled = hub_model().from_pretrained(str(tmp_path / "hub")).model
     path = pictures[0][0]
     assert pulled.classify(path) == model.classify(path)
+
+
+class TestMistakes:
+    def test_a_runs_surest_mistakes_as_a_page(self, runs, pictures, tmp_path):
+        run = shutil.copytree(runs["MoCoOp"], tmp_path / "run")
+        results = json.loads((run / "results.json").read_text())
+        found = mistakes.read(run / mistakes.NAME)
+        assert len(found) == results["total"] - results["correct"] > 0
+        assert [m.confidence for m in found] == sorted((m.confidence for m in found), reverse=True)
+        known = {str(path): name for path, name in pictures}
+        model = load_run(run)
+        for m in found:
+            assert m.classname == known[m.picture] != m.predicted
+            (own,) = model.classify(m.picture, top=6)
+            assert own.classes[0] == (m.predicted, pytest.approx(m.confidence, abs=1e-5))
+            assert dict(own.classes)[m.classname] == pytest.approx(m.of_class, abs=1e-5)
+        done = forked.run(ROOT / "scripts" / "mistakes.py", run)
+        assert done.returncode == 0, done.stderr
+        page = (run / "mistakes.html").read_text()
+        assert page.count('<figure class="wrong">') == len(found)
+        assert "weight of an expert" in page
+        assert f"{len(found)} of {len(found)} mistakes" in page
+
+    def test_where_there_is_none(self, runs, tmp_path):
+        run = shutil.copytree(runs["CoOp"], tmp_path / "run")
+        for change, said in (
+            (lambda: (run / mistakes.NAME).write_text("picture\na\n"), "cannot be read"),
+            (lambda: (run / mistakes.NAME).write_text(",".join(mistakes.HEADER) + "\n/x.jpg,ant,bass,0.1,0.9\n"),
+             "lists no mistakes of a run"),
+            (lambda: (run / mistakes.NAME).write_text(",".join(mistakes.HEADER) + "\n/x.jpg,ant,bass,0.9,0.1\n"),
+             "/x.jpg and the others are gone"),
+            (lambda: (run / mistakes.NAME).unlink(), "evaluated by an older version"),
+            (lambda: (run / "results.json").unlink(), "is no finished run"),
+        ):  # fmt: skip
+            change()
+            done = forked.run(ROOT / "scripts" / "mistakes.py", run)
+            assert done.returncode == 2
+            assert said in done.stderr
 
 
 class TestPredict:
@@ -267,6 +317,64 @@ class TestPredict:
         page = (tmp_path / "a.html").read_text()
         assert page.count("data:image/jpeg;base64,") == 3
         assert "http" not in page
+
+    def test_truth_by_folders_and_what_is_rejected(self, runs, pictures, tmp_path):
+        """Figures are those of a run's own evaluation; pictures of no class count apart; mistakes come first."""
+        for path, name in pictures:
+            target = tmp_path / "pictures" / name.replace("_", " ").upper() / "deeper" / Path(path).name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+        (tmp_path / "pictures" / "unknown").mkdir()
+        Image.effect_noise((40, 40), 90).save(tmp_path / "pictures" / "unknown" / "noise.png")
+        words = [runs["MoCoOp"], tmp_path / "pictures", "--truth", "folders", "--csv", "a.csv", "--sheet", "a.html"]
+        done = predict(*words, "--reject", "validation", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        results = json.loads((runs["MoCoOp"] / "results.json").read_text())
+        below = results["reject_below"]
+        shown = f"{results['accuracy']:.1f} % ({results['correct']}) right, macro F1 {results['macro_f1']:.1f} %"
+        assert f"24 pictures of 6 classes: {shown}" in done.stdout
+        assert f"less probable than {below:.3f}, as chosen on validation pictures" in done.stdout
+        assert "none of these classes: 1 pictures in other folders" in done.stdout
+        assert "AUROC" in done.stdout
+        with open(tmp_path / "a.csv", newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["rank"] == "1"]
+        assert {row["truth"] for row in rows} == {*CLASSES, ""}
+        assert all((row["rejected"] == "yes") == (float(row["probability"]) < below) for row in rows)
+        page = (tmp_path / "a.html").read_text()
+        assert page.count('<figure class="wrong">') + page.count('<figure class="right">') == 25
+        assert page.rindex('class="wrong"') < page.index('class="right"')
+        assert "none of the classes" in page
+        with_calibration = predict(*words[:4], "--reject", "validation", "--calibrated")
+        assert f"less probable than {results['reject_below_calibrated']:.3f}" in with_calibration.stdout
+        everything = predict(*words[:4], "--reject", "1")
+        assert "25 pictures: none, 25 rejected" in everything.stdout
+        assert "rejected: 100.0 % (24) of them; of the others none right" in everything.stdout
+
+    def test_what_is_wrong_with_truth_and_thresholds(self, runs, pictures, tmp_path):
+        shutil.copy(pictures[0][0], tmp_path / "a.jpg")
+        done = predict(runs["CoOp"], tmp_path / "a.jpg", "--truth", "folders")
+        assert done.returncode == 2
+        assert f'"{tmp_path.name}" is none of accordion, air_plane' in done.stderr
+        done = predict(runs["CoOp"], tmp_path / "a.jpg", "--reject", "1.5")
+        assert done.returncode == 2
+        assert '--reject is "1.5": use a probability from 0 to 1, or validation' in done.stderr
+        done = predict(runs["ZeroshotCLIP"], tmp_path / "a.jpg", "--reject", "validation")
+        assert done.returncode == 2
+        assert "no threshold that was chosen on validation pictures" in done.stderr
+        (tmp_path / "classnames.txt").write_text("n01 ant\nn02 bass\n")
+        assert truth_of([str(tmp_path / "n01" / "x.jpg")], [str(tmp_path)], ["ant", "bass"]) == {
+            str(tmp_path / "n01" / "x.jpg"): "ant"
+        }
+
+    def test_sheets_stay_small(self, pictures, tmp_path):
+        shown = [Shown(str(pictures[i % 4][0]), [("ant", 0.9)], []) for i in range(450)]
+        made = dict(pages(tmp_path / "found.html", shown, "450 pictures", "two classes", False))
+        assert [path.name for path in made] == ["found.html", "found-2.html", "found-3.html"]
+        assert [page.count("<figure") for page in made.values()] == [200, 200, 50]
+        assert all('<a href="found-3.html">3</a>' in page for page in [*made.values()][:2])
+        assert max(map(len, made.values())) < 3 * 2**20
+        gone = dict(pages(tmp_path / "a.html", [Shown("/nowhere.png", [("ant", 0.9)], [])], "1", "x", False))
+        assert "not there any more" in gone[tmp_path / "a.html"]
 
     def test_files_that_are_named_for_it(self, runs, pictures, tmp_path):
         """Devices are written to and stay devices, links stay links, and a spreadsheet meets no formula."""

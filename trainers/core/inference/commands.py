@@ -1,11 +1,16 @@
-"""`mocoop predict | export | explore`, where the package is installed without this checkout."""
+"""`mocoop predict | export | explore | mistakes`, where the package is installed without this checkout."""
 
 import importlib
 import sys
 
 from ..settings.errors import program
 
-COMMANDS = {"predict": "predict", "export": "export_command", "explore": "explore"}  # word -> module beside this one
+COMMANDS = {
+    "predict": "predict",
+    "export": "export_command",
+    "explore": "explore",
+    "mistakes": "mistakes_page",
+}  # word -> module beside this one
 
 
 def main() -> int:

@@ -22,13 +22,19 @@ import torch
 from ..clip.adapted import Trained
 from ..loading import read as pictures
 from ..runs.files import write_atomically
-from ..runs.results import check_temperature
+from ..runs.results import Validated
 from ..settings.errors import believing
 from ..settings.text_files import read_text
 from .model import TrainedModel, build
 
 TOLERANCE = 1e-4  # of logits and weights, ONNX against torch, relative to the largest logit
 FILES = ("model.safetensors", "model.onnx", "config.json", "README.md", "pictures.py")
+ON_THE_HUB = {  # OpenAI's CLIPs, under the MIT licence
+    "ViT-B/32": "openai/clip-vit-base-patch32",
+    "ViT-B/16": "openai/clip-vit-base-patch16",
+    "ViT-L/14": "openai/clip-vit-large-patch14",
+    "ViT-L/14@336px": "openai/clip-vit-large-patch14-336",
+}
 PACKAGES = "pip install onnx onnxscript onnxruntime safetensors"
 
 
@@ -124,6 +130,7 @@ def configuration(model: TrainedModel, results: dict[str, Any]) -> dict[str, Any
         | {"name": identity["backbone"]},
         "preprocessing": asdict(model.preprocessing) | {"upright": model.upright, "normalizes": model.normalizes},
         "temperature": model.temperature,
+        **model.validated.known(),
         "precision": model.precision,
         "results": {key: results[key] for key in shown if key in results},
         "options": dict(model.trained.options),
@@ -151,16 +158,14 @@ def _read(folder: Path, backbone: str) -> TrainedModel:
         identity, precision = config["identity"], config["precision"]
         trained = Trained(config["options"], identity, learned, identity["classnames"])
         names = [str(name) for name in config["classnames"]]
-        temperature = config["temperature"]
-        if temperature is not None:
-            check_temperature(temperature)
+        validated = Validated.of({name: value for name, value in config.items() if value is not None})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{folder} is no export of this project, or damaged: {error!r}") from error
     except Exception as error:
         if type(error).__name__ != "SafetensorError":
             raise
         raise ValueError(f"{folder / 'model.safetensors'} is damaged: {error}") from error
-    return build(trained, names, said, normalizes, upright, precision, temperature, backbone, folder)
+    return build(trained, names, said, normalizes, upright, precision, validated, backbone, folder)
 
 
 def card(model: TrainedModel, config: dict[str, Any], apart: float) -> str:
@@ -171,7 +176,13 @@ def card(model: TrainedModel, config: dict[str, Any], apart: float) -> str:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=False, keep_trailing_newline=True
     )
     environment.finalize = _in_markdown
-    return environment.get_template("card.md.j2").render(c=config, model=model, apart=f"{apart:.0e}")
+    name = config["backbone"]["name"]
+    hub = name.removeprefix("hf-hub:") if name.startswith("hf-hub:") else ON_THE_HUB.get(name, "")
+    is_mit = name in ON_THE_HUB or Path(name).name == "drawn_clip.pt"
+    dataset = config["results"].get("dataset") or config["identity"]["dataset"]
+    return environment.get_template("card.md.j2").render(
+        c=config, model=model, apart=f"{apart:.0e}", base_model=hub, license="mit" if is_mit else "", dataset=dataset
+    )
 
 
 def _in_markdown(value: Any) -> Any:

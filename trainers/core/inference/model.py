@@ -28,10 +28,11 @@ from ..clip.adapted import AdaptedCLIP, Trained
 from ..clip.backbones import Backbone, Preprocessing, trained_backbone
 from ..clip.prompts import clean_classname, refuse_alike
 from ..loading.read import as_people_see_it, read_picture
-from ..runs.results import read_results
+from ..runs.results import Validated, read_results
 from ..settings.errors import believing
 from ..training import checkpoints
 
+NOT_VALIDATED = Validated()
 Picture = str | os.PathLike | Image.Image
 
 
@@ -48,7 +49,7 @@ class TrainedModel(nn.Module):
     """A method's model with what was learned, its classes and its preprocessing; in evaluation mode.
 
     model(images_BCHW) gives logits, B x C; `classify` takes picture files. transform: PIL picture -> the model's input.
-    temperature: fitted to the validation split, None if none was fitted.
+    validated: what was fitted to the validation split, its temperature above all.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class TrainedModel(nn.Module):
         normalizes: bool = True,
         upright: bool = False,
         precision: str = "fp32",
-        temperature: float | None = None,
+        validated: Validated = NOT_VALIDATED,
     ) -> None:
         super().__init__()
         self.model, self.trained, self.classnames = model, trained, list(classnames)
@@ -71,7 +72,7 @@ class TrainedModel(nn.Module):
                 preprocessing.size, *nothing, preprocessing.interpolation, preprocessing.resize_mode
             )
         self.transform: Callable[[Image.Image], torch.Tensor] = preprocessing.transform()
-        self.precision, self.temperature = precision, temperature
+        self.precision, self.validated = precision, validated
         self.method: str = trained.identity["trainer"]
         self.experts = [group[0] for group in trained.identity.get("template_groups", [])]
         self.eval()
@@ -79,6 +80,10 @@ class TrainedModel(nn.Module):
     @property
     def backbone(self) -> Backbone:
         return self.model.backbone
+
+    @property
+    def temperature(self) -> float | None:
+        return self.validated.temperature
 
     @property
     def device(self) -> torch.device:
@@ -103,7 +108,7 @@ class TrainedModel(nn.Module):
         refuse_alike(names, self.backbone)
         _put_in(other, self.trained, "the model")
         return TrainedModel(other, self.trained, names, self.preprocessing, self.normalizes, self.upright, self.precision,
-                            self.temperature).to(self.device)  # fmt: skip
+                            self.validated).to(self.device)  # fmt: skip
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """Logits, B x C."""
@@ -164,6 +169,19 @@ class TrainedModel(nn.Module):
                 "one to the model that they test"
             )
         return self.temperature
+
+    def rejection_threshold(self, calibrated: bool = False) -> float:
+        """The probability of the likeliest class below which a picture is rejected, as chosen on validation pictures.
+
+        Raises ValueError where none was chosen."""
+        v = self.validated
+        found = v.reject_below_calibrated if calibrated else v.reject_below
+        if found is None:
+            raise ValueError(
+                "there is no threshold that was chosen on validation pictures: give a probability, or evaluate a run that "
+                "trains and has such pictures again"
+            )
+        return found
 
     def _named(
         self,
@@ -249,10 +267,10 @@ def _opened(
         "size": said["SIZE"], "mean": said["PIXEL_MEAN"], "std": said["PIXEL_STD"],
         "interpolation": said["INTERPOLATION"], "resize_mode": said.get("RESIZE_MODE") or "shortest",
     }  # fmt: skip
-    temperature = None  # which belongs to the model that was tested
+    validated = Validated()  # which belongs to the model that was tested
     if results is not None and results.is_file():
         try:
-            temperature = read_results(results).get("temperature")
+            validated = Validated.of(read_results(results))
         except ValueError as error:
             raise ValueError(f"{results} cannot be believed: {error}") from None
     # what it tells apart: with LASP's INCLUDE_ALL_CLASSES more than it was trained on
@@ -260,7 +278,7 @@ def _opened(
     model = build(
         trained, list(own) if classnames is None else checked_names(classnames), preprocessing,
         "normalize" in said["TRANSFORMS"], config["DATASET"]["NAME"] == "FolderDataset", state.get("precision", "fp32"),
-        temperature, backbone, path,
+        validated, backbone, path,
     )  # fmt: skip
     if classnames is not None:
         refuse_alike(model.classnames, model.backbone)
@@ -274,7 +292,7 @@ def build(
     normalizes: bool,
     upright: bool,
     precision: str,
-    temperature: float | None,
+    validated: Validated,
     backbone: str,
     where: str | os.PathLike,
 ) -> TrainedModel:
@@ -290,7 +308,7 @@ def build(
         key: tuple(value) if isinstance(value, list) else value for key, value in preprocessing.items()
     }
     said["size"] = _pair(said["size"])
-    return TrainedModel(model, trained, classnames, Preprocessing(**said), normalizes, upright, precision, temperature)
+    return TrainedModel(model, trained, classnames, Preprocessing(**said), normalizes, upright, precision, validated)
 
 
 def _is_text(name: str) -> bool:

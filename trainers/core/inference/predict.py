@@ -3,6 +3,7 @@
     python predict.py output/mocoop/.../seed1 holiday/*.jpg
     python predict.py RUN pictures/ --top 3 --csv found.csv --sheet found.html
     python predict.py RUN new.jpg --classnames "red panda, okapi"      classes that it was never trained on
+    python predict.py RUN pictures/ --truth folders --reject validation --sheet found.html
 
 RUN is the folder of a finished run, or one that export.py wrote. PICTURES are files, folders (to any depth) or patterns.
 Exit status: 0 done, 1 something could not be read (it is named, and the others are classified), 2 wrong words.
@@ -16,6 +17,8 @@ import json
 import os
 import re
 import sys
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,19 +44,51 @@ def parse_arguments() -> argparse.Namespace:
         "--classnames", help="other classes: names with commas between them, or a file with a line each"
     )
     parser.add_argument("--calibrated", action="store_true", help="probabilities at the validation split's temperature")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="picture, rank, class, probability, experts")
+    parser.add_argument(
+        "--truth",
+        choices=("folders",),
+        default="",
+        help="pictures lie in folders of their classes' names: says how many are right",
+    )
+    parser.add_argument(
+        "--reject", default="", metavar="P",
+        help="reject pictures whose likeliest class is less probable: a number, or validation, for what keeps 95 %% of the "
+        "right answers on validation pictures",
+    )  # fmt: skip
+    parser.add_argument(
+        "--csv",
+        type=Path,
+        metavar="FILE",
+        help="picture, rank, class, probability, experts; truth, rejected",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="the same, nested")
-    parser.add_argument("--sheet", type=Path, metavar="FILE", help="one page with the pictures and what they show")
+    parser.add_argument(
+        "--sheet",
+        type=Path,
+        metavar="FILE",
+        help="a page with the pictures and what they show; 200 a page, mistakes first",
+    )
     parser.add_argument("--epoch", type=int, help="which epoch's model (default: the best on validation, or the last)")
     parser.add_argument("--backbone", default="", help="the backbone's file, where it lies elsewhere now")
     parser.add_argument("--device", default="", help="cpu or cuda (default: the GPU, if there is one)")
     parser.add_argument("--batch", type=int, default=64, help="pictures at a time (default: 64)")
     args = parser.parse_args()
+    args.reject_below = _probability(args.reject)
+    if args.reject_below is None and args.reject not in ("", "validation"):
+        parser.error(f'--reject is "{args.reject}": use a probability from 0 to 1, or validation')
     if args.top < 1 or args.batch < 1:
         parser.error("--top and --batch take numbers from 1 on")
     if not re.fullmatch(r"|cpu|cuda(:\d+)?", args.device):
         parser.error(f'--device is "{args.device}": use cpu, cuda, or one of several as cuda:1')
     return args
+
+
+def _probability(text: str) -> float | None:
+    try:
+        found = float(text)
+    except ValueError:
+        return None
+    return found if 0 <= found <= 1 else None
 
 
 def find(words: list[str]) -> tuple[list[str], list[str]]:
@@ -111,21 +146,55 @@ def classify(model: "TrainedModel", paths: list[str], args: argparse.Namespace) 
     return found, unreadable
 
 
-def as_table(found: list["Prediction"]) -> str:
+@dataclass(frozen=True)
+class Answers:
+    """What the pictures show. truth: picture -> its class, "" for none of the model's, None if that was not asked.
+    rejected: the pictures whose likeliest class is too improbable, None if that was not asked."""
+
+    found: list["Prediction"]
+    truth: dict[str, str] | None = None
+    rejected: set[str] | None = None
+
+    def more(self, p: "Prediction") -> dict[str, str]:
+        """What was asked for beside classes and experts."""
+        said = {} if self.truth is None else {"truth": self.truth[p.picture]}
+        return said if self.rejected is None else said | {"rejected": "yes" if p.picture in self.rejected else ""}
+
+
+def as_table(answers: Answers) -> str:
     """A line for each picture."""
+    found = answers.found
     rows = [
         [
             printable(p.picture),
+            *map(printable, answers.more(p).values()),
             *(f"{printable(name)} {100 * share:.1f}%" for name, share in p.classes),
             _experts(p.experts),
         ]
         for p in found
     ]
     columns = max(len(p.classes) for p in found)
-    header = ["picture", *(str(rank) for rank in range(1, columns + 1)), "experts"]
+    header = ["picture", *answers.more(found[0]), *(str(rank) for rank in range(1, columns + 1)), "experts"]
     if not any(p.experts for p in found):
         rows, header = [row[:-1] for row in rows], header[:-1]
     return tabulate(rows, header, disable_numparse=True)
+
+
+def summary(answers: Answers, classes: int) -> list[str]:
+    """Lines below the table: how many pictures were taken for what; with truth, how many are right."""
+    found = answers.found
+    counts = Counter(p.classes[0][0] for p in found if p.picture not in (answers.rejected or ()))
+    shown = ", ".join(f"{count:,} {printable(name)}" for name, count in counts.most_common(10))
+    more = f", {sum(n for _, n in counts.most_common()[10:]):,} others" if len(counts) > 10 else ""
+    out = f", {len(answers.rejected):,} rejected" if answers.rejected else ""
+    lines = [f"{len(found):,} picture{'' if len(found) == 1 else 's'}: {shown or 'none'}{more}{out}"]
+    if len(counts) == 1 and len(found) > 20 and not answers.rejected:
+        lines.append("Note: all were taken for one class")
+    if answers.truth is not None:
+        from .truth import judged
+
+        lines += judged(found, answers.truth, answers.rejected or set(), classes)
+    return lines
 
 
 def _experts(experts: list[tuple[str, float]]) -> str:
@@ -137,38 +206,48 @@ def _cell(text: str) -> str:
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 
-def as_csv(found: list["Prediction"]) -> str:
-    """Columns picture, rank, class, probability, experts."""
+def as_csv(answers: Answers) -> str:
+    """Columns picture, rank, class, probability, experts; truth and rejected, where asked."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["picture", "rank", "class", "probability", "experts"])
-    for p in found:
+    writer.writerow(["picture", "rank", "class", "probability", "experts", *answers.more(answers.found[0])])
+    for p in answers.found:
+        more = [_cell(said) for said in answers.more(p).values()]
         for rank, (name, share) in enumerate(p.classes, 1):
-            writer.writerow([_cell(p.picture), rank, _cell(name), f"{share:.6f}", _cell(_experts(p.experts))])
+            writer.writerow([_cell(p.picture), rank, _cell(name), f"{share:.6f}", _cell(_experts(p.experts)), *more])
     return text.getvalue()
 
 
-def as_json(found: list["Prediction"]) -> str:
+def as_json(answers: Answers) -> str:
     return json.dumps(
         [
             {"picture": p.picture, "classes": [{"class": name, "probability": share} for name, share in p.classes],
-             "experts": [{"template": template, "weight": weight} for template, weight in p.experts]}
-            for p in found
+             "experts": [{"template": template, "weight": weight} for template, weight in p.experts]} | answers.more(p)
+            for p in answers.found
         ],
         indent=1, ensure_ascii=False,
     )  # fmt: skip
 
 
-def write(found: list["Prediction"], args: argparse.Namespace, model: "TrainedModel") -> None:
+def write(answers: Answers, args: argparse.Namespace, model: "TrainedModel") -> None:
     """The files that were asked for, whole or not at all."""
     made: list[tuple[Path | None, Any]] = [(args.csv, as_csv), (args.json, as_json)]
-    if args.sheet:
-        from .sheet import sheet
-
-        made.append((args.sheet, lambda found: sheet(found, model)))
     for path, text in made:
         if path:
-            write_for_user(path, text(found))
+            write_for_user(path, text(answers))
+            print(f"Wrote {path}")
+    if args.sheet:
+        from .sheet import Shown, pages
+
+        shown = [
+            Shown(p.picture, p.classes, p.experts, None if answers.truth is None else answers.truth[p.picture],
+                  p.picture in (answers.rejected or ())) for p in answers.found
+        ]  # fmt: skip
+        if answers.truth is not None:  # mistakes first, the surest above
+            shown.sort(key=lambda s: (s.is_right, -s.classes[0][1]))
+        title = f"{model.method}: {len(shown):,} picture{'' if len(shown) == 1 else 's'}"
+        for path, page in pages(args.sheet, shown, title, f"{len(model.classnames)} classes", model.upright):
+            write_for_user(path, page)
             print(f"Wrote {path}")
 
 
@@ -193,6 +272,14 @@ def main() -> int:
 
         names = checked_names(names_from(args.classnames)) if args.classnames is not None else None
         model = open_model(args.run, args.epoch, args.backbone, names)
+        if args.truth:
+            from .truth import NAMES_FILE, truth_of
+
+            others = [path for path in others if os.path.basename(path) != NAMES_FILE]
+            truth = truth_of(paths, [word for word in args.pictures if os.path.isdir(word)], model.classnames)
+        below = args.reject_below
+        if args.reject == "validation":
+            below = model.rejection_threshold(args.calibrated)
         if others:
             from ..loading.read import told
 
@@ -201,13 +288,20 @@ def main() -> int:
             model.checked_temperature()
             if names is not None:
                 print("Note: the temperature was fitted to the classes of training, and these are others")
+        if args.reject == "validation":
+            print(
+                f"Rejecting what has a likeliest class less probable than {below:.3f}, as chosen on validation pictures"
+            )
         import torch
 
         model.to(torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu")))
         found, unreadable = classify(model, paths, args)
         if found:
-            print(as_table(found))
-            write(found, args, model)
+            rejected = None if below is None else {p.picture for p in found if p.classes[0][1] < below}
+            answers = Answers(found, truth if args.truth else None, rejected)
+            print(as_table(answers))
+            print("\n" + "\n".join(summary(answers, len(model.classnames))))
+            write(answers, args, model)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {printable(one_line(error))}", file=sys.stderr)
         return 2

@@ -2,12 +2,45 @@
 
 import json
 import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 PERCENTAGES = ("accuracy", "error_rate", "macro_f1", "ece", "base_accuracy", "new_accuracy")
 TEMPERATURES = (0.05, 20.0)  # the least and the largest that are ever fitted
 LARGEST = 2**20  # bytes
+
+
+@dataclass(frozen=True)
+class Validated:
+    """What the validation pictures said of a trained model; None where there were none.
+
+    temperature: that fits their probabilities best. temperature_pictures: their number. reject_below: the probability
+    of the likeliest class below which a picture is rejected; reject_below_calibrated: the same at the temperature.
+    """
+
+    temperature: float | None = None
+    temperature_pictures: int | None = None
+    reject_below: float | None = None
+    reject_below_calibrated: float | None = None
+
+    @classmethod
+    def of(cls, found: Mapping[str, Any]) -> "Validated":
+        """What results or an export's configuration hold of it. Raises ValueError for what cannot have been fitted: a
+        negative temperature would reverse the ranking."""
+        least, largest = TEMPERATURES
+        if "temperature" in found and not _is_number(found["temperature"], least, largest):
+            said = str(found["temperature"])[:40]
+            raise ValueError(f"temperature is {said}, but those fitted lie from {least:g} to {largest:g}")
+        for name in ("reject_below", "reject_below_calibrated"):
+            if name in found and not _is_number(found[name], 0, 1):
+                raise ValueError(f"{name} is {str(found[name])[:40]}, which is no probability")
+        return cls(**{name: found.get(name) for name in cls.__dataclass_fields__})
+
+    def known(self) -> dict[str, Any]:
+        """What was found, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -26,13 +59,6 @@ def read_results(path: Path) -> dict[str, Any]:
         raise ValueError(f"it is no JSON: {error}") from None
     check_results(found)
     return found
-
-
-def check_temperature(value: Any) -> None:
-    """Raises ValueError for a temperature that cannot have been fitted; a negative one would reverse the ranking."""
-    least, largest = TEMPERATURES
-    if not _is_number(value, least, largest):
-        raise ValueError(f"temperature is {str(value)[:40]}, but those fitted lie from {least:g} to {largest:g}")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -64,8 +90,7 @@ def check_results(found: Any) -> None:
     for name in ("seconds", "train_seconds", "test_seconds"):
         if name in found and not _is_number(found[name], 0, 1e12):
             raise ValueError(f"{name} is {str(found[name])[:40]}, which is no duration")
-    if "temperature" in found:
-        check_temperature(found["temperature"])
+    Validated.of(found)
     for name in ("trainer", "dataset", "backbone", "backbone_sha256", "text_classes", "subsample_classes"):
         if not isinstance(found.get(name, ""), str):
             raise ValueError(f"{name} is {str(found[name])[:40]}, which is no text")

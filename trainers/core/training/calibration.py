@@ -1,4 +1,5 @@
-"""How far probabilities are to be believed: expected calibration error, and the temperature that mends it.
+"""How far probabilities are to be believed: expected calibration error, the temperature that mends it, and the
+confidence below which an answer is better not given.
 
 Shapes: N pictures, C classes.
 """
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from ..runs.results import TEMPERATURES
 
 BINS = 15
+KEPT = 0.95  # share of the right answers on validation pictures that a rejection threshold keeps
 
 
 def calibration_error(logits_NC: torch.Tensor, labels_N: torch.Tensor, temperature: float = 1.0) -> float:
@@ -42,3 +44,14 @@ def fitted_temperature(logits_NC: torch.Tensor, labels_N: torch.Tensor) -> float
         loss, bounds=(math.log(least), math.log(largest)), method="bounded", options={"xatol": 1e-5}
     )
     return min(max(math.exp(float(found.x)), least), largest)
+
+
+def rejection_threshold(logits_NC: torch.Tensor, labels_N: torch.Tensor, temperature: float = 1.0) -> float | None:
+    """The confidence that KEPT of the rightly classified pictures reach, rounded down; None if none is right.
+
+    It is the usual working point of open-set recognition, 95 % of the known pictures kept (Hendrycks and Gimpel, ICLR
+    2017, whose score, the largest probability, it bounds).
+    """
+    confidence_N, chosen_N = (logits_NC.double() / temperature).softmax(1).max(1)
+    right_M = confidence_N[chosen_N == labels_N].sort().values
+    return math.floor(1e6 * float(right_M[int((1 - KEPT) * len(right_M))])) / 1e6 if len(right_M) else None

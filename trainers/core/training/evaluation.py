@@ -17,7 +17,9 @@ from tqdm import tqdm
 
 from ..ranks.collectives import this_rank
 from ..runs.confusion import counted
-from .calibration import calibration_error, fitted_temperature
+from ..runs.mistakes import MOST
+from ..runs.results import Validated
+from .calibration import calibration_error, fitted_temperature, rejection_threshold
 
 Parse = Callable[[Any], tuple[torch.Tensor, torch.Tensor]]
 Seen = list[tuple[torch.Tensor, torch.Tensor]]  # of each batch: logits (B x C) and labels (B), on the CPU
@@ -34,7 +36,9 @@ class Logits:
         self._model, self._parse, self._logits_of = model, parse, logits_of
         self._waiting: list[tuple[torch.Tensor, torch.Tensor, Any]] = []  # on the device; the pictures' paths
         self.seen: Seen = []
-        self.confusion: Counter[tuple[int, int]] = Counter()  # of all ranks, on the first
+        # of all ranks, on the first
+        self.confusion: Counter[tuple[int, int]] = Counter()
+        self.mistakes: list[tuple[int, int, int, float, float]] = []  # as mistakes_in gives them
 
     def of(self, batch: Any) -> None:
         images, labels_B = self._parse(batch)
@@ -90,6 +94,7 @@ def evaluate(
         evaluator.process(logits_BC, labels_B)
     logits_NC, labels_N = (torch.cat(part) for part in zip(*seen, strict=True))
     logits.confusion = counted(labels_N.tolist(), logits_NC.argmax(1).tolist())
+    logits.mistakes = mistakes_in(logits_NC, labels_N)
     counts: dict[str, float] = {"total": len(labels_N), "correct": int((logits_NC.argmax(1) == labels_N).sum())}
     ties = int(((logits_NC == logits_NC.max(1, keepdim=True).values).sum(1) > 1).sum())
     if ties:
@@ -102,6 +107,20 @@ def evaluate(
     if joint:
         found |= accuracies_of_halves(logits_NC.argmax(1), labels_N, logits_NC.shape[1])
     return ranks.broadcast(found)
+
+
+def mistakes_in(logits_NC: torch.Tensor, labels_N: torch.Tensor) -> list[tuple[int, int, int, float, float]]:
+    """The pictures taken for another class, surest first, at most mistakes.MOST: number of the picture, class, predicted
+    class, probability of that, probability of the class."""
+    predicted_N = logits_NC.argmax(1)
+    wrong_M = (predicted_N != labels_N).nonzero()[:, 0]
+    probability_MC = logits_NC[wrong_M].float().softmax(1)
+    surest_K = probability_MC.max(1).values.argsort(descending=True, stable=True)[:MOST]
+    number_K = wrong_M[surest_K]
+    label_K, predicted_K, probability_KC = labels_N[number_K], predicted_N[number_K], probability_MC[surest_K]
+    given = (probability_KC.gather(1, class_K[:, None])[:, 0] for class_K in (predicted_K, label_K))
+    columns = [column.tolist() for column in (number_K, label_K, predicted_K, *given)]
+    return list(zip(*columns, strict=True))
 
 
 def accuracies_of_halves(predicted_N: torch.Tensor, labels_N: torch.Tensor, n_classes: int) -> dict[str, float]:
@@ -121,16 +140,19 @@ def accuracies_of_halves(predicted_N: torch.Tensor, labels_N: torch.Tensor, n_cl
     return found
 
 
-def temperature_of(batches: Iterable[Any], logits: Logits) -> float:
-    """The temperature that fits the pictures of `batches`, a validation split, best."""
+def validated(batches: Iterable[Any], logits: Logits) -> Validated:
+    """What the pictures of `batches`, a validation split, say: the temperature that fits them best, and below which
+    confidence a picture is better rejected."""
     for batch in batches:
         logits.of(batch)
     logits.fetch()
     seen = in_order(logits.seen)
     if not this_rank().first:
-        return this_rank().broadcast(0.0)
+        return this_rank().broadcast(Validated())
     logits_NC, labels_N = (torch.cat(part) for part in zip(*seen, strict=True))
-    return this_rank().broadcast(fitted_temperature(logits_NC.float(), labels_N))
+    temperature = round(fitted_temperature(logits_NC.float(), labels_N), 4)
+    below = [rejection_threshold(logits_NC.float(), labels_N, t) for t in (1.0, temperature)]
+    return this_rank().broadcast(Validated(temperature, len(labels_N), *below))
 
 
 def in_order(own: Seen) -> Seen:

@@ -3,10 +3,10 @@
     bash scripts/mocoop/main.sh path/to/pictures 16
 
 The folder holds class folders; or train/, (val/ or valid/,) test/ with class folders each, or train/ alone; or
-DATASET.SPLIT_FILE names a split file in CoOp's format whose paths are relative to the folder. One without a test part is
-split 50/20/30 per class, always the same way. Pictures may lie in folders below their class's. Class names are the
-folders' names, or those of DATASET.NAMES_FILE, or of a file classnames.txt in the folder: a line of folder and name each
-("n01440764 tench"). Nothing is written into the folder.
+DATASET.SPLIT_FILE names a split file in CoOp's format whose paths are relative to the folder, or a manifest (manifest.py).
+What has no test part is split 50/20/30 per class, always the same way, or, with DATASET.FOLDS, tested fold by fold.
+Pictures may lie in folders below their class's. Class names are the folders' names, or those of DATASET.NAMES_FILE, or of
+a file classnames.txt in the folder: a line of folder and name each ("n01440764 tench"). Nothing is written into the folder.
 """
 
 import hashlib
@@ -18,9 +18,11 @@ from yacs.config import CfgNode
 
 from trainers.core.loading.read import left_by_a_system, pictures_below, told
 from trainers.core.runs.files import user_cache
+from trainers.core.settings.text_files import is_manifest, read_pairs
 
-from .few_shot import FewShotDataset, Items, random_split, read_split
-from .imagenet import read_pairs
+from .few_shot import FewShotDataset, Items, read_split
+from .manifest import read_manifest
+from .splitting import fold, split
 
 PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
 
@@ -41,19 +43,43 @@ class FolderDataset(FewShotDataset):
         folder = Path(self.dataset_dir)
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder} is missing: DATASET.FOLDER names a folder of class folders")
+        if is_manifest(cfg.DATASET.SPLIT_FILE):
+            listed = read_manifest(cfg.DATASET.SPLIT_FILE)
+            if not listed.parts:
+                return _split(cfg, listed.items, listed.groups)
+            _refuse_folds(cfg, cfg.DATASET.SPLIT_FILE)
+            train, val, test = (
+                [item for item, own in zip(listed.items, listed.parts, strict=True) if own == part] for part in PARTS
+            )
+            return train, val, test
         if cfg.DATASET.SPLIT_FILE:
+            _refuse_folds(cfg, cfg.DATASET.SPLIT_FILE)
             return read_split(cfg.DATASET.SPLIT_FILE, self.image_dir)
         parts = _parts(folder)
         folders = _class_folders(parts.get("train", folder))
         names = _names(folder, cfg.DATASET.NAMES_FILE, folders)
         if "test" in parts:
+            _refuse_folds(cfg, str(parts["test"]))
             train, val, test = (_read(parts[part], names, part) if part in parts else [] for part in PARTS)
             return train, val, test
-        items = _read(parts.get("train", folder), names, "train")
-        print(
-            "This folder has no test part: 50 % of each class are for training, 20 % for validation, 30 % for testing"
-        )
-        return random_split(items, (0.5, 0.2), keep_for_testing=True)
+        return _split(cfg, _read(parts.get("train", folder), names, "train"), [])
+
+
+def _split(cfg: CfgNode, items: Items, groups: list[str]) -> tuple[Items, Items, Items]:
+    """Of pictures that come without a split. Fold k of DATASET.FOLDS tests with seed k."""
+    count = cfg.DATASET.FOLDS
+    what = "groups are kept whole" if groups else "of each class"
+    if count:
+        which = (cfg.SEED - 1) % count
+        print(f"No test part: fold {which + 1} of {count} tests, {what}; 5 to 2 of the others train and validate")
+        return fold(items, groups, count, which)
+    print(f"No test part: 50 % are for training, 20 % for validation, 30 % for testing, {what}")
+    return split(items, groups)
+
+
+def _refuse_folds(cfg: CfgNode, where: str) -> None:
+    if cfg.DATASET.FOLDS:
+        raise ValueError(f"DATASET.FOLDS is for pictures without a test part, and {where} has one: leave it out")
 
 
 def _parts(folder: Path) -> dict[str, Path]:

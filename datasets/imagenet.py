@@ -5,7 +5,7 @@ import os
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from yacs.config import CfgNode
 
-from trainers.core.settings.text_files import read_text
+from trainers.core.settings.text_files import read_pairs
 
 from .few_shot import FewShotDataset, Items
 
@@ -16,23 +16,6 @@ def read_classnames(dataset: FewShotDataset) -> dict[str, str]:
     shared = os.path.join(os.path.dirname(dataset.dataset_dir), "imagenet", "classnames.txt")
     path = own if os.path.exists(own) else dataset.require(shared)
     return read_pairs(path)
-
-
-def read_pairs(path: str) -> dict[str, str]:
-    """A file with a line of folder and class name each, a tab between them where a folder's name has a space.
-
-    Lines that begin with # are comments. Raises ValueError for anything else, and for a folder on two lines.
-    """
-    lines = [line for line in read_text(path).splitlines() if line.strip() and not line.startswith("#")]
-    pairs = [line.split("\t" if "\t" in line else None, 1) for line in lines]
-    if any(len(pair) != 2 for pair in pairs):
-        raise ValueError(f'{path} is no list of class names: expected lines like "n01440764 tench"')
-    names = {folder: name.strip() for folder, name in pairs}
-    if len(names) < len(pairs):
-        folders = [folder for folder, _ in pairs]
-        double = next(folder for folder in folders if folders.count(folder) > 1)
-        raise ValueError(f'{path} has two lines for the folder "{double}": keep one')
-    return names
 
 
 def labels_of(folder: str) -> dict[str, int]:

@@ -9,19 +9,21 @@ the same ones. Runs that are finished are not done again. Settings follow, as KE
 
 import argparse
 import math
+import os
 import shlex
 import subprocess
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from statistics import mean, stdev
 
 from tabulate import tabulate
 
 from harness.catalog import method_named
-from harness.command import from_project, one_number, split
-from harness.plan import Request, numbers
+from harness.command import from_project, one_number, seeds_of, split
+from harness.plan import Request
 from harness.report.collect import Run, collect_runs
+from trainers.core.runs import confusion
 from trainers.paths import ROOT, version
 
 METHODS = "zsclip,zsclip_head,linear_probe,gda,lp_plus_plus,coop,lasp,mocoop,mocoop_plus"
@@ -43,17 +45,33 @@ class Row:
     seconds: float
 
 
+def tested(runs: list[Run]) -> int:
+    """Different test pictures of a method's runs; those of a cross-validation have other ones each."""
+    in_folds = runs[0].identity is not None and runs[0].identity.settings.get("DATASET.FOLDS")
+    return (sum if in_folds else min)(run.details["total"] for run in runs)
+
+
 def row(name: str, title: str, runs: list[Run]) -> Row:
     """Of a method's finished runs, one for each seed."""
     values = [run.metrics["accuracy"] for run in runs]
-    accuracy, total = mean(values), min(run.details["total"] for run in runs)
+    accuracy, total = mean(values), tested(runs)
     of_pictures = math.sqrt(max(accuracy * (100 - accuracy), 100 * 100 / (4 * total)) / total)
     of_seeds = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
     return Row(name, title, accuracy, math.hypot(of_pictures, of_seeds), mean(run.details["seconds"] for run in runs))
 
 
-def verdict(rows: list[Row], pictures: int, classes: int) -> str:
-    """Which method to take, in words, and how sure that is. rows: one for each method."""
+def majority(runs: list[Run]) -> float:
+    """Percent of the test pictures that are of the most frequent class."""
+    pictures: Counter[str] = Counter()
+    for run in runs:
+        for (name, _), count in confusion.read(run.file.parent / confusion.NAME, run.details["total"]).items():
+            pictures[name] += count
+    return 100 * max(pictures.values()) / pictures.total()
+
+
+def verdict(rows: list[Row], pictures: int, classes: int, usual: float) -> str:
+    """Which method to take, in words, and how sure that is. rows: one for each method. usual: percent of the pictures
+    that are of the most frequent class."""
     best = max(rows, key=lambda row: row.accuracy)
     near = [r for r in rows if r is not best and best.accuracy - r.accuracy <= Z * math.hypot(best.error, r.error)]
     said = [f"{best.title} has the best accuracy, {best.accuracy:.1f} %"]
@@ -71,21 +89,32 @@ def verdict(rows: list[Row], pictures: int, classes: int) -> str:
         surely = gain > Z * math.hypot(best.error, zero.error)
         has = f"{zero.title}, which trains nothing, has {zero.accuracy:.1f} %"
         said.append(f"{has}: {gain:.1f} less" if surely else f"{has}, within the noise of the best")
-    said.append(f"Guessing among {classes} classes is right {100 / classes:.1f} % of the time")
+    said.append(
+        f"Guessing among {classes} classes is right {100 / classes:.1f} % of the time, always saying the most frequent one "
+        f"{usual:.1f} %"
+    )
     return ". ".join(said) + "."
 
 
 def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
+    env = os.environ
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"MoCoOp {version()}")
     parser.add_argument("dataset", help="a dataset's name, or a folder of pictures")
     parser.add_argument("words", nargs="*", help="shots (default: 16), and settings")
     parser.add_argument("--methods", default=METHODS, help=f"with commas between (default: {METHODS})")
-    parser.add_argument("--seeds", default="1 2 3", help='"1 2 3"')
-    parser.add_argument("--cfg", default="", help="config that every method has, as small, for the small CLIP")
-    parser.add_argument("--data", help="folder of the datasets")
-    parser.add_argument("--output", help="folder of the runs")
-    parser.add_argument("--jobs", default="", help="runs at a time")
+    parser.add_argument("--seeds", default=env.get("SEEDS"), help='"1 2 3" (SEEDS)')
+    parser.add_argument(
+        "--folds",
+        default="",
+        help="cross-validation of own pictures without a test part: so many runs, one for each fold",
+    )
+    parser.add_argument(
+        "--cfg", default=env.get("CFG", ""), help="config that every method has, as small, for the small CLIP (CFG)"
+    )
+    parser.add_argument("--data", default=env.get("DATA"), help="folder of the datasets (DATA)")
+    parser.add_argument("--output", default=env.get("OUTPUT"), help="folder of the runs (OUTPUT)")
+    parser.add_argument("--jobs", default=env.get("JOBS", ""), help="runs at a time (JOBS)")
     return parser.parse_intermixed_args(given)
 
 
@@ -96,13 +125,15 @@ def main(given: list[str] | None = None) -> int:
         if len(words) > 1:
             raise ValueError(f'"{words[1]}" is one word too many: compare.py takes dataset and shots')
         shots = one_number(words[0] if words else "16", "the number of shots")
-        seeds, names = numbers(args.seeds, "SEEDS", 0), list(dict.fromkeys(args.methods.split(",")))
+        folds = one_number(args.folds, "--folds") if args.folds else 0
+        seeds, names = seeds_of(args.seeds, folds), list(dict.fromkeys(args.methods.split(",")))
         if len(names) < 2:
             raise ValueError(f'--methods is "{args.methods}": name two or more')
         data, output = from_project(args.data, "data"), from_project(args.output, "output")
-        asked = [args.dataset, str(shots)]
+        asked, tag = [args.dataset, str(shots)], os.environ.get("TAG", "")
         requests = {
-            name: Request(name, "main", asked, data, output, seeds, [shots], args.cfg, "", settings) for name in names
+            name: Request(name, "main", asked, data, output, seeds, [shots], args.cfg, tag, settings, folds=folds)
+            for name in names
         }
         folders = {name: [job.folder for job in request.runs()] for name, request in requests.items()}
     except (ValueError, OSError) as error:
@@ -110,6 +141,7 @@ def main(given: list[str] | None = None) -> int:
         return 2
     options = {
         "--seeds": args.seeds,
+        "--folds": args.folds,
         "--cfg": args.cfg,
         "--data": args.data,
         "--output": args.output,
@@ -125,12 +157,12 @@ def main(given: list[str] | None = None) -> int:
     for run in found:
         by_method[run.method].append(run)
     rows = [row(name, method_named(name).title, by_method[method_named(name).trainer]) for name in names]
-    tested = found[0].details
-    print(f"\n{args.dataset}, {shots} shots, {tested['total']:,} test pictures, {tested['n_classes']} classes\n")
+    pictures, classes = tested(by_method[found[0].method]), found[0].details["n_classes"]
+    print(f"\n{args.dataset}, {shots} shots, {pictures:,} test pictures, {classes} classes\n")
     table = [(r.title, f"{r.accuracy:.1f} ± {Z * r.error:.1f}", f"{r.seconds:.0f}") for r in rows]
     print(tabulate(table, headers=["method", "accuracy, %", "seconds a run"], colalign=("left", "right", "right")))
     print(LEGEND)
-    print(f"\n{verdict(rows, tested['total'], tested['n_classes'])}")
+    print(f"\n{verdict(rows, pictures, classes, majority(by_method[found[0].method]))}")
     best = max(rows, key=lambda r: r.accuracy)
     print(f"Its runs: {shlex.quote(str(folders[best.name][0].parent))}")
     return 0

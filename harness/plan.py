@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainers.core.settings.errors import did_you_mean
+from trainers.core.settings.text_files import is_manifest
 from trainers.methods import methods
 from trainers.options import Method
 from trainers.paths import ROOT
@@ -22,7 +23,7 @@ STYLES_UNSEEN = ["pixelated", "blurry", "dark", "cropped", "sketch"]
 SAID_OTHERWISE = {
     "SEED": "SEEDS", "OUTPUT_DIR": "OUTPUT", "RESUME": "OUTPUT", "DATASET.ROOT": "DATA", "DATASET.NUM_SHOTS": "SHOTS",
     "DATASET.NAME": "the dataset's name", "DATASET.FOLDER": "the folder's path in the place of a dataset's name",
-    "DATASET.SUBSAMPLE_CLASSES": "the protocol", "TRAINER.NAME": "the method",
+    "DATASET.SUBSAMPLE_CLASSES": "the protocol", "DATASET.FOLDS": "--folds", "TRAINER.NAME": "the method",
 }  # fmt: skip
 
 
@@ -52,7 +53,7 @@ class Job:
 
 @dataclass
 class Dataset:
-    """A dataset that a user named: one of configs/datasets/, or a folder of pictures."""
+    """A dataset that a user named: one of configs/datasets/, a folder of pictures, or a list of them."""
 
     name: str
     settings: tuple[str, ...] = ()
@@ -69,12 +70,20 @@ def dataset_named(word: str) -> Dataset:
     path = Path(word).expanduser()
     if path.is_dir():
         path = path.resolve()
-        name = "".join(c if c.isalnum() or c in "._-" else "_" for c in path.name)
-        taken = name in registry_names().values() or name in ("train", "test")
-        return Dataset(f"{name}_folder" if taken else name, ("DATASET.FOLDER", str(path)))
+        return Dataset(_own_name(path.name), ("DATASET.FOLDER", str(path)))
+    if is_manifest(path) and path.is_file():
+        path = path.resolve()
+        return Dataset(_own_name(path.stem), ("DATASET.FOLDER", str(path.parent), "DATASET.SPLIT_FILE", str(path)))
     known = [name for name in registry_names().values() if name != "folder"]
     hint = did_you_mean(word, [*known, *GROUPS]) or f"; known: {', '.join([*known, *GROUPS])}"
-    raise ValueError(f'"{word}" is no dataset of configs/datasets and no folder of pictures{hint}')
+    raise ValueError(f'"{word}" is no dataset of configs/datasets and no folder or list of pictures{hint}')
+
+
+def _own_name(word: str) -> str:
+    """What people's own pictures are called in folders and tables, after a folder or file of theirs."""
+    name = "".join(c if c.isalnum() or c in "._-" else "_" for c in word)
+    taken = name in registry_names().values() or name in ("train", "test")
+    return f"{name}_folder" if taken else name
 
 
 @dataclass
@@ -92,6 +101,7 @@ class Request:
     tag: str = ""
     settings: list[str] = field(default_factory=list)
     joint: bool = False  # base-to-new: evaluate with all classes as candidates, too
+    folds: int = 0  # of a cross-validation: the run of seed k tests on fold k
 
     def __post_init__(self) -> None:
         self.record: Method = method_named(self.method)
@@ -100,6 +110,12 @@ class Request:
             raise ValueError(f'protocol "{self.protocol}" is unknown{hint} known: {", ".join(PROTOCOLS)}')
         if self.joint and self.protocol != "base2new":
             raise ValueError(f"--joint is for base2new, not for {self.protocol}")
+        if self.folds and self.protocol in ("xd", "dg"):
+            raise ValueError(f"--folds is for one dataset, not for {self.protocol}")
+        if self.folds == 1 or (self.folds and not {*self.seeds} <= {*range(1, self.folds + 1)}):
+            raise ValueError(
+                f"--folds is {self.folds}: use 2 or more, and seeds from 1 to that number, one for each fold"
+            )
         for key in self.settings[::2]:
             if key in SAID_OTHERWISE:
                 raise ValueError(f"{key} is not set here, but by {SAID_OTHERWISE[key]}")
@@ -156,7 +172,7 @@ class Request:
 
     def datasets(self) -> list[Dataset]:
         """Those that the first word names: one, several with commas between, all of a group, or a folder."""
-        several = self.protocol in ("main", "base2new", "ablation") and not Path(self.dataset).expanduser().is_dir()
+        several = self.protocol in ("main", "base2new", "ablation") and not Path(self.dataset).expanduser().exists()
         words = self.dataset.split(",") if several else [self.dataset]
         names = [name for word in words for name in (group(GROUPS[word]) if word in GROUPS else [word])]
         double = next((name for name in names if names.count(name) > 1), None)
@@ -180,7 +196,7 @@ class Request:
         listed: list[Job] = []
         for shots in self.shots if own.draws else [0]:
             for dataset in self.datasets():
-                for seed in self.seeds if own.draws else [0]:
+                for seed in self.seeds if own.draws or self.folds else [0]:
                     listed += getattr(self, f"_{self.protocol}")(dataset, shots, seed)
         return listed
 
@@ -258,16 +274,17 @@ class Request:
 
         same: folders where other protocols store this run; train.py copies it from there if it is the same.
         """
-        r = self.record
+        r, shown_seed = self.record, seed if self.record.draws or self.folds else None
+        tag = "-".join(filter(None, (self.tag, f"folds{self.folds}" if self.folds else "")))
         config = config or self._config(dataset, shots)
         drawn = (f"shots_{shots}", r.trainer) if r.draws else (r.trainer,)
-        below = Path(dataset.name, *drawn, config, *([f"tag_{self.tag}"] if self.tag else []),
-                     *([f"seed{seed}"] if r.draws else []))  # fmt: skip
+        below = Path(dataset.name, *drawn, config, *([f"tag_{tag}"] if tag else []),
+                     *([] if shown_seed is None else [f"seed{seed}"]))  # fmt: skip
         folder = self.output / where / below
         about = {
             "protocol": protocol, "part": part, "source": source, "dataset": dataset.name, "trainer": r.trainer,
-            "config": config, "tag": self.tag, "shots": shots if r.draws else None, "seed": seed if r.draws else None,
-            "command": self.command(seed if r.draws else None, shots if r.draws else None),
+            "config": config, "tag": tag, "shots": shots if r.draws else None, "seed": shown_seed,
+            "command": self.command(shown_seed, shots if r.draws else None),
         }  # fmt: skip
         # train.py takes every word after --target-domains for a domain until the next option
         arguments = [*domains, "--root", str(self.data), "--seed", str(seed), "--trainer", r.trainer,
@@ -280,8 +297,9 @@ class Request:
         for twin in same if r.takes_steps else ():
             arguments += ["--same-as", str(self.output / twin / below)]
         shots_setting = ["DATASET.NUM_SHOTS", str(shots)] if r.draws else []
+        folds = ["DATASET.FOLDS", str(self.folds)] if self.folds else []
         # what a part of the protocol is about counts last
-        arguments += [*dataset.settings, *self.settings, *settings, *shots_setting]
+        arguments += [*dataset.settings, *self.settings, *settings, *shots_setting, *folds]
         return Job(folder, arguments, needs, dataset.name, shots)
 
     def command(self, seed: int | None = None, shots: int | None = None) -> str:
@@ -303,8 +321,8 @@ class Request:
             words = [self.dataset, str(shots), *words[2:]] if shots else [self.dataset]
         elif shots not in (None, 16):
             assigned.append(f"SHOTS={shots}")
-        joint = ["--joint"] if self.joint else []
-        return " ".join([*assigned, call, *map(shlex.quote, [*words, *joint, *self.settings])])
+        more = [*(["--joint"] if self.joint else []), *(["--folds", str(self.folds)] if self.folds else [])]
+        return " ".join([*assigned, call, *map(shlex.quote, [*words, *more, *self.settings])])
 
 
 def _number(word: str, what: str, least: int = 1) -> int:

@@ -100,8 +100,7 @@ def check_inputs(runs: list[Job], configurations: dict[Path, Any]) -> None:
         except (OSError, ValueError) as error:
             raise FoundFault(str(error), 1) from None
     _check_data(runs, configurations, DATASET_REGISTRY)
-    reading = [configurations[run.folder] for run in runs if not run.finished]
-    _check_names([cfg for cfg in reading if methods()[cfg.TRAINER.NAME].reads_names])
+    _look_at_own_pictures([configurations[run.folder] for run in runs if not run.finished])
     others = {}
     for run in runs:
         folder, cfg = RunFolder(run.folder), configurations[run.folder]
@@ -125,28 +124,37 @@ def check_inputs(runs: list[Job], configurations: dict[Path, Any]) -> None:
     _refuse(others)
 
 
-def _check_names(configurations: list[Any]) -> None:
-    """Raises FoundFault for people's own classes whose names their backbone cannot tell apart."""
+def _look_at_own_pictures(configurations: list[Any]) -> None:
+    """Says what people's own pictures are. Raises FoundFault for classes whose names their backbone cannot tell apart."""
     from dassl.data.datasets import build_dataset
 
+    from harness.found import found
     from trainers.core.clip.backbones import load_backbone
     from trainers.core.clip.prompts import refuse_alike
 
-    seen = set()
+    read, told = set(), set()
     for cfg in configurations:
-        what = (cfg.MODEL.BACKBONE.NAME, cfg.DATASET.FOLDER, cfg.DATASET.SPLIT_FILE, cfg.DATASET.NAMES_FILE)
-        if cfg.DATASET.NAME != "FolderDataset" or what in seen:
+        reads_names = methods()[cfg.TRAINER.NAME].reads_names
+        pictures = (cfg.DATASET.FOLDER, cfg.DATASET.SPLIT_FILE, cfg.DATASET.NAMES_FILE)
+        what = (cfg.MODEL.BACKBONE.NAME, reads_names, *pictures)
+        if cfg.DATASET.NAME != "FolderDataset" or what in read:
             continue
-        seen.add(what)
+        read.add(what)
         whole = cfg.clone()
         whole.defrost()
         whole.DATASET.NUM_SHOTS, whole.DATASET.SUBSAMPLE_CLASSES = -1, "all"
         try:
             with contextlib.redirect_stdout(io.StringIO()):
-                names = build_dataset(whole).classnames
-            refuse_alike(names, load_backbone(cfg.MODEL.BACKBONE.NAME))
+                dataset = build_dataset(whole)
+            backbone = load_backbone(cfg.MODEL.BACKBONE.NAME)
+            if reads_names:
+                refuse_alike(dataset.classnames, backbone)
         except (OSError, ValueError) as error:
             raise FoundFault(str(error), 1) from None
+        if pictures not in told:
+            parts = {"train": dataset.train_x, "val": dataset.val or [], "test": dataset.test}
+            print("\n".join(found(parts, backbone, cfg.DATASET.NUM_SHOTS)))
+        told.add(pictures)
 
 
 def _check_data(runs: list[Job], configurations: dict[Path, Any], registry: Any) -> None:

@@ -2,9 +2,8 @@
 
 import pytest
 
-from datasets.imagenet import read_pairs
 from trainers.core.settings.configure import configure
-from trainers.core.settings.text_files import read_text, read_yaml
+from trainers.core.settings.text_files import read_pairs, read_text, read_yaml
 
 TEXT = "n00 café\nn01 crème brûlée\n"
 

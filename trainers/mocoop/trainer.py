@@ -28,7 +28,7 @@ class MoCoOp(PromptTrainer):
 
     @classmethod
     def templates_of(cls, cfg: CfgNode) -> list:
-        return cfg.TRAINER[cls.method().options.KEY].TEMPLATE_GROUPS or template_groups(cfg.DATASET.NAME)
+        return cfg.TRAINER[cls.method().options.KEY].TEMPLATE_GROUPS or template_groups(cfg)
 
     def build_model(self) -> None:
         o = self.options

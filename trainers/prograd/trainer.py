@@ -8,7 +8,7 @@ from yacs.config import CfgNode
 
 from ..core.clip.losses import accuracy
 from ..core.settings.configure import declaring
-from ..core.settings.templates import from_template_file
+from ..core.settings.templates import template_of
 from ..core.training.trainer import PromptTrainer, register
 from .model import ProGradCLIP, project
 from .options import ProGradOptions
@@ -26,8 +26,7 @@ class ProGrad(PromptTrainer):
 
     @classmethod
     def templates_of(cls, cfg: CfgNode) -> list:
-        name = cfg.DATASET.NAME
-        return [TEMPLATES.get(name) or from_template_file("zeroshot.yaml", name)]
+        return [TEMPLATES.get(cfg.DATASET.NAME) or template_of(cfg)]
 
     def build_model(self) -> None:
         if not hasattr(self, "template"):  # a checkpoint brings its own

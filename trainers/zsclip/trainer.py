@@ -8,7 +8,7 @@ from yacs.config import CfgNode
 
 from ..core.clip.adapted import AdaptedCLIP
 from ..core.settings.configure import declaring
-from ..core.settings.templates import from_template_file, template_groups
+from ..core.settings.templates import from_template_file, template_groups, template_of
 from ..core.training.trainer import PromptTrainer, register
 from .model import HardMixtureCLIP, HardPromptCLIP
 from .options import HardMixtureOptions
@@ -22,7 +22,7 @@ class ZeroshotCLIP(PromptTrainer):
 
     @classmethod
     def templates_of(cls, cfg: CfgNode) -> list:
-        return [from_template_file("zeroshot.yaml", cfg.DATASET.NAME)]
+        return [template_of(cfg)]
 
     def identity(self) -> dict:
         return super().identity() | {self.called: self.templates_of(self.cfg)}
@@ -63,7 +63,7 @@ class HardMixture(ZeroshotCLIP):
 
     @classmethod
     def templates_of(cls, cfg: CfgNode) -> list:
-        return template_groups(cfg.DATASET.NAME)
+        return template_groups(cfg)
 
     def model_of(self, templates: list) -> AdaptedCLIP:
         return HardMixtureCLIP(self.load_clip(), self.classnames, templates, self.options.read, **self.encoder_options)

@@ -16,7 +16,7 @@ from ..clip.text_tower import TextEncoder
 from ..clip.visual_tower import encode_pictures
 from ..loading.loaders import Pictures
 from ..ranks.collectives import this_rank
-from ..settings.templates import from_template_file
+from ..settings.templates import from_template_file, template_of
 from ..training.trainer import PromptTrainer
 from .search import Labelled
 
@@ -29,10 +29,9 @@ class HeadTrainer(PromptTrainer):
 
     @classmethod
     def templates_of(cls, cfg: CfgNode) -> list:
-        name = cfg.DATASET.NAME
-        if name in cls.SELECTED:
+        if cfg.DATASET.NAME in cls.SELECTED:
             return from_template_file("zeroshot.yaml", "selected")
-        return [from_template_file("zeroshot.yaml", name)]
+        return [template_of(cfg)]
 
     def identity(self) -> dict[str, Any]:
         return super().identity() | {"templates": self.templates_of(self.cfg)}

@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,13 +13,13 @@ from dassl.data import DataManager
 from dassl.data.data_manager import DatasetWrapper
 from dassl.data.transforms import build_transform
 from PIL import Image
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, WeightedRandomSampler
 from yacs.config import CfgNode
 
 from ..clip.backbones import Preprocessing, source_of
 from ..ranks.collectives import RanksParted, this_rank
 from ..ranks.processes import cores, leave_signals_to_the_main_process
-from ..settings.configure import FOLLOWING
+from ..settings.configure import BALANCED, FOLLOWING
 from .picture_cache import Photographs, ResizedPictures
 from .pixels import Numbers, as_bytes, in_two
 from .read import UNDECODABLE, ImageError, read_picture
@@ -172,6 +173,17 @@ def with_batches(loader: DataLoader, batches: Any, **more: Any) -> DataLoader:
     )  # fmt: skip
 
 
+def with_classes_alike(loader: DataLoader) -> DataLoader:
+    """`loader` with as many pictures an epoch, drawn with replacement, each class with the same probability."""
+    pictures: Any = loader.dataset
+    counts = Counter(item.label for item in pictures.data_source)
+    weights = [1 / counts[item.label] for item in pictures.data_source]
+    return DataLoader(
+        pictures, loader.batch_size, sampler=WeightedRandomSampler(weights, len(weights)), num_workers=loader.num_workers,
+        drop_last=loader.drop_last, pin_memory=loader.pin_memory, worker_init_fn=loader.worker_init_fn,
+    )  # fmt: skip
+
+
 def with_lasting_workers(loader: DataLoader) -> DataLoader:
     """`loader` with workers that go on from epoch to epoch, where each picture draws alone.
 
@@ -232,11 +244,19 @@ def build_data_manager(cfg: CfgNode) -> DataManager:
         cfg = cfg.clone()
         cfg.defrost()
         cfg.DATALOADER.NUM_WORKERS = cores()
+    balanced = cfg.DATALOADER.TRAIN_X.SAMPLER == BALANCED
+    if balanced:  # which Dassl does not know
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.DATALOADER.TRAIN_X.SAMPLER = "RandomSampler"
     manager = DataManager(
         cfg,
         custom_tfm_test=test_transform(cfg) if cfg.INPUT.RESIZE_MODE == "squash" else None,
         dataset_wrapper=Pictures,
     )
+    if balanced:
+        unbalanced: Any = manager.train_loader_x
+        manager.train_loader_x = with_classes_alike(unbalanced)
     if this_rank().several:
         manager.train_loader_x = in_slices(manager.train_loader_x)
     trained: Any = manager.train_loader_x

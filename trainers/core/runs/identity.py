@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Settings that change where or how fast a run goes or how much it prints, but not its result. The paths among them are
 # covered by the backbone's hash and the fingerprint of the pictures.
 _IMMATERIAL = {
-    "VERSION", "OUTPUT_DIR", "RESUME", "VERBOSE", "DATASET.ROOT", "DATASET.FOLDER", "DATASET.SPLIT_FILE",
+    "VERSION", "LOG", "OUTPUT_DIR", "RESUME", "VERBOSE", "DATASET.ROOT", "DATASET.FOLDER", "DATASET.SPLIT_FILE",
     "DATASET.NAMES_FILE", "MODEL.BACKBONE.NAME", "DATALOADER.NUM_WORKERS", "DATALOADER.CACHE_MB", "CACHE.FOLDER",
     "CACHE.LIMIT_MB", "TRAIN.PRINT_FREQ", "TRAIN.CHECKPOINT_FREQ", "TRAIN.CHECKPOINT_MINUTES", "TRAIN.CUDA_GRAPH",
     "MODEL.TEXT_CHUNK", "MODEL.TEXT_MEMORY_MB", "TEST.PER_CLASS_RESULT", "TEST.COMPUTE_CMAT",
@@ -33,6 +33,9 @@ _BEFORE = {
     "TRAIN.COMPILE": False,
     "INPUT.RESIZE_MODE": "shortest",
     "MODEL.HEAD.NAME": "",
+    "DATASET.FOLDS": 0,
+    "DATASET.TEMPLATE": "",
+    "DATASET.TEMPLATE_GROUPS": [],
     "TRAINER.MOCOOP.TEXT_LOSS": "contrastive",
     "TRAINER.MOCOOP.BLEND": 0.0,
     "OPTIM.EPS": 1e-8,
@@ -63,7 +66,7 @@ def material_settings(cfg: CfgNode, method: Method) -> dict[str, Any]:
             continue
         if value is None and name.startswith("INPUT."):
             continue  # not read off the backbone yet
-        if not method.draws and name in ("SEED", "DATASET.NUM_SHOTS"):
+        if not method.draws and (name == "DATASET.NUM_SHOTS" or (name == "SEED" and not cfg.DATASET.FOLDS)):
             continue
         found[name] = list(value) if isinstance(value, tuple) else value
     return found

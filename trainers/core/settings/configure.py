@@ -6,6 +6,7 @@ reported at once.
 """
 
 import ast
+import importlib.util
 import random
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ TRANSFORMS = ("random_flip", "random_resized_crop", "random_crop", "center_crop"
 DASSLS_TRANSFORMS = ("instance_norm", "random_translation", "cutout", "imagenet_policy", "cifar10_policy", "svhn_policy",
                      "randaugment", "randaugment_fixmatch", "randaugment2", "gaussian_noise")  # fmt: skip
 SAMPLERS: tuple[str, ...] = ("RandomSampler", "SequentialSampler")
+BALANCED = "WeightedRandomSampler"  # ours, by torch's name
 if DASSL_IS_INSTALLED:
     SAMPLERS += ("RandomDomainSampler", "SeqDomainSampler", "RandomClassSampler")
 STEPPED = {"LR_SCHEDULER": ("single_step", "multi_step")}  # with which values of others a setting acts
@@ -45,6 +47,10 @@ SHARED: dict[str, Setting] = {
     "VERBOSE": Setting("print what is loaded", "bool"),
     "DETERMINISTIC": Setting(
         "repeatable CUDA kernels alone; what has none is refused by torch, in its words", "bool", default=False
+    ),
+    "LOG": Setting(
+        "beside log.txt, steps.jsonl and TensorBoard: wandb for Weights & Biases, whose own variables say where and how",
+        "str", among=("", "wandb"), default="",
     ),
     "TF32": Setting(
         "let a GPU round what it multiplies in float32 to 10 bits, which is several times as fast", "bool", default=False
@@ -90,8 +96,19 @@ SHARED: dict[str, Setting] = {
     "DATASET.ROOT": Setting("folder of all datasets", "str"),
     "DATASET.NAME": Setting("registry name, see docs/DATASETS.md", "str"),
     "DATASET.FOLDER": Setting("your own pictures, for FolderDataset", "str", default=""),
-    "DATASET.SPLIT_FILE": Setting("their split, in CoOp's format", "str", default=""),
+    "DATASET.SPLIT_FILE": Setting("their split, in CoOp's format, or a manifest: .csv, .tsv, .jsonl", "str", default=""),
+    "DATASET.FOLDS": Setting(
+        "cross-validation of pictures without a test part: fold k of so many tests with seed k; 0: none", "int", least=2,
+        most=100, default=0, also=(0,),
+    ),
     "DATASET.NAMES_FILE": Setting("their class names, a line of folder and name each", "str", default=""),
+    "DATASET.TEMPLATE": Setting(
+        "its hard template, with {} for the name; empty: that of configs/templates/zeroshot.yaml", "str", default="",
+    ),
+    "DATASET.TEMPLATE_GROUPS": Setting(
+        "its groups of hard templates, a list of lists; empty: those of configs/templates/template_groups.yaml",
+        "list[list[str]]", default=[],
+    ),
     "DATASET.SUBSAMPLE_CLASSES": Setting(
         "which half of the classes; joint: all are candidates, each half has its accuracy (an evaluation)", "str",
         among=("all", "base", "new", "joint"), default="all",
@@ -119,7 +136,10 @@ SHARED: dict[str, Setting] = {
     "CACHE.LIMIT_MB": Setting("what all of them may take; 0: nothing is kept", "int", least=0, default=16384),
     "DATALOADER.K_TRANSFORMS": Setting("augmented views of each training picture", "int", least=1),
     "DATALOADER.RETURN_IMG0": Setting("also give the picture without augmentation", "bool"),
-    "DATALOADER.TRAIN_X.SAMPLER": Setting("order of training pictures", "str", among=SAMPLERS),
+    "DATALOADER.TRAIN_X.SAMPLER": Setting(
+        "order of training pictures; WeightedRandomSampler draws each class as often as any other, however few its "
+        "pictures are", "str", among=(*SAMPLERS, BALANCED),
+    ),
     "DATALOADER.TRAIN_X.BATCH_SIZE": Setting("training pictures per step", "int", least=1, most=2**20),
     "DATALOADER.TRAIN_X.N_DOMAIN": Setting(UNUSED, "int"),
     "DATALOADER.TRAIN_X.N_INS": Setting(UNUSED, "int"),
@@ -308,13 +328,19 @@ def configure(files: Iterable[str], assigned: Iterable[tuple[str, Any]]) -> CfgN
 def _check_together(cfg: CfgNode) -> None:
     """Raises ValueError for settings that are valid alone but contradict each other."""
     i, o = cfg.INPUT, cfg.OPTIM
+    templates = [t for group in ([cfg.DATASET.TEMPLATE or "{}"], *cfg.DATASET.TEMPLATE_GROUPS) for t in group]
+    placeless = next((t for t in templates if t.count("{}") != 1), "")
     faults = {
         f"INPUT.RRCROP_SCALE is {i.RRCROP_SCALE}: use the smaller share first": i.RRCROP_SCALE[0] > i.RRCROP_SCALE[1],
         f"INPUT.GB_K is {i.GB_K}: use an odd number": i.GB_K % 2 == 0,
+        f'the template "{placeless}" of the dataset has not one {{}} for the class name': placeless,
+        "DATASET.TEMPLATE_GROUPS has an empty group: leave it out": [] in map(list, cfg.DATASET.TEMPLATE_GROUPS),
         "OPTIM.SCHEDULE is step: use OPTIM.LR_SCHEDULER cosine and OPTIM.WARMUP_EPOCH 0": o.SCHEDULE == "step"
         and (o.LR_SCHEDULER != "cosine" or o.WARMUP_EPOCH > 0),
         "OPTIM.SGD_NESTEROV is True: use an OPTIM.MOMENTUM above 0, and OPTIM.SGD_DAMPNING 0": o.SGD_NESTEROV
         and (o.MOMENTUM == 0 or o.SGD_DAMPNING != 0),
+        "LOG is wandb, and the package wandb is missing: pip install wandb": cfg.LOG == "wandb"
+        and importlib.util.find_spec("wandb") is None,
         "INPUT.NO_TRANSFORM is True: no method here takes pictures as they are read": i.NO_TRANSFORM,
         f"OPTIM.STEPSIZE is {o.STEPSIZE}: multi_step takes a rising list of epochs": o.LR_SCHEDULER == "multi_step"
         and not _rises(o.STEPSIZE),

@@ -9,6 +9,18 @@ import yaml
 
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
+MANIFESTS = {
+    ".csv": ",",
+    ".tsv": "\t",
+    ".jsonl": "",
+    ".ndjson": "",
+}  # lists of pictures, and what stands between columns
+
+
+def is_manifest(path: str | Path) -> bool:
+    """Whether a file is, by its name, a list of pictures (datasets/manifest.py)."""
+    return Path(path).suffix.lower() in MANIFESTS
+
 
 def read_text(path: str | Path) -> str:
     """A file in UTF-8, or in what the mark at its beginning says. Raises ValueError for any other, OSError for none."""
@@ -22,6 +34,23 @@ def read_text(path: str | Path) -> str:
     if "\0" in text:
         raise ValueError(f"{path} is no text: it holds zero bytes; save it as UTF-8")
     return text.replace("\r\n", "\n")
+
+
+def read_pairs(path: str | Path) -> dict[str, str]:
+    """A file with a line of folder and class name each, a tab between them where a folder's name has a space.
+
+    Lines that begin with # are comments. Raises ValueError for anything else, and for a folder on two lines.
+    """
+    lines = [line for line in read_text(path).splitlines() if line.strip() and not line.startswith("#")]
+    pairs = [line.split("\t" if "\t" in line else None, 1) for line in lines]
+    if any(len(pair) != 2 for pair in pairs):
+        raise ValueError(f'{path} is no list of class names: expected lines like "n01440764 tench"')
+    names = {folder: name.strip() for folder, name in pairs}
+    if len(names) < len(pairs):
+        folders = [folder for folder, _ in pairs]
+        double = next(folder for folder in folders if folders.count(folder) > 1)
+        raise ValueError(f'{path} has two lines for the folder "{double}": keep one')
+    return names
 
 
 class _Once(yaml.SafeLoader):

@@ -1,0 +1,144 @@
+"""A list of people's own pictures, in a CSV, TSV or JSON Lines file: path, class, and if wanted split and group.
+
+    path,class,split,group
+    scans/0001.png,crack,train,part-17
+    scans/0002.png,nominal,test,part-18
+
+Paths are relative to the file's folder. A group (a patient, a part, a film) lies in one part of the split alone.
+"""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dassl.data.datasets import Datum
+
+from trainers.core.settings.errors import did_you_mean
+from trainers.core.settings.text_files import MANIFESTS, read_text
+
+COLUMNS = {
+    "path": ("path", "picture", "image", "file", "filename", "file_name", "filepath"),
+    "class": ("class", "label", "classname", "class_name", "category"),
+    "split": ("split", "part", "set"),
+    "group": ("group", "group_id", "patient", "subject", "series"),
+}
+PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
+         "test": "test", "testing": "test"}  # fmt: skip
+BETWEEN_CLASSES = (";", "|")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """The pictures of a manifest. parts: of each picture, or none where the manifest says no split; groups likewise."""
+
+    items: list[Datum]
+    parts: list[str]
+    groups: list[str]
+
+
+def read_manifest(path: str | os.PathLike) -> Listed:
+    """Classes are numbered in alphabetical order. Raises ValueError, in one line, for what is no such list, for a picture
+    that stands twice or has several classes, and for a group in several parts; FileNotFoundError for missing pictures."""
+    path = Path(path)
+    rows = list(_rows(path))
+    if not rows:
+        raise ValueError(f"{path} lists no picture")
+    columns = _columns(path, rows)
+    seen: dict[str, int] = {}
+    found: list[tuple[str, str, str, str]] = []
+    for number, row in enumerate(rows, 1):
+        picture, name, part, group = (_text(row.get(columns.get(kind, ""), "")) for kind in COLUMNS)
+        where = f"{path}, picture {number}"
+        if not picture or not name:
+            raise ValueError(f"{where} has no {'class' if picture else 'path'}")
+        several = next((name.split(sign) for sign in BETWEEN_CLASSES if sign in name), [])
+        if isinstance(row[columns["class"]], list) or len(several) > 1:
+            raise ValueError(
+                f"{where} ({picture}) has several classes: each picture needs one, since the classes exclude each other"
+            )
+        full = os.path.normpath(os.path.join(path.parent.resolve(), os.path.expanduser(picture)))
+        if full in seen:
+            other = found[seen[full]][1]
+            more = "" if other == name else f', as "{other}" and as "{name}": each picture needs one class'
+            raise ValueError(f"{path}: {picture} stands twice{more}")
+        if part and part.lower() not in PARTS:
+            raise ValueError(f'{where}: the split is "{part}": use train, val or test')
+        seen[full] = len(found)
+        found.append((full, name, PARTS.get(part.lower(), ""), group))
+    missing = [full for full, *_ in found if not os.path.isfile(full)]
+    if missing:
+        raise FileNotFoundError(f"{path} lists {len(missing):,} pictures that are not there, the first is {missing[0]}")
+    return _listed(path, found)
+
+
+def _listed(path: Path, found: list[tuple[str, str, str, str]]) -> Listed:
+    names, parts, groups = (list(column) for column in list(zip(*found, strict=True))[1:])
+    without = next((full for full, _, part, _ in found if not part), "")
+    if any(parts) and without:
+        raise ValueError(f"{path} names a split for some pictures and none for {without}: give it for all, or for none")
+    if any(parts) and not {"train", "test"} <= {*parts}:
+        raise ValueError(
+            f"{path} has no pictures for {'test' if 'train' in parts else 'train'}: give both, or no split"
+        )
+    if any(groups):
+        # a picture without a group is one of its own
+        groups = [group or f"\0{number}" for number, group in enumerate(groups)]
+        homes: dict[str, str] = {}
+        for part, group in zip(parts, groups, strict=True):
+            if homes.setdefault(group, part) != part:
+                raise ValueError(
+                    f'{path}: the group "{group}" is in {homes[group]} and in {part}: what belongs together would be on '
+                    "both sides of the test; put it into one, or leave the split out"
+                )
+    classes = sorted({*names})
+    if len(classes) < 2:
+        raise ValueError(f'{path} has one class alone, "{classes[0]}": there is nothing to tell apart')
+    label = {name: number for number, name in enumerate(classes)}
+    items = [Datum(impath=full, label=label[name], classname=name) for full, name, *_ in found]
+    return Listed(items, parts if any(parts) else [], groups if any(groups) else [])
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Lines, each by column. Raises ValueError, naming the line."""
+    text, between = read_text(path), MANIFESTS[path.suffix.lower()]
+    if between:
+        try:
+            reader = csv.DictReader(io.StringIO(text), delimiter=between, strict=True)
+            for row in reader:
+                if None in row or None in row.values():
+                    raise ValueError(f"{path}, line {reader.line_num} has more or fewer cells than the first line")
+                yield {name.strip().lower(): value for name, value in row.items()}
+        except csv.Error as error:
+            raise ValueError(f"{path} is no table ({error}): expected a first line path,class") from None
+        return
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path}, line {number} is no JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise ValueError(f'{path}, line {number} is no object: expected {{"path": ..., "class": ...}}')
+        yield {name.strip().lower(): value for name, value in row.items()}
+
+
+def _columns(path: Path, rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Kind of column -> what it is called here."""
+    there = list(dict.fromkeys(name for row in rows for name in row))
+    found = {kind: next((name for name in words if name in there), "") for kind, words in COLUMNS.items()}
+    for kind in ("path", "class"):
+        if not found[kind]:
+            hint = next((did_you_mean(name, COLUMNS[kind]) for name in there if did_you_mean(name, COLUMNS[kind])), "")
+            names = ", ".join(map(str, there[:8]))
+            raise ValueError(f'{path} has no column "{kind}"{hint or ";"} it has {names}')
+    return found
+
+
+def _text(value: Any) -> str:
+    return value.strip() if isinstance(value, str) else "" if value is None else str(value)

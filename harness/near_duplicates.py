@@ -1,0 +1,105 @@
+"""Test pictures that are nearly the same as a training or validation picture, by the features of a CLIP.
+
+    python scripts/near_duplicates.py path/to/pictures --backbone small
+    python scripts/near_duplicates.py photos.csv --above 0.9 --csv pairs.csv
+
+Every run compares the files' contents; this finds what was saved again, cropped or turned a little, and what was taken in
+one series. Which similarity means "the same" depends on the pictures: look at the pairs.
+"""
+
+import argparse
+import contextlib
+import csv
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from tabulate import tabulate
+from tqdm import tqdm
+
+from harness.plan import dataset_named
+from trainers.core.clip.backbones import Backbone, load_backbone
+from trainers.core.clip.visual_tower import encode_pictures
+from trainers.core.loading.read import read_picture
+from trainers.core.runs.files import printable, write_for_user
+from trainers.core.settings.configure import configure, in_pairs
+from trainers.core.settings.errors import one_line
+from trainers.paths import ROOT
+
+SMALL = ROOT / "assets" / "drawn_clip.pt"
+BATCH = 32
+SHOWN = 20
+
+
+def features(paths: list[str], backbone: Backbone) -> torch.Tensor:
+    """Unit features, N x D. Raises OSError or ValueError for a picture that cannot be read."""
+    transform, found = backbone.preprocessing.transform(), []
+    for start in tqdm(range(0, len(paths), BATCH), "Encoding", leave=False, disable=not sys.stderr.isatty()):
+        images = torch.stack([transform(read_picture(path, upright=True)) for path in paths[start : start + BATCH]])
+        with torch.no_grad():
+            found.append(torch.nn.functional.normalize(encode_pictures(backbone, images).float(), dim=1))
+    return torch.cat(found)
+
+
+def pairs_above(tested: list[str], others: list[str], backbone: Backbone, least: float) -> list[tuple[float, str, str]]:
+    """(similarity, test picture, the nearest of the others) of each test picture that has one, nearest first.
+
+    The similarity is the cosine of features less their mean over all pictures, since pictures of one kind are all alike.
+    """
+    all_ND = features([*tested, *others], backbone)
+    all_ND = torch.nn.functional.normalize(all_ND - all_ND.mean(0), dim=1)
+    others_MD, found = all_ND[len(tested) :], []
+    for path, feature_D in zip(tested, all_ND, strict=False):
+        near, which = (others_MD @ feature_D).max(0)
+        if near >= least:
+            found.append((float(near), path, others[int(which)]))
+    return sorted(found, reverse=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pictures", help="a folder, a list (.csv, .tsv, .jsonl), or a dataset's name")
+    parser.add_argument("--backbone", default="ViT-B/16", help="whose features: a CLIP's name or file, or small")
+    parser.add_argument("--above", type=float, default=0.9, help="similarity from which pairs are said (0.9)")
+    parser.add_argument("--data", default=str(ROOT / "data"), help="folder of the datasets")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write all pairs there")
+    args = parser.parse_args()
+    try:
+        if not -1 <= args.above <= 1:
+            raise ValueError(f"--above is {args.above}: use a similarity from -1 to 1")
+        train, val, test = parts(args.pictures, args.data)
+        backbone = load_backbone(str(SMALL) if args.backbone == "small" else args.backbone)
+        found = pairs_above(test, [*train, *val], backbone, args.above)
+        if args.csv:
+            text = io.StringIO()
+            csv.writer(text, lineterminator="\n").writerows([("similarity", "test picture", "nearest other"), *found])
+            write_for_user(args.csv, text.getvalue())
+    except (OSError, ValueError) as error:
+        print(f"error: {printable(one_line(error))}", file=sys.stderr)
+        return 2
+    print(
+        f"{len(found):,} of {len(test):,} test pictures are at least {args.above:g} alike to one that trains or validates"
+    )
+    rows = [(f"{near:.4f}", printable(path), printable(other)) for near, path, other in found[:SHOWN]]
+    if rows:
+        print(tabulate(rows, ["similarity", "test picture", "nearest other"], disable_numparse=True))
+    if len(found) > SHOWN:
+        print(f"... and {len(found) - SHOWN:,} more{'' if args.csv else ' (--csv FILE has all)'}")
+    return 0
+
+
+def parts(word: str, data: str) -> list[list[str]]:
+    """Paths of the training, validation and test pictures."""
+    from dassl.data.datasets import build_dataset
+
+    import datasets
+
+    datasets.register_all()
+    named = dataset_named(word)
+    settings: list[Any] = [*in_pairs(list(named.settings)), ("DATASET.ROOT", data), ("SEED", 1)]
+    cfg = configure([str(ROOT / "configs" / "datasets" / f"{named.config}.yaml")], settings)
+    with contextlib.redirect_stdout(io.StringIO()):
+        dataset = build_dataset(cfg)
+    return [[item.impath for item in part or []] for part in (dataset.train_x, dataset.val, dataset.test)]

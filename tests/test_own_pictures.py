@@ -1,0 +1,219 @@
+"""People's own pictures: lists of them, groups, folds, uneven classes, and what is said of them before anything starts."""
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import forked
+import pytest
+import torch
+from conftest import CLASSES, ROOT, write_pictures
+from dassl.data.datasets import Datum
+
+import datasets
+from datasets.manifest import read_manifest
+from datasets.splitting import fold, split
+from harness.found import found
+from harness.near_duplicates import pairs_above
+from harness.report.collect import collect
+from trainers.core.clip.backbones import load_backbone
+from trainers.core.loading.loaders import build_data_manager
+from trainers.core.settings.configure import configure
+
+ROWS = [(f"{name}/{i}.png", name) for name in CLASSES[:3] for i in range(10)]
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Thirty pictures of three classes, in folders that a list need not follow."""
+    write_pictures(tmp_path, {"x": [[path, CLASSES.index(name), name] for path, name in ROWS]})
+    return tmp_path
+
+
+def listed(folder: Path, rows: list[tuple], columns: str = "path,class", name: str = "list.csv") -> Path:
+    lines = [columns, *(",".join(map(str, row)) for row in rows)]
+    (folder / name).write_text("\n".join(lines) + "\n")
+    return folder / name
+
+
+class TestManifests:
+    def test_the_same_in_every_format(self, pictures):
+        expected = read_manifest(listed(pictures, ROWS))
+        assert [item.classname for item in expected.items] == [name for _, name in ROWS]
+        assert [item.label for item in expected.items] == [CLASSES.index(name) for _, name in ROWS]
+        assert (expected.parts, expected.groups) == ([], [])
+        tabs = pictures / "list.tsv"
+        tabs.write_text("File_Name\tLabel\n" + "".join(f"{path}\t{name}\n" for path, name in ROWS))
+        lines = pictures / "list.jsonl"
+        lines.write_text("\n".join(json.dumps({"image": path, "category": name}) for path, name in ROWS))
+        with_marks = pictures / "excel.csv"
+        with_marks.write_bytes(b"\xef\xbb\xbf" + (pictures / "list.csv").read_bytes().replace(b"\n", b"\r\n"))
+        for other in (tabs, lines, with_marks):
+            assert [vars(item) for item in read_manifest(other).items] == [vars(item) for item in expected.items]
+
+    @pytest.mark.parametrize(
+        ("columns", "rows", "said"),
+        [
+            ("path,clas", ROWS, 'has no column "class"; did you mean'),
+            ("picture,class", [], "lists no picture"),
+            ("path,class", [*ROWS, (ROWS[0][0], "ant")], 'stands twice, as "accordion" and as "ant"'),
+            ("path,class", [*ROWS, ROWS[0]], "accordion/0.png stands twice"),
+            ("path,class", [(ROWS[0][0], "accordion;ant"), *ROWS[1:]], "(accordion/0.png) has several classes"),
+            ("path,class", [("", "ant"), *ROWS], "picture 1 has no path"),
+            ("path,class", [(ROWS[0][0], ""), *ROWS[1:]], "picture 1 has no class"),
+            ("path,class", [*ROWS, ("gone.png", "ant")], "lists 1 pictures that are not there, the first is"),
+            ("path,class", ROWS[:10], 'one class alone, "accordion"'),
+            ("path,class", [(*ROWS[0], "x"), *ROWS[1:]], "line 2 has more or fewer cells"),
+            ("path,class,split", [(*row, "trian") for row in ROWS], 'the split is "trian": use train, val or test'),
+            ("path,class,split", [(*row, "train") for row in ROWS], "has no pictures for test"),
+            ("path,class,split", [(*ROWS[0], ""), *((*row, "test") for row in ROWS[1:])], "and none for"),
+            ("path,class,split,group", [(*row, ("train", "test")[i % 2], "p") for i, row in enumerate(ROWS)],
+             'the group "p" is in train and in test'),
+        ],
+    )  # fmt: skip
+    def test_what_is_no_list_is_said(self, columns, rows, said, pictures):
+        with pytest.raises((ValueError, FileNotFoundError)) as caught:
+            read_manifest(listed(pictures, rows, columns))
+        assert said in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("line", "said"),
+        [("{", "line 2 is no JSON"), ("[1]", "line 2 is no object"),
+         ('{"path": "ant/0.png", "class": ["ant", "bass"]}', "has several classes")],
+    )  # fmt: skip
+    def test_lines_of_json_that_say_something_else(self, line, said, pictures):
+        file = pictures / "list.jsonl"
+        file.write_text(json.dumps({"path": ROWS[0][0], "class": "accordion"}) + f"\n{line}\n")
+        with pytest.raises(ValueError, match=said):
+            read_manifest(file)
+
+    def test_a_split_that_it_names(self, pictures):
+        parts = ["train"] * 5 + ["valid"] * 2 + ["testing"] * 3
+        file = listed(pictures, [(*row, parts[i % 10]) for i, row in enumerate(ROWS)], "path,class,split")
+        dataset = own_pictures(pictures, "DATASET.SPLIT_FILE", file)
+        assert [len(part) for part in (dataset.train_x, dataset.val, dataset.test)] == [15, 6, 9]
+        with pytest.raises(ValueError, match=r"DATASET.FOLDS is for pictures without a test part, and .*list.csv has"):
+            own_pictures(pictures, "DATASET.SPLIT_FILE", file, "DATASET.FOLDS", 3)
+
+
+def own_pictures(folder, *settings):
+    datasets.register_all()
+    from dassl.data.datasets import build_dataset
+
+    pairs = zip(settings[::2], map(str, settings[1::2]), strict=True)
+    return build_dataset(configure([], [("DATASET.NAME", "FolderDataset"), ("DATASET.FOLDER", str(folder)), *pairs]))
+
+
+def items(counts: dict[str, int]) -> list[Datum]:
+    return [
+        Datum(impath=f"{name}/{i}.png", label=label, classname=name)
+        for label, (name, count) in enumerate(counts.items())
+        for i in range(count)
+    ]
+
+
+class TestSplitting:
+    def test_each_picture_is_tested_once_and_classes_in_equal_shares(self):
+        all_items = items({"a": 20, "b": 40})
+        tested = Counter()
+        for which in range(5):
+            train, val, test = fold(all_items, [], 5, which)
+            assert Counter(item.classname for item in test) == {"a": 4, "b": 8}
+            assert {id(x) for x in train} | {id(x) for x in val} | {id(x) for x in test} == {id(x) for x in all_items}
+            assert len(train) + len(val) + len(test) == 60
+            assert 30 <= len(train) <= 36
+            tested.update(item.impath for item in test)
+        assert set(tested.values()) == {1}
+        assert len(tested) == 60
+        assert [x.impath for x in fold(all_items, [], 5, 1)[2]] == [x.impath for x in fold(all_items, [], 5, 1)[2]]
+
+    def test_groups_are_never_torn(self):
+        all_items = items({"a": 60, "b": 60})
+        groups = [f"{item.classname}{i // 3}" for i, item in enumerate(all_items)]
+        home = {item.impath: group for item, group in zip(all_items, groups, strict=True)}
+        for parts in (split(all_items, groups), *(fold(all_items, groups, 4, which) for which in range(4))):
+            homes = [{home[item.impath] for item in part} for part in parts]
+            assert not homes[0] & homes[1] | homes[0] & homes[2] | homes[1] & homes[2]
+            assert sum(map(len, parts)) == 120
+            assert all({item.classname for item in part} == {"a", "b"} for part in parts)
+        assert [len(part) for part in split(all_items, groups)] == pytest.approx([60, 24, 36], abs=6)
+
+    def test_too_few_for_the_folds(self):
+        with pytest.raises(ValueError, match=r'class "b" has 3 pictures, and 5 folds need 5: use fewer folds'):
+            fold(items({"a": 9, "b": 3}), [], 5, 0)
+        with pytest.raises(ValueError, match=r'class "b" has 1 groups, and 5 folds need 2'):
+            fold(items({"a": 9, "b": 3}), [*map(str, range(9)), "x", "x", "x"], 5, 0)
+        with pytest.raises(ValueError, match=r"4 groups cannot be dealt into 10 parts"):
+            split(items({"a": 9, "b": 9}), [str(i % 4) for i in range(18)])
+
+
+def test_folds_from_the_command_line(mini_root, literate_clip_file, tmp_path):
+    """Zero-shot CLIP, which draws nothing, is tested fold by fold, too; the folds are a column's seeds."""
+    pictures = mini_root / "caltech-101" / "101_ObjectCategories"
+    file = tmp_path / "my list.csv"
+    rows = [(pictures / name / f"{part}_{i}.jpg", name) for name in CLASSES[:3] for part in ("train", "test")
+            for i in range(4)]  # fmt: skip
+    listed(tmp_path, rows, name=file.name)
+    words = ["zsclip,linear_probe", "fewshot", file, 2, "--cfg", "small", "--output", tmp_path / "out"]
+    more = ["MODEL.BACKBONE.NAME", literate_clip_file, "DATALOADER.NUM_WORKERS", "0"]
+    done = forked.run(ROOT / "scripts" / "run.py", *words, "--folds", 2, *more)
+    assert done.returncode == 0, done.stderr
+    assert "24 pictures of 3 classes, 8 each" in done.stdout
+    assert "40 x 40 pixels" in done.stdout
+    lines = [line for line in done.stdout.splitlines() if ": finished in" in line]
+    assert len(lines) == 4, done.stdout  # a line for each run, and nothing of what they print
+    assert "batch [" not in done.stderr + done.stdout
+    runs = collect(tmp_path / "out").runs
+    assert {(run.method, run.seed, run.config, run.details["total"]) for run in runs} == {
+        (method, seed, "small folds2", 12) for method in ("ZeroshotCLIP", "LinearProbe") for seed in (1, 2)
+    }
+    (zero,) = (run for run in runs if run.method == "ZeroshotCLIP" and run.seed == 2)
+    assert "--folds 2" in zero.command
+    assert "SEEDS=2" in zero.command
+    for words_of, said in (("--folds 1", "--folds is 1: use 2 or more"), ("--folds 2 --seeds 3", "and seeds from 1 to"),
+                           ("DATASET.FOLDS 2", "DATASET.FOLDS is not set here, but by --folds")):  # fmt: skip
+        refused = forked.run(ROOT / "scripts" / "run.py", *words, *words_of.split(), *more)
+        assert refused.returncode == 2
+        assert said in refused.stderr
+
+
+def test_uneven_classes_are_said_and_drawn_alike(literate_clip_file, tmp_path):
+    counts = {"ant": 40, "bass": 8}
+    write_pictures(tmp_path, {"x": [[f"{name}/{i}.png", 0, name] for name, n in counts.items() for i in range(n)]})
+    settings = [("DATASET.NAME", "FolderDataset"), ("DATASET.FOLDER", str(tmp_path)), ("DATALOADER.NUM_WORKERS", "0"),
+                ("INPUT.SIZE", "(32, 32)"), ("MODEL.BACKBONE.NAME", str(literate_clip_file)), ("SEED", "1"),
+                ("INPUT.PIXEL_MEAN", "[0.5, 0.5, 0.5]"), ("INPUT.PIXEL_STD", "[0.5, 0.5, 0.5]"),
+                ("INPUT.INTERPOLATION", "bicubic"), ("INPUT.RESIZE_MODE", "shortest"),
+                ("DATALOADER.TRAIN_X.BATCH_SIZE", "4")]  # fmt: skip
+    drawn = {}
+    for sampler in ("RandomSampler", "WeightedRandomSampler"):
+        torch.manual_seed(0)
+        manager = build_data_manager(configure([], [*settings, ("DATALOADER.TRAIN_X.SAMPLER", sampler)]))
+        loader = manager.train_loader_x
+        drawn[sampler] = Counter(label for _ in range(20) for batch in loader for label in batch["label"].tolist())
+        assert len(loader) == 6
+    assert drawn["RandomSampler"][0] > 3 * drawn["RandomSampler"][1]
+    assert drawn["WeightedRandomSampler"][0] == pytest.approx(drawn["WeightedRandomSampler"][1], rel=0.2)
+    dataset = manager.dataset
+    parts = {"train": dataset.train_x, "val": dataset.val, "test": dataset.test}
+    said = "\n".join(found(parts, load_backbone(str(literate_clip_file)), -1))
+    assert "48 pictures of 2 classes, 8 to 40 each; 24 train, 10 val, 14 test; 40 x 40 pixels" in said
+    assert 'classes are uneven: "ant" trains with 20 pictures, "bass" with 4' in said
+    assert "uneven" not in "\n".join(found(parts, load_backbone(str(literate_clip_file)), 4))
+
+
+def test_near_duplicates_are_found(mini_root, literate_clip_file, tmp_path):
+    folder = mini_root / "caltech-101" / "101_ObjectCategories" / "ant"
+    shutil.copy(folder / "train_0.jpg", tmp_path / "again.jpg")
+    tested = [str(tmp_path / "again.jpg"), str(folder / "test_0.jpg")]
+    others = [str(folder / f"train_{i}.jpg") for i in range(4)]
+    pairs = pairs_above(tested, others, load_backbone(str(literate_clip_file)), 0.999)
+    assert pairs == [(pytest.approx(1.0, abs=1e-5), tested[0], others[0])]
+    words = [mini_root / "caltech-101" / "101_ObjectCategories", "--backbone", literate_clip_file, "--above", "-1"]
+    done = forked.run(ROOT / "scripts" / "near_duplicates.py", *words, "--csv", tmp_path / "pairs.csv")
+    assert done.returncode == 0, done.stderr
+    count = len((tmp_path / "pairs.csv").read_text().splitlines()) - 1
+    assert f"{count} of {count} test pictures are at least -1 alike" in done.stdout
+    assert forked.run(ROOT / "scripts" / "near_duplicates.py", "/nowhere").returncode == 2

@@ -165,7 +165,9 @@ def _run(root: Path, folder: Path) -> Run | None:
     if not all(
         r.draws for r in methods().values() if r.trainer == run.method
     ):  # older runs of zero-shot CLIP have both
-        run.seed = run.shots = None
+        run.shots = None
+        if not (run.identity and run.identity.settings.get("DATASET.FOLDS")):
+            run.seed = None
     if run.dataset not in datasets_in_order() and run.dataset in map(dataset_title, datasets_in_order()):
         run.dataset += " (as its log calls it)"  # or two datasets would stand under one name
     run.dataset, run.method, run.config, run.part, run.source = map(
@@ -459,12 +461,12 @@ def _of_the_column(run: Run) -> Identity:
     """What all cells of a column share: not the seed, the part, the dataset that is tested, the pictures."""
     known = run.identity or Identity()
     cells = ("SEED", "DATASET.SUBSAMPLE_CLASSES", "DATASET.NUM_SHOTS", "DATASET.NAME", "DATASET.SOURCE_DOMAINS",
-             "DATASET.TARGET_DOMAINS")  # fmt: skip
+             "DATASET.TARGET_DOMAINS", "DATASET.TEMPLATE", "DATASET.TEMPLATE_GROUPS")  # fmt: skip
     changed = run.protocol == "ablation"  # each row changes a setting of the method
     settings = {
         k: v for k, v in known.settings.items() if k not in cells and not (changed and k.startswith("TRAINER."))
     }
-    same_test = run.protocol == "fewshot"
+    same_test = run.protocol == "fewshot" and not known.settings.get("DATASET.FOLDS")  # a seed tests on its own fold
     data = {"test": known.data["test"]} if same_test and "test" in known.data else {}
     return Identity(settings, known.backbone_sha256, data)
 

@@ -30,7 +30,12 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"MoCoOp {version()}")
     parser.add_argument("directory", type=Path, help="folder with runs, at any depth")
-    parser.add_argument("--protocol", choices=PROTOCOLS, action="append", help="only this one (may be repeated)")
+    parser.add_argument(
+        "--protocol",
+        choices=(*PROTOCOLS, "main"),
+        action="append",
+        help="only this one; main is fewshot (may be repeated)",
+    )
     parser.add_argument("--method", action="append", help="only this trainer (may be repeated)")
     parser.add_argument("--dataset", action="append", help="only this dataset (may be repeated)")
     parser.add_argument("--shots", type=int, action="append", help="only these shots (may be repeated)")
@@ -64,7 +69,7 @@ def parse_arguments() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--published", action="store_true", help="add the literature's numbers, and the difference")
     parser.add_argument("--out", type=Path, help="write there instead of to the screen")
-    parser.add_argument("--plots", type=Path, metavar="DIR", help="draw figures into this folder, as PNG and PDF")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="draw figures into this folder, as PNG, PDF and SVG")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write one page with tables, figures and settings")
     parser.add_argument("--watch", action="store_true", help="show the runs that are going on until they end")
     parser.add_argument("--verbose", action="store_true", help="name the files behind every cell")
@@ -73,6 +78,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_arguments()
+    args.protocol = args.protocol and ["fewshot" if name == "main" else name for name in args.protocol]
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
@@ -164,11 +170,13 @@ def report(args: argparse.Namespace, tree: Tree) -> None:
     if args.plots or args.html:
         from harness.report import page, plots  # matplotlib is slow to import
 
-        drawn = list(plots.figures(found, tree.runs, args.metric))
+        drawn = list(plots.figures(found, tree.runs, args.metric, args.per_class))
         if args.plots:
             written = plots.save(drawn, args.plots)
-            print(f"{len(written)} figures in {args.plots}, as PNG and PDF", file=sys.stderr)
+            print(f"{len(written)} figures in {args.plots}, as PNG, PDF and SVG", file=sys.stderr)
         if args.html:
             title = f"Results below {args.directory}"
-            write_for_user(args.html, page.page(tree, [*found, *literature], drawn, title, args.metric, args.spread))
+            shown = [*found, *literature]
+            text = page.page(tree, shown, drawn, title, args.metric, args.spread, args.per_class)
+            write_for_user(args.html, text)
             print(f"report written to {args.html}", file=sys.stderr)

@@ -5,7 +5,7 @@ import io
 import statistics
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,27 @@ from jinja2 import Environment, FileSystemLoader
 from matplotlib.figure import Figure
 
 from harness.catalog import dataset_title, method_title
+from trainers.core.inference.sheet import embedded
+from trainers.core.runs import mistakes
+from trainers.core.runs.mistakes import Mistake
 
 from .collect import Run, Tree
 from .gaps import gaps
 from .tables import SPREADS, Table, best_cells, texts
 
+MISTAKES = 8  # pictures of a data set and method
+
 
 def page(
-    tree: Tree, tables: list[Table], figures: Iterable[tuple[str, Figure]], title: str, metric: str, spread: str
+    tree: Tree,
+    tables: list[Table],
+    figures: Iterable[tuple[str, Figure]],
+    title: str,
+    metric: str,
+    spread: str,
+    per_class: bool = False,
 ) -> str:
-    """The HTML text; it loads nothing from anywhere."""
+    """The HTML text; it loads nothing from anywhere. per_class: with the surest mistakes of each data set and method."""
     template = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True).get_template("page.html.j2")
     return template.render(
         title=title,
@@ -33,6 +44,7 @@ def page(
         n_finished=sum(r.finished for r in tree.runs),
         tables=[_shown(table, spread) for table in tables],
         figures=[(name, _png(figure)) for name, figure in figures],
+        mistakes=list(_mistakes(tree.runs)) if per_class else [],
         durations=_durations(tree.runs),
         gaps=gaps(tree.runs),
         unreadable=tree.unreadable,
@@ -55,6 +67,22 @@ def _png(figure: Figure) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=110)
     return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _mistakes(runs: list[Run]) -> Iterator[tuple[str, list[tuple[Mistake, str]]]]:
+    """Title and (mistake, picture) of the few-shot runs that have them."""
+    chosen: dict[tuple[str, str, str], Run] = {}
+    for run in sorted(runs, key=lambda run: (-(run.shots or 0), run.seed or 0)):
+        if run.finished and run.protocol == "fewshot" and (run.file.parent / mistakes.NAME).is_file():
+            chosen.setdefault((run.dataset, run.method, run.config), run)
+    for (dataset, method, config), run in chosen.items():
+        found = mistakes.read(run.file.parent / mistakes.NAME)[:MISTAKES]
+        upright = run.details.get("dataset") == "FolderDataset"
+        tag = config.partition(" ")[2]
+        shots = "" if run.shots is None else f", {run.shots} shots, seed {run.seed}"
+        title = f"{dataset_title(dataset)}, {method_title(method)}{f' ({tag})' if tag else ''}{shots}"
+        if found:
+            yield title, [(m, embedded(m.picture, upright)) for m in found]
 
 
 def _durations(runs: list[Run]) -> list[list[Any]]:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from harness.catalog import dataset_title, method_title
 from trainers.methods import methods
 
 from .collect import Run, epochs_of_log, read_log
+from .confusions import confusion_figures
+from .critical import critical_difference
 from .tables import ANY_SHOTS, Cell, Table
 
 matplotlib.rcParams["text.parse_math"] = False  # a dollar in a name is a dollar
@@ -53,23 +55,28 @@ class Looks:
         return {"facecolor": COLOURS[i] + "aa", "hatch": HATCHES[j], "edgecolor": "black", "label": method}
 
 
-def figures(tables: list[Table], runs: list[Run], metric: str) -> Iterator[tuple[str, Figure]]:
-    """(file name without ending, figure) of everything that can be drawn."""
+def figures(tables: list[Table], runs: list[Run], metric: str, per_class: bool = False) -> Iterator[tuple[str, Figure]]:
+    """(file name without ending, figure) of everything that can be drawn; per_class: with confusion matrices."""
     label = {"accuracy": "accuracy, %", "macro_f1": "macro F1, %", "ece": "calibration error, %"}[metric]
     for table in tables:
-        if not table.rows or table.name.endswith("_paired"):
+        if not table.rows or table.name.endswith("_paired") or table.name.startswith("per_class"):
             continue
         if table.name == "fewshot":
-            if table.header[2:] != [ANY_SHOTS]:
+            if table.header[2:] != [ANY_SHOTS] and len(table.header) > 3:  # of one number of shots, the points say more
                 yield from few_shot_curves(table, label)
             yield from _drawn("fewshot_most_shots", dots(_at_most_shots(table), label))
+            yield from _drawn("fewshot_ranks", critical_difference(_at_most_shots(table)))
         elif table.name.startswith("base2new"):
             yield f"{table.name}_scatter", base_new_scatter(table)
             yield from _drawn(f"{table.name}_h", dots(_columns_of(table, "H"), "harmonic mean H, %"))
+            yield from _drawn(f"{table.name}_ranks", critical_difference(_columns_of(table, "H")))
         else:
             yield from _drawn(_file_name(table.name), dots(table, label))
     yield from training_curves(runs)
     yield from router_heat_maps(runs)
+    if per_class:
+        for name, figure in confusion_figures(runs):
+            yield _file_name(name), figure
 
 
 def _drawn(name: str, figure: Figure | None) -> Iterator[tuple[str, Figure]]:
@@ -79,11 +86,12 @@ def _drawn(name: str, figure: Figure | None) -> Iterator[tuple[str, Figure]]:
 
 
 def save(named: Iterable[tuple[str, Figure]], folder: Path) -> list[Path]:
-    """Writes each figure as PNG and PDF; the PNG files' paths."""
+    """Writes each figure as PNG, PDF and SVG; the PNG files' paths."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, figure in named:
         figure.savefig(folder / f"{name}.pdf")
+        figure.savefig(folder / f"{name}.svg")
         figure.savefig(folder / f"{name}.png", dpi=150)
         written.append(folder / f"{name}.png")
     return written
@@ -110,7 +118,7 @@ def few_shot_curves(table: Table, label: str) -> Iterator[tuple[str, Figure]]:
                 continue
             x, means = [k for k, _ in known], [c.mean for _, c in known]
             axes.errorbar(x, means, [c.spread() for _, c in known], capsize=3, **looks.line(method))  # type: ignore[arg-type]
-            alone = [(k, c.mean) for k, c in known if len(c.values) == 1]
+            alone = [(k, c.mean) for k, c in known if of_one_seed(c)]
             axes.plot(*zip(*alone, strict=True), **OF_ONE_SEED) if alone else None  # type: ignore[arg-type]
         axes.set_xscale("log", base=2)
         axes.set_xticks(shots, [str(k) for k in shots])
@@ -139,6 +147,8 @@ def base_new_scatter(table: Table) -> Figure:
         for method, base, new in points:
             style = looks.line(method) | {"linestyle": "none", "markersize": 8}
             axes.errorbar(base.mean, new.mean, new.spread(), base.spread(), alpha=0.85, **style)  # type: ignore[arg-type]
+            if of_one_seed(base) or of_one_seed(new):
+                axes.plot(base.mean, new.mean, **OF_ONE_SEED)  # type: ignore[arg-type]
         if points:
             _harmonic_contours(axes)
         axes.set(title=labels[0], xlabel="base accuracy, %", ylabel="new accuracy, %")
@@ -197,7 +207,7 @@ def dots(table: Table, label: str) -> Figure | None:
                 continue
             style = looks.line(method) | {"linestyle": "none", "markersize": 7}
             axes.errorbar(x, cell.mean, cell.spread(), capsize=3, **style)  # type: ignore[arg-type]
-            if len(cell.values) == 1 and cell.seeded:
+            if of_one_seed(cell):
                 axes.plot(x, cell.mean, **OF_ONE_SEED)  # type: ignore[arg-type]
         axes.set(title=name, xticks=[], xlim=(-0.6, len(methods) - 0.4))
         axes.grid(axis="y", alpha=0.3)
@@ -226,14 +236,20 @@ OF_ONE_SEED = {
 }
 
 
+def of_one_seed(cell: Cell) -> bool:
+    """Whether it has no spread for that reason, and is circled."""
+    return cell.seeded and len(cell.values) == 1
+
+
 def what_bars_are(cells: Iterable[Cell]) -> str:
     """What the bars show and over how many seeds; cells of one seed have none and are circled."""
+    cells = list(cells)
     counts = sorted({len(c.values) for c in cells if c.seeded and c.values})
     if not counts:
         return "one value each, no seeds"
     several = [str(n) for n in counts if n > 1]
     parts = [f"bars: ± standard deviation over {' or '.join(several)} seeds"] if several else []
-    return "; ".join(parts + (["circled: one seed"] if 1 in counts else []))
+    return "; ".join(parts + (["circled: one seed"] if any(map(of_one_seed, cells)) else []))
 
 
 def _file_name(title: str) -> str:
@@ -241,26 +257,30 @@ def _file_name(title: str) -> str:
 
 
 def training_curves(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
-    """Mean training loss per epoch, from log.txt; a figure per dataset of the few-shot protocol, a panel per method, since
-    methods minimise different things."""
-    by_dataset: dict[str, dict[str, list[np.ndarray]]] = defaultdict(lambda: defaultdict(list))
+    """Mean training loss per epoch, from log.txt; a figure per dataset of the few-shot protocol, a panel per method and its
+    settings, since these minimise different things."""
+    by_dataset: dict[str, dict[tuple[str, str], list[np.ndarray]]] = defaultdict(lambda: defaultdict(list))
     few_shot = [r for r in runs if r.protocol == "fewshot" and r.finished and r.shots is not None]
     most = {d: max(r.shots or 0 for r in few_shot if r.dataset == d) for d in {r.dataset for r in few_shot}}
     for run in few_shot:
         if run.shots == most[run.dataset]:
             curve = loss_curve(run.file.parent / "log.txt")
             if len(curve):
-                by_dataset[run.dataset][method_title(run.method)].append(curve)
+                settings = " ".join(filter(None, (run.config, run.apart)))
+                by_dataset[run.dataset][method_title(run.method), settings].append(curve)
     for dataset, present in by_dataset.items():
-        looks = Looks(present)
+        looks = Looks(method for method, _ in present)
         across = min(3, len(present))
         down = -(-len(present) // across)
         figure = Figure(figsize=(3.2 * across + 0.6, 2.7 * down + 0.5), layout="constrained")
         panels = figure.subplots(down, across, squeeze=False)
-        for axes, (method, curves) in zip(panels.flat, present.items(), strict=False):
+        titles = Counter(method for method, _ in present)
+        for axes, ((method, settings), curves) in zip(panels.flat, present.items(), strict=False):
+            shown = f"{method} {settings}" if titles[method] > 1 else method
             for curve in curves:
                 axes.plot(curve[:, 0], curve[:, 1], alpha=0.7, **looks.line(method) | {"markersize": 3})  # type: ignore[arg-type]
-            axes.set(title=f"{method}, {len(curves)} seed{'s' if len(curves) > 1 else ''}", xlabel="epoch")
+            axes.set_title(f"{shown}, {len(curves)} seed{'s' if len(curves) > 1 else ''}", fontsize="medium", wrap=True)
+            axes.set_xlabel("epoch")
             axes.grid(alpha=0.3)
         for axes in panels.flat[len(present) :]:
             axes.set_axis_off()

@@ -97,7 +97,7 @@ def refuse_idle_words(args: argparse.Namespace, cfg: "CfgNode") -> None:
 
     own = methods().get(cfg.TRAINER.NAME)
     trains, keeps = own is None or own.takes_steps, own is None or own.keeps_a_model
-    pictures = [f"DATASET.{name}" for name in ("FOLDER", "SPLIT_FILE", "NAMES_FILE") if cfg.DATASET[name]]
+    pictures = [f"DATASET.{name}" for name in ("FOLDER", "SPLIT_FILE", "NAMES_FILE", "FOLDS") if cfg.DATASET[name]]
     resumes = bool(cfg.RESUME) and os.path.abspath(cfg.RESUME) != os.path.abspath(cfg.OUTPUT_DIR)
     faults = {
         f"--model-dir {args.model_dir} is for --eval-only: to go on with that run, give --resume": args.model_dir
@@ -235,13 +235,13 @@ def run(args: argparse.Namespace, cfg: "CfgNode") -> None:
             trainer.train()
         # not with TEST.NO_TEST, nor by a trainer that is not ours
         if identity is not None and getattr(trainer, "results", None) is not None:
-            note_confusion(trainer, cfg)
+            note_mistakes(trainer, cfg)
             folder.finish(results_of(trainer, cfg, time.time() - begin) | {"identity": identity.record()})
 
 
-def note_confusion(trainer: Any, cfg: "CfgNode") -> None:
-    """Writes which classes were taken for which, and says so where that is one for all."""
-    from trainers.core.runs import confusion
+def note_mistakes(trainer: Any, cfg: "CfgNode") -> None:
+    """Writes which classes were taken for which, and the surest mistakes; says so where one class was taken for all."""
+    from trainers.core.runs import confusion, mistakes
 
     if not hasattr(trainer, "confusion"):  # a trainer that is not ours
         return
@@ -250,6 +250,7 @@ def note_confusion(trainer: Any, cfg: "CfgNode") -> None:
     if said:
         print(f"Note: {said}")
     confusion.write(Path(cfg.OUTPUT_DIR), trainer.confusion, names)
+    mistakes.write(Path(cfg.OUTPUT_DIR), trainer.mistakes)
 
 
 def begun(
@@ -290,7 +291,8 @@ def results_of(trainer: Any, cfg: "CfgNode", seconds: float) -> dict[str, Any]:
         trained["epochs"] = cfg.OPTIM.MAX_EPOCH if trainer.method().takes_steps else 0
     shown = {key: trained.get(key) for key in ("seed", "shots", "epochs")}
     if not trainer.method().draws:  # no picture was drawn by a seed
-        shown["seed"] = shown["shots"] = None
+        shown["shots"] = None
+        shown["seed"] = cfg.SEED if cfg.DATASET.FOLDS else None
     train_seconds = max(0.0, seconds - trainer.test_seconds)
     return {
         **trainer.results,

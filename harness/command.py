@@ -58,12 +58,17 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--output", default=env.get("OUTPUT"), help="folder of the runs (OUTPUT; the project's output/)"
     )
-    parser.add_argument("--seeds", default=env.get("SEEDS", "1 2 3"), help='"1 2 3" (SEEDS)')
+    parser.add_argument("--seeds", default=env.get("SEEDS"), help='"1 2 3" (SEEDS)')
     parser.add_argument(
         "--shots", default=env.get("SHOTS", "16"), help='pictures per class, as in "1 2 4 8 16" (SHOTS)'
     )
     parser.add_argument("--cfg", default=env.get("CFG", ""), help="config below configs/trainers/<method> (CFG)")
     parser.add_argument("--tag", default=env.get("TAG", ""), help="a name for these settings, part of the path (TAG)")
+    parser.add_argument(
+        "--folds",
+        default="",
+        help="cross-validation of own pictures without a test part: so many runs, one for each fold",
+    )
     parser.add_argument("--joint", action="store_true", help="base2new: test with all classes as candidates, too")
     parser.add_argument("--jobs", default=env.get("JOBS", ""), help="runs at a time (JOBS)")
     parser.add_argument("--gpus", default=env.get("GPUS", ""), help='"0,1,2" (GPUS)')
@@ -85,6 +90,9 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
                        ("warning", " before the limit, in seconds")):  # fmt: skip
         cluster.add_argument(f"--{name}", help=f"{name}{what}")
     cluster.add_argument("--sbatch", type=shlex.split, help='further words for sbatch, as in --sbatch="--qos=low"')
+    parser.add_argument(
+        "--verbose", action="store_true", help="show what each of several runs prints, which is in its log.txt"
+    )
     parser.add_argument("--no-table", action="store_true", help="do not print the table at the end")
     parser.add_argument("--dry-run", action="store_true", help="list the runs, or a cluster's scripts, and do nothing")
     parser.add_argument("--status", action="store_true", help="say where each run is, and do nothing")
@@ -143,6 +151,12 @@ class Resources:
     ranks: int
 
 
+def seeds_of(given: str | None, folds: int) -> list[int]:
+    """Those that were given, else one for each fold of a cross-validation, else 1 2 3."""
+    usual = " ".join(map(str, range(1, folds + 1))) if folds else "1 2 3"
+    return numbers(usual if given is None else given, "SEEDS", 0)
+
+
 def one_number(text: str, name: str) -> int:
     """A whole number from 1 on. Raises ValueError for anything else, and for several."""
     found = numbers(text, name, 1)
@@ -187,11 +201,12 @@ def requested(args: argparse.Namespace) -> tuple[list[Request], Resources]:
     jobs = one_number(args.jobs, "JOBS") if args.jobs else len(gpus) // ranks or 1
     if args.tag and not re.fullmatch(r"[\w.+-]{1,60}", args.tag):
         raise ValueError(f'TAG is "{args.tag}": use up to 60 letters, digits, ".", "-", "+" or "_"')
+    folds = one_number(args.folds, "--folds") if args.folds else 0
     requests = [
         Request(
             method, args.protocol, list(words), from_project(args.data, "data"), from_project(args.output, "output"),
-            numbers(args.seeds, "SEEDS", 0), numbers(args.shots, "SHOTS", 1), args.cfg, args.tag, settings,
-            args.joint,
+            seeds_of(args.seeds, folds), numbers(args.shots, "SHOTS", 1), args.cfg, args.tag, settings,
+            args.joint, folds,
         )
         for method in dict.fromkeys(args.method.split(","))
     ]  # fmt: skip
@@ -238,6 +253,7 @@ def show_status(runs: list[Job]) -> None:
 
 def main() -> int:
     args = parse_arguments()
+    args.protocol = "main" if args.protocol == "fewshot" else args.protocol  # as tables call it
     try:
         requests, means = requested(args)
         runs = [run for request in requests for run in request.runs()]
@@ -266,7 +282,7 @@ def main() -> int:
         return getattr(error, "status", 2)
     except KeyboardInterrupt:  # nothing has been started here
         return 130
-    runner = Runner(runs, started, means.jobs, means.gpus, means.ranks)
+    runner = Runner(runs, started, means.jobs, means.gpus, means.ranks, args.verbose)
     runner.go()
     status = ending(args, runs, requests[0].output)
     return RESUME_ME if runner.stopping else status

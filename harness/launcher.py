@@ -24,9 +24,12 @@ class Started:
     def __init__(self, processes: Sequence[Any], stream: IO[bytes] | Connection) -> None:
         self._processes, self.stream = processes, stream
 
-    def terminate(self) -> None:
+    def send(self, number: int) -> None:
+        """Sends a signal to each of its processes that is still there."""
         for process in self._processes:
-            process.terminate()
+            if process.pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, number)
 
     def wait(self) -> int:
         """Its exit status; negative: the signal that ended it. With several ranks, that of a rank that was killed or

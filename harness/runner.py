@@ -20,20 +20,26 @@ from harness.progress import Progress
 from trainers.core.ranks.processes import cores
 from trainers.core.training.stopping import ASK_TO_STOP, RESUME_ME
 
+TELL = 300  # seconds after which a run that shows nothing says where it is
+
 
 class Runner:
     """Does the runs, several at a time, and shows where they stand."""
 
-    def __init__(self, runs: list[Job], starter: Cold | Warm, jobs: int, gpus: list[str], ranks: int = 1) -> None:
-        """jobs: runs at a time. gpus: devices, of which each run has `ranks`, a process on each."""
+    def __init__(
+        self, runs: list[Job], starter: Cold | Warm, jobs: int, gpus: list[str], ranks: int = 1, verbose: bool = False
+    ) -> None:
+        """jobs: runs at a time. gpus: devices, of which each run has `ranks`, a process on each. verbose: show what runs
+        print; a single run's is always shown, that of several at a time never."""
         self.runs, self.starter = runs, starter
         self.devices: Queue[str] = Queue()
         sets = [",".join(gpus[i : i + ranks]) for i in range(0, len(gpus), ranks)]
         for i in range(jobs):
             self.devices.put(sets[i % len(sets)] if sets else "")
-        self.jobs, self.ranks = jobs, ranks
+        self.jobs, self.ranks, self.verbose = jobs, ranks, verbose
         self.processes: set[Started] = set()
         self.stopping = False
+        self.asked_by = signal.SIGTERM.value
 
     def go(self) -> None:
         """Executes all unfinished runs. A stop signal is passed on to the runs, which save a checkpoint and end."""
@@ -46,7 +52,8 @@ class Runner:
                 print(f"{run.folder} is finished: skipped")
             else:
                 todo.append(run)
-        environment = {"MOCOOP_BARS": "1"} if sys.stderr.isatty() and self.jobs == 1 else {}
+        self.quiet = self.jobs > 1 or (len(todo) > 1 and not self.verbose)
+        environment = {"MOCOOP_BARS": "1"} if sys.stderr.isatty() and not self.quiet else {}
         self.progress = Progress({str(run.folder): run.kind for run in todo}, self.jobs)
         with tqdm(total=len(todo), desc="Runs", unit="run", disable=None) as self.bar:
             waiting = {run.folder for run in todo}
@@ -61,15 +68,14 @@ class Runner:
                         ended = doing.pop(done)
                         done.result()
                         self.bar.update()
-                        if self.progress.done and self.progress.kinds:
-                            tqdm.write(f"{time.strftime('%H:%M:%S')} {self.progress.line()}")
                         next_ones = [run for run in later if run.needs is not None and run.needs.folder == ended.folder]
                         doing |= {pool.submit(self._do, run, environment): run for run in next_ones}
 
     def _stop(self, number: int, frame: Any) -> None:
         self.stopping = True
+        self.asked_by = number
         for process in list(self.processes):
-            process.terminate()
+            process.send(number)
 
     def _do(self, run: Job, environment: dict[str, str]) -> None:
         if self.stopping:
@@ -86,14 +92,15 @@ class Runner:
             self.devices.put(device)
 
     def _call(self, run: Job, env: dict[str, str]) -> None:
-        quiet = self.jobs > 1
-        tqdm.write(f"{time.strftime('%H:%M:%S')} {run.folder}")
+        quiet = self.quiet
+        if not quiet:
+            tqdm.write(f"{time.strftime('%H:%M:%S')} {run.folder}")
         begin = told = time.monotonic()
         self.progress.begin(str(run.folder))
         process = self.starter.start(run.arguments, env, quiet, self.ranks)
         self.processes.add(process)
         if self.stopping:  # asked while it was started
-            process.terminate()
+            process.send(self.asked_by)
         said: list[str] = []
         last: deque[str] = deque(maxlen=30)
         for line in _lines(process.stream):
@@ -106,7 +113,7 @@ class Runner:
             elif line.startswith("epoch ["):
                 where = f"{run.dataset} {run.folder.name}: {line.split(' batch')[0]}"
                 self.bar.set_postfix_str(where)
-                if self.bar.disable and time.monotonic() - told > 30:  # no terminal, no bar: a line now and then
+                if self.bar.disable and time.monotonic() - told > TELL:  # no terminal, no bar: a line now and then
                     told = time.monotonic()
                     tqdm.write(f"{time.strftime('%H:%M:%S')} {where}")
         run.exit_status = status = process.wait()
@@ -114,8 +121,9 @@ class Runner:
         self.progress.end(str(run.folder), counts=status == 0)
         if status == 0:
             run.status = "finished"
-            if quiet:
-                tqdm.write(f"{time.strftime('%H:%M:%S')} {run.folder}: finished in {time.monotonic() - begin:.0f} s")
+            took = f"{run.folder}: finished in {time.monotonic() - begin:.0f} s"
+            left = f"; {self.progress.line()}" if self.progress.kinds else ""
+            tqdm.write(f"{time.strftime('%H:%M:%S')} {took}{left}")
             return
         run.status = "stopped; the same command continues it"
         if status != RESUME_ME and not self.stopping:  # when asked to stop, some have not begun what they could save

@@ -1,6 +1,7 @@
 """Whole runs of train.py on a miniature benchmark and the golden CLIP: results, checkpoints, resuming, bad input."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -58,6 +59,15 @@ def test_a_run_leaves_log_results_and_a_small_checkpoint(finished, trainer):
         "ctx", "meta_net", "prompt_learner", "prompts", "correction", "router", "image_encoder",
     }  # fmt: skip
     assert list((out / "tensorboard").iterdir())
+    steps = [json.loads(line) for line in (out / "steps.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["epoch"], line.get("split")) for line in steps] == [
+        (0, 1, None),
+        (1, 2, None),
+        (2, 2, "test"),
+    ]
+    printed = re.findall(r"^epoch .*? loss (\S+) ", log, re.MULTILINE)
+    assert [f"{line['loss']:.4f}" for line in steps[:2]] == printed
+    assert steps[2]["accuracy"] == results["accuracy"]
 
 
 @pytest.mark.parametrize("trainer", TRAINED)
@@ -417,3 +427,33 @@ def test_help_is_quick_to_import():
     assert process.returncode == 0, process.stderr
     assert "--eval-only" in process.stdout
     assert "torch" not in {line.rpartition("|")[2].strip() for line in process.stderr.splitlines()}
+
+
+def test_weights_and_biases(mini_root, tiny_clip_file, tmp_path):
+    """Offline, by the library itself: the file that it would send has the figures of steps.jsonl."""
+    words = arguments(mini_root, tiny_clip_file, tmp_path, "CoOp", "LOG", "wandb")
+    done = run_train(*words, WANDB_MODE="offline", WANDB_SILENT="true")
+    assert done.returncode == 0, done.stderr
+    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    sent = file.read_bytes()
+    steps = [json.loads(line) for line in (tmp_path / "steps.jsonl").read_text().splitlines()]
+    for figure in (*(line["loss"] for line in steps if "loss" in line), steps[-1]["accuracy"]):
+        assert json.dumps(figure).encode() in sent, figure
+    assert all(name in sent for name in (b"train/loss", b"test/accuracy", b"OPTIM.MAX_EPOCH"))
+    assert (tmp_path / "wandb_id").read_text() in file.name
+
+
+def test_a_log_that_nobody_has(mini_root, tiny_clip_file, tmp_path):
+    done = run_train(*arguments(mini_root, tiny_clip_file, tmp_path, "CoOp", "LOG", "mlflow"))
+    assert done.returncode == 1
+    assert 'LOG is "mlflow": use' in done.stderr
+
+
+@pytest.mark.parametrize("template", ["a photo.", "a {} of a {}."])
+def test_a_dataset_brings_its_templates(template, mini_root, tiny_clip_file, tmp_path):
+    words = arguments(mini_root, tiny_clip_file, tmp_path, "MoCoOp")
+    done = run_train(*words, "--no-train", "DATASET.TEMPLATE_GROUPS", "[['a {}.'], ['a sketch of a {}.']]")
+    assert done.returncode == 0, done.stderr
+    assert "a sketch of a {}." in done.stdout
+    done = run_train(*words, "DATASET.TEMPLATE", template)
+    assert f'the template "{template}" of the dataset has not one {{}} for the class name' in done.stderr

@@ -119,10 +119,12 @@ def test_asked_to_stop_and_called_again(undisturbed, words, tmp_path):
     call = ("coop", "main", "caltech101", *words, "--output", tmp_path, *LONG)
     process = start(*call)
     running(tmp_path)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
     printed, _ = process.communicate(timeout=patience(60))
     assert process.returncode == 75, printed
     assert "stopped; the same command continues it" in printed
+    (log,) = tmp_path.rglob("log.txt")
+    assert "Stopped by SIGINT; the same command continues this run" in log.read_text()  # and by nothing else
     status, printed = protocol(*call)
     assert status == 0, printed
     again = outcome(tmp_path)

@@ -34,18 +34,21 @@ from ..loading.loaders import Pictures, Slices, build_data_manager, follow_backb
 from ..loading.run_caches import RunCaches
 from ..ranks.collectives import this_rank
 from ..runs.identity import Identity, content_fingerprint, fingerprint, material_settings
+from ..runs.mistakes import Mistake
 from ..settings import dassl_support
+from ..settings.configure import flat
 from ..settings.errors import believing
 from ..settings.templates import template_groups
 from . import checkpoints
 from .averaging import EpochAverage
 from .classes import all_classnames, look_at_names, note_doubles
 from .epoch import Steps, is_finite
-from .evaluation import Logits, evaluate, temperature_of
+from .evaluation import Logits, evaluate, validated
 from .head import adopt_head, fit_head
 from .resuming import INTERRUPTED, Training, note_other_settings, refuse_other, trained_with
 from .schedule import optimiser_and_schedule
 from .step_graph import StepGraph
+from .step_log import StepLog
 from .stopping import StopSignals
 
 dassl_support.mend_schedulers()
@@ -70,7 +73,9 @@ class PromptTrainer(TrainerX):
 
     TEST_SETTINGS: tuple[str, ...] = ()  # its options that bear on testing but on no tensor's shape
     contents: dict[str, str] = {}  # of the pictures of each part, as its run's identity has it
+    draws_in_steps = False  # random numbers on the device, so that a step is not recorded as a CUDA graph
     average: EpochAverage | None = None  # over epochs, where a method sets one in build_model
+    step_log: StepLog | None = None  # of a run that trains, on the first rank
     is_trained_here = True  # and not only evaluated; then a temperature is fitted to the validation split
     model: Any
     optim: Any
@@ -251,7 +256,8 @@ class PromptTrainer(TrainerX):
         self.register_model(checkpoints.FOLDER, self.model, self.optim, self.sched)
         self._guides: list[torch.Tensor] = []
         self._graph: StepGraph | None = None
-        if self.device.type == "cuda" and self.cfg.TRAIN.CUDA_GRAPH and not this_rank().several:
+        may_record = not (this_rank().several or self.draws_in_steps)
+        if self.device.type == "cuda" and self.cfg.TRAIN.CUDA_GRAPH and may_record:
             self._graph = StepGraph(self._backward, list(self.model.trainable().values()))
         fast = self.cfg.MODEL.TEXT_ENCODER == "fast" and self.model.backbone.causal_tower() is not None
         if fast != self._is_fast:
@@ -349,6 +355,12 @@ class PromptTrainer(TrainerX):
     def init_writer(self, log_dir: str) -> None:
         if this_rank().first:
             super().init_writer(log_dir)
+            self.step_log = StepLog(Path(self.output_dir), flat(self.cfg), self.cfg.LOG == "wandb")
+
+    def close_writer(self) -> None:
+        super().close_writer()
+        if self.step_log is not None:
+            self.step_log.close()
 
     def before_train(self) -> None:
         self._resume_at: dict[str, Any] | None = None
@@ -416,6 +428,8 @@ class PromptTrainer(TrainerX):
             for name, meter in steps.losses.meters.items():
                 self.write_scalar(f"train/{name}", meter.avg, step)
             self.write_scalar("train/lr", self.get_current_lr(), step)
+            if self.step_log is not None:
+                self.step_log.write(step=step, epoch=self.epoch + 1, **values, lr=self.get_current_lr())
 
     def _report_bad_loss(self, batch_idx: int, values: dict[str, float]) -> None:
         path = Path(self.output_dir) / "bad_step" / "state.pth.tar"
@@ -458,7 +472,7 @@ class PromptTrainer(TrainerX):
 
     def head_groups(self) -> list[list[str]]:
         """Hook: the hard templates by which the head knows classes."""
-        return template_groups(self.cfg.DATASET.NAME)
+        return template_groups(self.cfg)
 
     def put_head(self) -> None:
         """Gives the model the head that was asked for."""
@@ -610,14 +624,21 @@ class PromptTrainer(TrainerX):
         joint = self.cfg.DATASET.SUBSAMPLE_CLASSES == "joint"
         computed = logits()
         self.results = evaluate(self._batches(loader), rounds, computed, self.evaluator, leave_if_asked, joint)
-        self.confusion = computed.confusion
+        self.confusion, pictures = computed.confusion, loader.dataset.data_source
+        names = self.asked_classnames()
+        self.mistakes = [
+            Mistake(pictures[i].impath, names[label], names[predicted], *confidences)
+            for i, label, predicted, *confidences in computed.mistakes
+        ]
         self.test_seconds = time.monotonic() - begin
         if split == "test" and self.is_trained_here and "val" in self.method().looks_at and self.val_loader is not None:
-            self.results["temperature"] = round(temperature_of(self._batches(self.val_loader), logits()), 4)
-            self.results["temperature_pictures"] = len(self.val_loader.dataset)
+            self.results |= validated(self._batches(self.val_loader), logits()).known()
         self.caches.tell()
         for key, value in self.results.items():
             self.write_scalar(f"{split}/{key}", value, self.epoch)
+        if self.step_log is not None:
+            done = (self.epoch + 1) * len(self.train_loader_x)
+            self.step_log.write(step=done, epoch=self.epoch + 1, split=split, **self.results)
         return self.results["accuracy"]
 
     def _batches(self, loader: DataLoader) -> Any:

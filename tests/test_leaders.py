@@ -10,6 +10,7 @@ import torch
 from conftest import DATA, golden_state, in_double
 
 from trainers.clip_adapter.model import AdapterCLIP
+from trainers.clip_lora.model import LoraCLIP
 from trainers.core.clip.backbones.openai import build_model
 from trainers.core.training.averaging import EpochAverage, gaussian
 from trainers.ivlp.model import IvlpCLIP
@@ -21,6 +22,7 @@ from trainers.prograd.trainer import TEMPLATES
 from trainers.promptsrc.model import PromptSrcCLIP
 from trainers.promptsrc.trainer import PromptSRC
 from trainers.tcp.model import TcpCLIP
+from trainers.zsclip.model import HardPromptCLIP
 
 NAMES = ["accordion", "air_plane", "anchor", "ant", "barrel", "bass"]
 LEARNER = "prompt_learner."
@@ -28,6 +30,12 @@ AIRCRAFT = ("X X X X {}, a type of aircraft.", "a photo of an aircraft {}.")
 DEEP = {"ctx": f"{LEARNER}ctx", "visual_rows.0": "image_encoder.VPT",
         "visual_rows.1": "image_encoder.transformer.resblocks.1.VPT_shallow",
         "deep_rows.0": "text_encoder.transformer.resblocks.1.VPT_shallow"}  # fmt: skip
+BLOCKS = "transformer.resblocks"
+LORA = {
+    f"{ours}.{BLOCKS}.{i}.attn.lora_{part}_{m}": f"{theirs}{BLOCKS}.{i}.attn.{m}_proj.w_lora_{part}"
+    for ours, theirs in (("image_encoder", "visual."), ("text_encoder.model", "")) for i in range(2)
+    for m in "qkv" for part in "AB"
+}  # fmt: skip
 COUPLED = {"ctx": f"{LEARNER}ctx", "deep_rows.0": f"{LEARNER}compound_prompts_text.0"}
 COUPLED |= {f"proj.{part}": f"{LEARNER}proj.{part}" for part in ("weight", "bias")}
 COUPLED |= {f"projections.0.{part}": f"{LEARNER}compound_prompt_projections.0.{part}" for part in ("weight", "bias")}
@@ -48,6 +56,7 @@ METHODS = {
         lambda clip: AdapterCLIP(clip, NAMES, ["{} texture."]), None,
         {"adapter.down.weight": "fc.0.weight", "adapter.up.weight": "fc.2.weight"},
     ),
+    "clip_lora": (lambda clip: LoraCLIP(clip, NAMES, "a photo of a {}."), None, LORA),
     "tcp": (
         lambda clip: TcpCLIP(clip, NAMES, *AIRCRAFT, block=1), lambda parts: parts["cls"] + 8 * parts["text"],
         {"ctx": f"{LEARNER}ctx",
@@ -83,6 +92,7 @@ def test_eight_steps_of_the_authors_code(method, encoder):
     model.train()
     for step, (batch, wanted) in enumerate(zip(images, labels, strict=True)):
         optimiser.zero_grad()
+        torch.manual_seed(100 + step)  # for dropout, where there is any
         if method == "prograd":
             parts = model.losses(batch, wanted)
             assert parts["guide"].item() == pytest.approx(theirs["guides"][step].item(), rel=1e-10)
@@ -145,3 +155,46 @@ def test_a_guide_of_zero_changes_nothing():
     assert torch.equal(project(grad, torch.zeros(2), 1.0), grad)
     torch.testing.assert_close(project(grad, torch.tensor([0.0, 3.0]), 1.0), torch.tensor([1.0, 0.0]))
     torch.testing.assert_close(project(grad, torch.tensor([0.0, 3.0]), 0.5), torch.tensor([1.0, -1.0]))
+
+
+def test_low_rank_additions_of_one_tower_and_of_none(tiny_clip, literate_clip_file):
+    images, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
+    plain = HardPromptCLIP(build_model(golden_state()).float(), NAMES, ["a photo of a {}."]).eval()
+    for towers, of_features in (("text", True), ("vision", False), ("both", False)):
+        model = LoraCLIP(
+            build_model(golden_state()).float(), NAMES, "a photo of a {}.", towers=towers, matrices=["q", "v"]
+        )
+        assert model.from_features == of_features
+        torch.testing.assert_close(model.eval()(images), plain(images))  # B is zero
+        torch.nn.functional.cross_entropy(model.train()(images), labels).backward()
+        grads = {name: float(p.grad.abs().max()) for name, p in model.trainable().items()}
+        assert len(grads) == (16 if towers == "both" else 8)
+        assert all((value > 0) == ("lora_B" in name) for name, value in grads.items()), grads
+        again = LoraCLIP(model.backbone, NAMES[:3], "a {}.", towers=towers, matrices=["q", "v"])
+        assert again.trainable().keys() == model.trainable().keys()
+        with pytest.raises(ValueError, match="low-rank additions of another shape"):
+            LoraCLIP(model.backbone, NAMES, "a {}.", rank=3, towers=towers, matrices=["q", "v"])
+
+
+def test_chunks_draw_the_same_masks_in_the_backward_pass():
+    """Along the gradient, the loss with the same masks rises by the gradient's length; with others it would not."""
+    images, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
+    for chunk in (6, 4):
+        clip = build_model(golden_state()).float()
+        model = LoraCLIP(clip, NAMES, "a photo of a {}.", towers="text", text_chunk=chunk).train()
+        own = list(model.trainable().values())
+
+        def loss(model=model):
+            torch.manual_seed(0)
+            return torch.nn.functional.cross_entropy(model(images), labels)
+
+        with torch.no_grad():
+            for p in own:
+                p.copy_(torch.linspace(-0.1, 0.1, p.numel()).view(p.shape))
+        before = loss()
+        before.backward()
+        length = torch.cat([p.grad.flatten() for p in own]).norm()
+        with torch.no_grad():
+            for p in own:
+                p += 1e-3 * p.grad / length
+            assert float(loss() - before.detach()) == pytest.approx(1e-3 * float(length), rel=0.05), chunk

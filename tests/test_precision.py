@@ -6,6 +6,7 @@ from clip.model import convert_weights
 from conftest import DEVICE, golden_state
 
 from trainers.clip_adapter.model import AdapterCLIP
+from trainers.clip_lora.model import LoraCLIP
 from trainers.cocoop.trainer import CoCoOpCLIP
 from trainers.coop.trainer import CoOpCLIP
 from trainers.core.clip.backbones.openai import build_model
@@ -35,6 +36,7 @@ MODELS = {
         clip, NAMES, ["a {}."], torch.nn.functional.normalize(torch.randn(8, 64), dim=-1), torch.arange(8) // 2
     ),
     "TCP": lambda clip, mode: TcpCLIP(clip, NAMES, "X X X X {}.", "a {}.", block=1, text_encoder=mode),
+    "CLIPLoRA": lambda clip, mode: LoraCLIP(clip, NAMES, "a {}.", dropout=0.0, text_encoder=mode),
     "CLIPAdapter": lambda clip, mode: AdapterCLIP(clip, NAMES, ["a {}."]),
     "ZeroshotCLIP": lambda clip, mode: HardPromptCLIP(clip, NAMES, ["a photo of a {}."]),
 }

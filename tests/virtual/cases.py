@@ -35,6 +35,7 @@ DEEP = {
     "TipAdapterF": (),
     "CLIPAdapter": (),
     "TCP": ("TRAINER.TCP.BLOCK", 1),
+    "CLIPLoRA": ("TRAINER.CLIPLORA.STEPS_PER_SHOT", 0),
 }  # fmt: skip
 KEYS = {"MoCoOp": "MOCOOP", "CoOp": "COOP", "CoCoOp": "COCOOP", "LASP": "LASP", "HardMixture": "HARDMIXTURE"}
 BATCHES = 3  # of an epoch

@@ -129,6 +129,7 @@ class TextEncoder(nn.Module):
         self._backbone = as_backbone(clip_model)
         self.model = self._backbone.model  # held, so that it moves with this module
         self.mode, self.chunk, self.memory_budget = mode, chunk, memory_budget
+        self.draws = False  # random numbers while it encodes, as a tower with dropout does
         self.training_chunk = chunk  # fixed from the first step on: the order of summation depends on it
         self._compiled: Callable[..., torch.Tensor] | None = None
         self._testing_chunks: dict[tuple[int, int], int] = {}  # for each number of prompts and tokens, fixed too
@@ -179,7 +180,9 @@ class TextEncoder(nn.Module):
                 # The reentrant kind builds no graph in the forward pass. The non-reentrant one's thousands of small
                 # nodes live until the backward pass and keep malloc from reusing freed memory: 9.7 GB instead of 1.5.
                 reentrant = any(t.requires_grad for t in (bank_RW, *own))  # it needs an input to hang on
-                again = checkpoint(run, part, bank_RW, numbers, *own, use_reentrant=reentrant, preserve_rng_state=False)
+                again = checkpoint(
+                    run, part, bank_RW, numbers, *own, use_reentrant=reentrant, preserve_rng_state=self.draws
+                )
                 row.append(again)
             else:
                 row.append(run(part, bank_RW, numbers, *own))

@@ -6,10 +6,14 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
+import forked
+import numpy as np
 import pytest
 from conftest import ROOT, write_pictures
+from PIL import Image
 
 README = (ROOT / "README.md").read_text()
 DOCS = sorted([ROOT / "README.md", ROOT / "assets" / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -20,9 +24,7 @@ def blocks(text, language):
 
 
 def run(*command, **kwargs):
-    return subprocess.run(
-        [sys.executable, *map(str, command)], capture_output=True, text=True, cwd=ROOT, timeout=300, **kwargs
-    )
+    return forked.run(*command, **kwargs)
 
 
 @pytest.mark.parametrize(
@@ -152,8 +154,6 @@ def test_the_new_benchmark_and_the_new_method(tmp_path, literate_clip_file):
     }
     write_pictures(tmp_path / "data" / "my_birds" / "images", split)
     (tmp_path / "data" / "my_birds" / "split_my_birds.json").write_text(json.dumps(split))
-    templates = copy / "configs" / "templates" / "zeroshot.yaml"
-    templates.write_text(templates.read_text() + "\nMyBirds: a photo of a {}, a type of bird.\n")
 
     def call(*words, status=0):
         command = [sys.executable, *map(str, words)]
@@ -172,6 +172,8 @@ def test_the_new_benchmark_and_the_new_method(tmp_path, literate_clip_file):
     done = call("scripts/run.py", "kgcoop", "main", "my_birds", 2, *words)
     assert "KgCoOp" in done.stdout[done.stdout.rindex("Few-shot") :]
     assert "is finished: skipped" in call("scripts/run.py", "kgcoop", "main", "my_birds", 2, *words).stdout
+    mixture = call("scripts/run.py", "hard_mixture", "main", "my_birds", *words[:8])
+    assert "a photo of the small {}." in mixture.stdout
     done = call("scripts/run.py", "kgcoop", "base2new", "my_birds", "--shots", 2, *words)
     assert "KgCoOp H" in done.stdout
     run = tmp_path / "out/fewshot/my_birds/shots_2/KgCoOp/small/seed1"
@@ -187,3 +189,90 @@ def test_the_new_benchmark_and_the_new_method(tmp_path, literate_clip_file):
     (run / "prompt_learner" / "checkpoint").unlink()
     call("scripts/run.py", "kgcoop", "main", "my_birds", 2, *words)
     assert state.is_file()
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    """In a copy of the project, as on Colab: nothing is installed anew, since all packages are there."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    copy = tmp_path / "mocoop"
+    copy.mkdir()
+    for name in ("trainers", "datasets", "harness", "configs", "scripts", "compat", "assets", "docs"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "pictures", "results"))
+    for file in (*ROOT.glob("*.py"), ROOT / "requirements.txt", ROOT / "pyproject.toml"):
+        shutil.copy(file, copy)
+    monkeypatch.setenv("MOCOOP", str(copy))
+    monkeypatch.setenv("PYTHONPATH", str(copy))
+    notebook = nbformat.read(ROOT / "docs" / "colab.ipynb", as_version=4)
+    NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    printed = "".join(
+        output.get("text", "") or str(output.get("data", {}))
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+    )
+    assert "error" not in printed.lower().replace("error_rate", ""), printed
+    assert "has the best accuracy" in printed
+    assert "pictures of 3 classes" in printed
+    assert "Prediction(picture='pictures/axe/" in printed
+    assert "image/png" in printed
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True, env=os.environ | {"DISABLE_MKDOCS_2_WARNING": "true"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    pages = {path.parent.name for path in tmp_path.rglob("index.html")}
+    assert {path.stem for path in (ROOT / "docs").glob("*.md")} - {"index"} <= pages
+    text = (tmp_path / "index.html").read_text()
+    assert "fonts.googleapis" not in text
+
+
+def test_the_container_has_what_it_copies_and_runs():
+    """It cannot be built here; what it names is there, and the packages that it installs are extras of this project."""
+    text = (ROOT / "Dockerfile").read_text()
+    (extras,) = re.findall(r"-e \"\.\[(.*?)\]\"", text)
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {*extras.split(",")} <= {*known}
+    (command,) = re.findall(r"^CMD (.*)$", text, re.MULTILINE)
+    assert (ROOT / json.loads(command)[1]).is_file()
+    for script in re.findall(r"scripts/[\w/]+\.\w+", text):
+        assert (ROOT / script).is_file(), script
+    ignored = (ROOT / ".dockerignore").read_text().split()
+    assert {".git", ".venv", "output", "data"} <= {*ignored}
+
+
+@pytest.mark.slow
+def test_the_tutorials_commands_on_a_small_cut(tmp_path, monkeypatch):
+    """Every command of TUTORIAL.md, in its order, on thirty pictures of each class, one seed and short training."""
+    copy = tmp_path / "mocoop"
+    copy.mkdir()
+    for name in ("trainers", "datasets", "harness", "configs", "scripts", "compat", "assets"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ROOT.glob("*.py"):
+        shutil.copy(file, copy)
+    rng = np.random.default_rng(0)
+    for name in ("global", "local", "nominal"):
+        (copy / "data/textile/images" / name).mkdir(parents=True)
+        for i in range(30):
+            pixels = rng.normal(100 + 30 * len(name), 30, (40, 40, 3)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(copy / f"data/textile/images/{name}/textile_{i:04}.jpg")
+    text = (ROOT / "docs" / "TUTORIAL.md").read_text()
+    commands = [line.removeprefix("$ ") for block in blocks(text, "text") for line in block.splitlines()
+                if line.startswith("$ ")]  # fmt: skip
+    assert len(commands) >= 10
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    environment = os.environ | {"SEEDS": "1", "PYTHONPATH": str(copy), "PATH": path}
+    for command in commands:
+        if "prepare_data.py" in command or "explore.py" in command:  # fetches; stays until Ctrl-C
+            continue
+        if "--folds" in command:
+            command = f"env -u SEEDS {command.replace('--folds 5', '--folds 2')}"
+        done = subprocess.run(
+            command, shell=True, cwd=copy, env=environment, capture_output=True, text=True, timeout=600
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"

@@ -84,7 +84,8 @@ def test_every_method_trains_in_every_precision(method, prec, case):
     assert eager.get("cast of a frozen weight", 0) <= 4  # the two projections, there and back
 
 
-@pytest.mark.parametrize("method", ["KgCoOp", "ProGrad", "PromptSRC", "MaPLe", "TipAdapterF", "CLIPAdapter", "TCP"])
+@pytest.mark.parametrize("method", ["KgCoOp", "ProGrad", "PromptSRC", "MaPLe", "TipAdapterF", "CLIPAdapter", "TCP",
+                                    "TwoSFS"])  # fmt: skip
 def test_the_leaders_are_replayed_too(method, case):
     exact = case(f"{method}-fp32")
     for prec in ("fp32", "fp16", "amp"):

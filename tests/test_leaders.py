@@ -12,7 +12,9 @@ from conftest import DATA, golden_state, in_double
 from trainers.clip_adapter.model import AdapterCLIP
 from trainers.clip_lora.model import LoraCLIP
 from trainers.core.clip.backbones.openai import build_model
+from trainers.core.settings.configure import configure
 from trainers.core.training.averaging import EpochAverage, gaussian
+from trainers.core.training.schedule import optimiser_and_schedule
 from trainers.ivlp.model import IvlpCLIP
 from trainers.kgcoop.model import KgCoOpCLIP
 from trainers.kgcoop.trainer import TEACHERS
@@ -22,6 +24,7 @@ from trainers.prograd.trainer import TEMPLATES
 from trainers.promptsrc.model import PromptSrcCLIP
 from trainers.promptsrc.trainer import PromptSRC
 from trainers.tcp.model import TcpCLIP
+from trainers.two_sfs.model import TwoStageCLIP
 from trainers.zsclip.model import HardPromptCLIP
 
 NAMES = ["accordion", "air_plane", "anchor", "ant", "barrel", "bass"]
@@ -198,3 +201,49 @@ def test_chunks_draw_the_same_masks_in_the_backward_pass():
             for p in own:
                 p += 1e-3 * p.grad / length
             assert float(loss() - before.detach()) == pytest.approx(1e-3 * float(length), rel=0.05), chunk
+
+
+@pytest.mark.parametrize("encoder", ["fast", "plain"])
+def test_two_stages_of_the_authors_code(encoder):
+    """2SFS: six steps for the LayerNorms and four for the classifier, by AdamW with a cosine each; base and new classes.
+
+    Of the authors' list of LayerNorms those outside the blocks are frozen again by the loop that makes it; so here."""
+    with np.load(DATA / "leaders" / "two_sfs.npz") as arrays:
+        theirs = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    clip = in_double(build_model(golden_state()).float().eval())
+    model = TwoStageCLIP(clip, NAMES, "a photo of a {}.").double()
+    model.text_encoder.mode = encoder
+    optim = configure([], [("OPTIM.NAME", "adamw"), ("OPTIM.LR", "0.01"), ("OPTIM.WEIGHT_DECAY", "0.01"), ("SEED", "1"),
+                           ("OPTIM.SCHEDULE", "step"), ("OPTIM.LR_SCHEDULER", "cosine"), ("OPTIM.WARMUP_EPOCH", "0"),
+                           ("OPTIM.LR_MIN", "1e-6"), ("OPTIM.MAX_EPOCH", "1")]).OPTIM  # fmt: skip
+    own = model.trainable()
+    optimiser, schedule = optimiser_and_schedule(optim, [{"params": list(own.values())}], 10, restart=6)
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(8, 5, 3, 32, 32, generator=generator).double()
+    labels = torch.randint(0, len(NAMES), (8, 5), generator=generator)
+    losses = []
+    model.train()
+    for step in range(10):
+        if step == 6:
+            model.begin_second_stage()
+        optimiser.zero_grad()
+        loss = torch.nn.functional.cross_entropy(model(images[step % 8]), labels[step % 8])
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        losses.append(loss.item())
+    np.testing.assert_allclose(losses, theirs["losses"].numpy(), rtol=1e-10)
+    torch.testing.assert_close(own["classifier"].detach(), theirs["classifier"], rtol=1e-9, atol=1e-11)
+    for name, tensor in own.items():
+        if name != "classifier":
+            known = name.replace("image_encoder.", "visual.").replace("text_encoder.model.", "")
+            torch.testing.assert_close(tensor.detach(), theirs[f"after/{known}"], rtol=1e-9, atol=1e-11)
+    assert len(own) == 1 + sum(name.startswith("after/") for name in theirs)
+    model.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(model(images[0]), theirs["base"], rtol=1e-9, atol=1e-9)
+        asked = TwoStageCLIP(model.backbone, ["beaver", "ant", "bonsai"], "a photo of a {}.", NAMES).double()
+        for name, tensor in model.checkpoint_tensors().items():
+            asked.checkpoint_tensors()[name].copy_(tensor)
+        asked.weights_changed()
+        torch.testing.assert_close(asked.eval()(images[0]), theirs["new"], rtol=1e-9, atol=1e-9)

@@ -36,6 +36,7 @@ DEEP = {
     "CLIPAdapter": (),
     "TCP": ("TRAINER.TCP.BLOCK", 1),
     "CLIPLoRA": ("TRAINER.CLIPLORA.STEPS_PER_SHOT", 0),
+    "TwoSFS": ("TRAINER.TWOSFS.STEPS_PER_SHOT", 0),
 }  # fmt: skip
 KEYS = {"MoCoOp": "MOCOOP", "CoOp": "COOP", "CoCoOp": "COCOOP", "LASP": "LASP", "HardMixture": "HARDMIXTURE"}
 BATCHES = 3  # of an epoch

@@ -203,7 +203,9 @@ class TextEncoder(nn.Module):
         if any(r.ndim == 3 and (plan.G > 1 or len(r) != plan.C) for r in rows):
             raise ValueError("class-wise deep prompts belong to one group of prompts, one for each class")
 
-    def of_all(self, plan: PromptPlan, learned_vectors_KW: torch.Tensor, deep: DeepText | None = None) -> torch.Tensor:
+    def of_all(
+        self, plan: PromptPlan, learned_vectors_KW: torch.Tensor | None, deep: DeepText | None = None
+    ) -> torch.Tensor:
         """The same for prompts that all ranks of a training need at once. With gradients, each rank encodes a share
         with about as many tokens as the others; G x C x D."""
         ranks = this_rank()

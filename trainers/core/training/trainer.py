@@ -234,10 +234,11 @@ class PromptTrainer(TrainerX):
         return {"text_encoder": model.TEXT_ENCODER, "text_chunk": model.TEXT_CHUNK,
                 "text_memory": model.TEXT_MEMORY_MB * 2**20}  # fmt: skip
 
-    def finish_model(self, slower: list[nn.Parameter] | None = None, times: float = 1.0) -> None:
+    def finish_model(self, slower: list[nn.Parameter] | None = None, times: float = 1.0, restart: int = 0) -> None:
         """Moves self.model to the device and gives its trainable parameters to the optimiser and schedule.
 
-        `slower` parameters learn at `times` the rate. The log's rate is that of the first group, as in LASP.
+        `slower` parameters learn at `times` the rate. The log's rate is that of the first group, as in LASP. restart: steps
+        after which a cosine of steps begins anew; 0: never.
         """
         self.put_head()
         self.model.to(self.device)
@@ -251,19 +252,23 @@ class PromptTrainer(TrainerX):
         groups: list[dict] = [{"params": others}]
         if slower:
             groups.insert(0, {"params": slower, "lr": self.cfg.OPTIM.LR * times})
-        self.optim, self.sched = optimiser_and_schedule(self.cfg.OPTIM, groups, len(self.train_loader_x))
+        self.optim, self.sched = optimiser_and_schedule(self.cfg.OPTIM, groups, len(self.train_loader_x), restart)
         self.scaler = torch.amp.GradScaler("cuda", enabled=self.precision == "amp")
         self.register_model(checkpoints.FOLDER, self.model, self.optim, self.sched)
         self._guides: list[torch.Tensor] = []
-        self._graph: StepGraph | None = None
-        may_record = not (this_rank().several or self.draws_in_steps)
-        if self.device.type == "cuda" and self.cfg.TRAIN.CUDA_GRAPH and may_record:
-            self._graph = StepGraph(self._backward, list(self.model.trainable().values()))
+        self.record_anew()
         fast = self.cfg.MODEL.TEXT_ENCODER == "fast" and self.model.backbone.causal_tower() is not None
         if fast != self._is_fast:
             print("Text encoder: every prompt whole, since the method changes the tower")
         count = sum(p.numel() for p in self.model.trainable().values())
         print(f"Training {count:,} parameters in {self.precision}")
+
+    def record_anew(self) -> None:
+        """Steps are recorded from here on, where they can be; call it when they change."""
+        may_record = not (this_rank().several or self.draws_in_steps)
+        self._graph: StepGraph | None = None
+        if self.device.type == "cuda" and self.cfg.TRAIN.CUDA_GRAPH and may_record:
+            self._graph = StepGraph(self._backward, list(self.model.trainable().values()))
 
     def rebuild_model(self) -> None:
         for table in (self._models, self._optims, self._scheds):

@@ -1,0 +1,18 @@
+"""Training for so many steps for each shot, whatever the number of classes, as CLIP-LoRA and 2SFS count."""
+
+import math
+
+from .trainer import PromptTrainer
+
+
+class StepsPerShot(PromptTrainer):
+    """A trainer whose options have steps_per_shot: where that is not 0, the epochs are as many as make so many steps."""
+
+    def build_data_loader(self) -> None:
+        super().build_data_loader()
+        if self.options.steps_per_shot:
+            steps = self.options.steps_per_shot * max(1, self.cfg.DATASET.NUM_SHOTS)
+            self.cfg.defrost()
+            self.cfg.OPTIM.MAX_EPOCH = self.max_epoch = math.ceil(steps / len(self.train_loader_x))
+            self.cfg.freeze()
+            print(f"{steps:,} steps or a few more: {self.max_epoch} epochs")

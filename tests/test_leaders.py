@@ -19,6 +19,7 @@ from trainers.ivlp.model import IvlpCLIP
 from trainers.kgcoop.model import KgCoOpCLIP
 from trainers.kgcoop.trainer import TEACHERS
 from trainers.maple.model import MapleCLIP
+from trainers.mmrl.model import MmrlCLIP
 from trainers.prograd.model import ProGradCLIP, project
 from trainers.prograd.trainer import TEMPLATES
 from trainers.promptsrc.model import PromptSrcCLIP
@@ -38,6 +39,11 @@ LORA = {
     f"{ours}.{BLOCKS}.{i}.attn.lora_{part}_{m}": f"{theirs}{BLOCKS}.{i}.attn.{m}_proj.w_lora_{part}"
     for ours, theirs in (("image_encoder", "visual."), ("text_encoder.model", "")) for i in range(2)
     for m in "qkv" for part in "AB"
+}  # fmt: skip
+REPRESENTATION = {"tokens": "representation_learner.compound_rep_tokens", "proj_rep": "image_encoder.proj_rep"}
+REPRESENTATION |= {
+    f"to_{tower}.{i}.{part}": f"representation_learner.compound_rep_tokens_r2{tower[0]}proj.{i}.{part}"
+    for tower in ("text", "vision") for i in range(2) for part in ("weight", "bias")
 }  # fmt: skip
 COUPLED = {"ctx": f"{LEARNER}ctx", "deep_rows.0": f"{LEARNER}compound_prompts_text.0"}
 COUPLED |= {f"proj.{part}": f"{LEARNER}proj.{part}" for part in ("weight", "bias")}
@@ -60,6 +66,10 @@ METHODS = {
         {"adapter.down.weight": "fc.0.weight", "adapter.up.weight": "fc.2.weight"},
     ),
     "clip_lora": (lambda clip: LoraCLIP(clip, NAMES, "a photo of a {}."), None, LORA),
+    "mmrl": (
+        lambda clip: MmrlCLIP(clip, NAMES, "a photo of a {}, a type of aircraft.", dim=16, first_block=0),
+        lambda parts: 0.7 * parts["class"] + 0.3 * parts["rep"] + 6 * (parts["image"] + parts["text"]), REPRESENTATION,
+    ),
     "tcp": (
         lambda clip: TcpCLIP(clip, NAMES, *AIRCRAFT, block=1), lambda parts: parts["cls"] + 8 * parts["text"],
         {"ctx": f"{LEARNER}ctx",
@@ -125,6 +135,9 @@ def test_eight_steps_of_the_authors_code(method, encoder):
     model.eval()
     with torch.no_grad():
         torch.testing.assert_close(model(images[0]), theirs["logits"], rtol=1e-8, atol=1e-9)
+        if method == "mmrl":
+            model.both_heads = False
+            torch.testing.assert_close(model(images[0]), theirs["first"], rtol=1e-8, atol=1e-9)
 
 
 def test_depths_and_words_that_do_not_fit(tiny_clip):

@@ -3,16 +3,20 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
-from harness.catalog import method_title
+from harness.catalog import group, method_title
 from trainers.core.runs.identity import fingerprint
 from trainers.methods import methods
+from trainers.paths import ROOT
 
 from .collect import Run
 
 NAMES = "the new classes' names, while training on the base classes"
 PICTURES = "validation pictures, to choose by"
 TESTED = "the test pictures themselves, to choose by"
+TOLD = "being told at test whether the classes asked are those of training"
+CONSTANTS = "settings chosen for each dataset"
 
+CONSTANTS_FILE = "by_dataset.yaml"  # in a method's folder, where its authors chose settings for each dataset
 Column = tuple[str, str, str]  # protocol, method, config
 
 
@@ -23,6 +27,10 @@ def _column(run: Run) -> Column:
 def used(runs: Sequence[Run]) -> dict[Column, list[str]]:
     """What each column of a table used; a run that only evaluates used what its training run did."""
     chooses = {method.trainer for method in methods().values() if method.chooses_on_validation}
+    told = {method.trainer for method in methods().values() if method.told_which_classes}
+    by_dataset = {
+        m.trainer for m in methods().values() if (ROOT / m.package.replace(".", "/") / CONSTANTS_FILE).is_file()
+    }
     nothing = fingerprint([], "")
     found: dict[Column, set[str]] = defaultdict(set)
     for run in runs:
@@ -31,6 +39,10 @@ def used(runs: Sequence[Run]) -> dict[Column, list[str]]:
         names_of_all = run.details.get("text_classes") == "all" or settings.get("DATASET.INCLUDE_ALL_CLASSES")
         if run.protocol == "base2new" and names_of_all:
             kinds.add(NAMES)
+        if run.method in told and run.protocol in ("base2new", "xd", "dg"):
+            kinds.add(TOLD)
+        if run.method in by_dataset and run.dataset in group("benchmarks"):
+            kinds.add(CONSTANTS)
         searched = next((value for key, value in settings.items() if key.endswith(".SEARCH_ON")), "val")
         if searched == "test":
             kinds.add(TESTED)

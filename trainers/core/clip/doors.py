@@ -20,12 +20,14 @@ class VisualPrompts:
 
     rows: block -> M x W, the tokens used from that block on, until another block replaces them. entry: where the tokens
     of block 0 are inserted, "before_ln_pre", as in VPT, IVLP and MaPLe, or "after_ln_pre". place: at the "end" of the
-    sequence, or "after_class". Raises ValueError for other words.
+    sequence, or "after_class". Tokens of a later block than the first are inserted before it. reads: whether what the
+    tower makes of the last tokens is wanted, too. Raises ValueError for other words.
     """
 
     rows: Mapping[int, torch.Tensor]
     entry: str = "before_ln_pre"
     place: str = "end"
+    reads: bool = False
 
     def __post_init__(self) -> None:
         if self.entry not in ("before_ln_pre", "after_ln_pre") or self.place not in ("end", "after_class"):
@@ -39,9 +41,9 @@ def through_visual(
     prompts: VisualPrompts,
     ln_pre: Callable[[torch.Tensor], torch.Tensor],
     blocks: Sequence[Callable[[torch.Tensor], torch.Tensor]],
-) -> torch.Tensor:
-    """Class token and patches with their positions, through a visual transformer with prompts, which are left out of what
-    is returned; B x P x W. Raises ValueError for a block that the tower does not have."""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Class token and patches with their positions, through a visual transformer with prompts; B x P x W, and what has
+    become of the prompts, B x M x W. Raises ValueError for a block that the tower does not have."""
     refuse_outside(prompts.rows, len(blocks), "visual")
     P = x_BPW.shape[1]
 
@@ -58,16 +60,23 @@ def through_visual(
             x_BPW = put(x_BPW, number)
         x_BPW = block(x_BPW)
     if prompts.place == "end":
-        return x_BPW[:, :P]
-    return torch.cat([x_BPW[:, :1], x_BPW[:, x_BPW.shape[1] - P + 1 :]], dim=1)
+        return x_BPW[:, :P], x_BPW[:, P:]
+    M = x_BPW.shape[1] - P
+    return torch.cat([x_BPW[:, :1], x_BPW[:, M + 1 :]], dim=1), x_BPW[:, 1 : M + 1]
 
 
 def through_text(
-    x_NLW: torch.Tensor, deep: DeepText, start: int, blocks: Sequence[Callable[[torch.Tensor], torch.Tensor]]
+    x_NLW: torch.Tensor,
+    deep: DeepText,
+    start: int,
+    blocks: Sequence[Callable[[torch.Tensor], torch.Tensor]],
+    inserts: bool = False,
 ) -> torch.Tensor:
     """Prompts with their positions, through a text tower whose positions from `start` on are replaced before some blocks;
-    N x L x W. The N prompts stand in groups of all classes. Raises ValueError for a block that the tower does not have."""
+    N x L x W. The N prompts stand in groups of all classes. inserts: the first rows are put before position `start`, and
+    the following ones take their place; N x (M + L) x W. Raises ValueError for a block that the tower does not have."""
     refuse_outside(deep, len(blocks), "text")
+    first = min(deep, default=-1) if inserts else -1
     for number, block in enumerate(blocks):
         if number in deep:
             rows = deep[number].to(x_NLW.dtype)
@@ -76,9 +85,16 @@ def through_text(
                 if rows.ndim == 2
                 else rows.repeat(x_NLW.shape[0] // len(rows), 1, 1)
             )
-            x_NLW = torch.cat([x_NLW[:, :start], rows_NMW, x_NLW[:, start + rows_NMW.shape[1] :]], dim=1)
+            behind = start if number == first else start + rows_NMW.shape[1]
+            x_NLW = torch.cat([x_NLW[:, :start], rows_NMW, x_NLW[:, behind:]], dim=1)
         x_NLW = block(x_NLW)
     return x_NLW
+
+
+def longer_mask(mask: torch.Tensor, more: int) -> torch.Tensor:
+    """A causal mask, L x L, for `more` positions more."""
+    L = mask.shape[-1] + more
+    return torch.full((L, L), float("-inf"), dtype=mask.dtype, device=mask.device).triu_(1)
 
 
 def refuse_outside(numbers: Iterable[int], blocks: int, tower: str) -> None:

@@ -36,10 +36,13 @@ class Exportable(nn.Module):
 
     def encode(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """ImageEncoder(x), with its prompts; B x D."""
+        return self._backbone.encode_image(images_BCHW, self.prompts()).float()
+
+    def prompts(self) -> VisualPrompts | None:
+        """The picture tower's, of buffers."""
         if self._visual is None:
-            return self._backbone.encode_image(images_BCHW).float()
-        rows = {block: self.get_buffer(f"visual_{block}") for block in self._visual.rows}
-        return self._backbone.encode_image(images_BCHW, replace(self._visual, rows=rows)).float()
+            return None
+        return replace(self._visual, rows={block: self.get_buffer(f"visual_{block}") for block in self._visual.rows})
 
     def image_features(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """f = normalise(ImageEncoder(x)); B x D."""
@@ -71,6 +74,28 @@ class ExportableLinear(Exportable):
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         features_BD = self.image_features(images_BCHW) if self.normalizes else self.encode(images_BCHW)
         return self.with_head(features_BD @ self.class_CD.T + self.bias_C, features_BD)
+
+
+class ExportableTwoHeads(Exportable):
+    """alpha of the class token's logits, and 1 - alpha of those of the mean of the prompts that the tower is read at.
+    class_CD: class features times the logit scale; proj_WD: the prompts' projection."""
+
+    class_CD: torch.Tensor
+    proj_WD: torch.Tensor
+
+    def __init__(
+        self, backbone: Backbone, class_CD: torch.Tensor, proj_WD: torch.Tensor, alpha: float, visual: VisualPrompts
+    ) -> None:
+        super().__init__(backbone, visual, class_CD=class_CD, proj_WD=proj_WD)
+        self.alpha = alpha
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        features_BD, rows_BMW = self._backbone.encode_image(images_BCHW, self.prompts())
+        rep_BD = rows_BMW.float().mean(1) @ self.proj_WD
+        mixed_BD = self.alpha * F.normalize(features_BD.float(), dim=-1) + (1 - self.alpha) * F.normalize(
+            rep_BD, dim=-1
+        )
+        return mixed_BD @ self.class_CD.T
 
 
 class ExportableMixture(Exportable):

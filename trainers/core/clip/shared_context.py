@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .adapted import AdaptedCLIP
-from .exportable import ExportableLinear
+from .exportable import Exportable, ExportableLinear
 from .precision import cosine_logits
 from .prompts import Context, context_plan, slot, tokenize_names
 
@@ -23,7 +23,7 @@ class ClassTextCLIP(AdaptedCLIP):
         raise NotImplementedError
 
     @torch.no_grad()
-    def exportable(self) -> ExportableLinear:
+    def exportable(self) -> Exportable:
         class_CD = self.logit_scale.exp() * self.cached_in_eval(self.text_features)
         return ExportableLinear(self.backbone, class_CD, visual=self.visual_prompts())
 

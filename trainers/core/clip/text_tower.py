@@ -153,18 +153,25 @@ class TextEncoder(nn.Module):
         return self._backbone.remember((*what, *how), compute)
 
     def forward(
-        self, plan: PromptPlan, learned_vectors_KW: torch.Tensor | None = None, deep: DeepText | None = None
+        self,
+        plan: PromptPlan,
+        learned_vectors_KW: torch.Tensor | None = None,
+        deep: DeepText | None = None,
+        inserts: bool = False,
     ) -> torch.Tensor:
         """Text features, not normalised; G x C x D. learned_vectors_KW: the vectors that `slot(k)` stands for.
 
         deep: block -> M x W, or C x M x W, the vectors that replace the M positions after SOS before that block. Raises
-        ValueError if a prefix is shorter than that.
+        ValueError if a prefix is shorter than that. inserts: those of the first of these blocks are inserted there, and
+        each prompt is encoded whole.
         """
         numbers, rows = tuple(deep or ()), tuple((deep or {}).values())
-        self._check_deep(plan, numbers, rows)
+        if not inserts:
+            self._check_deep(plan, numbers, rows)
         bank_RW = plan.bank(self._backbone.token_embedding, learned_vectors_KW).type(self._backbone.text_dtype)
-        tower = self._backbone.causal_tower() if self.mode == "fast" else None
-        run: Callable[..., torch.Tensor] = functools.partial(self._fast, tower) if tower else self._plain
+        tower = self._backbone.causal_tower() if self.mode == "fast" and not inserts else None
+        plain = functools.partial(self._plain, inserts)
+        run: Callable[..., torch.Tensor] = functools.partial(self._fast, tower) if tower else plain
         if tower and self._compiled and torch.is_grad_enabled():
             if not plan.is_laid_out:
                 with torch.no_grad():
@@ -245,11 +252,11 @@ class TextEncoder(nn.Module):
         return prompts if needed <= budget else max(1, prompts * budget // needed)
 
     def _plain(
-        self, plan: PromptPlan, bank_RW: torch.Tensor, numbers: tuple[int, ...] = (), *rows: torch.Tensor
+        self, inserts: bool, plan: PromptPlan, bank_RW: torch.Tensor, numbers: tuple[int, ...] = (), *rows: torch.Tensor
     ) -> torch.Tensor:
         x_NLW = F.embedding(plan.whole_prompts(), bank_RW)
         deep = dict(zip(numbers, rows, strict=True))
-        return self._backbone.run_text(x_NLW, plan.length_N, deep).view(plan.G, plan.C, -1)
+        return self._backbone.run_text(x_NLW, plan.length_N, deep, inserts).view(plan.G, plan.C, -1)
 
     def _fast(
         self,

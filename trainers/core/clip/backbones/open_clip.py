@@ -24,7 +24,7 @@ from filelock import FileLock
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear as OutProj
 
-from ..doors import DeepText, VisualPrompts, through_text, through_visual
+from ..doors import DeepText, VisualPrompts, longer_mask, through_text, through_visual
 from .openai import MEAN, STD, cut_between_words
 from .protocol import Backbone, Block, CausalTower, Preprocessing, Vocabulary, is_untouched
 from .weights import file_sha256
@@ -204,7 +204,9 @@ class OpenClipBackbone(Backbone):
             return None
         return CausalTower(blocks, text.positional_embedding, lambda x_NW: self._project(text.ln_final(x_NW)))
 
-    def run_text(self, x_NLW: torch.Tensor, length_N: torch.Tensor, deep: DeepText | None = None) -> torch.Tensor:
+    def run_text(
+        self, x_NLW: torch.Tensor, length_N: torch.Tensor, deep: DeepText | None = None, inserts: bool = False
+    ) -> torch.Tensor:
         text = self._text
         mask = None if text.attn_mask is None else text.attn_mask.to(x_NLW.device)
         if self._class_token is not None:
@@ -224,9 +226,19 @@ class OpenClipBackbone(Backbone):
                 raise ValueError(
                     f"the text tower is no plain transformer of open_clip, and takes no deep prompts: {_CHOOSE}"
                 )
-            blocks = text.transformer.resblocks
-            given = [functools.partial(_batch_first, block, text.transformer.batch_first, mask) for block in blocks]
-            x_NLW = through_text(x_NLW, deep, len(self.vocabulary.sos), given)
+            blocks, masks = text.transformer.resblocks, [mask] * len(text.transformer.resblocks)
+            if inserts and (self._masks_padding or self._pool == "first"):
+                raise ValueError(
+                    f"the text tower masks padding or is read at SOS, and takes no inserted rows: {_CHOOSE}"
+                )
+            if inserts and mask is not None:
+                masks[min(deep) :] = [longer_mask(mask, deep[min(deep)].shape[-2])] * (len(masks) - min(deep))
+            given = [
+                functools.partial(_batch_first, block, text.transformer.batch_first, own)
+                for block, own in zip(blocks, masks, strict=True)
+            ]
+            x_NLW = through_text(x_NLW, deep, len(self.vocabulary.sos), given, inserts)
+            read_at_N = read_at_N + (x_NLW.shape[1] - L)
             x_NW = x_NLW[torch.arange(x_NLW.shape[0], device=x_NLW.device), read_at_N]
         elif mask is None and own_blocks(text):
             x_NW = self._to_one_position(x_NLW, read_at_N)
@@ -276,7 +288,7 @@ class OpenClipBackbone(Backbone):
             len(v.transformer.resblocks) if type(v) is VisionTransformer and type(v.transformer) is Transformer else 0
         )
 
-    def encode_image(self, images_BCHW: torch.Tensor, prompts: VisualPrompts | None = None) -> torch.Tensor:
+    def encode_image(self, images_BCHW: torch.Tensor, prompts: VisualPrompts | None = None) -> Any:
         images_BCHW = images_BCHW.to(self._pixel_dtype)
         if prompts is None:
             return self.model.encode_image(images_BCHW, normalize=False)
@@ -290,8 +302,10 @@ class OpenClipBackbone(Backbone):
         class_B1W = v.class_embedding.to(patches_BPW.dtype).expand(patches_BPW.shape[0], 1, -1)
         x_BPW = torch.cat([class_B1W, patches_BPW], dim=1) + v.positional_embedding.to(patches_BPW.dtype)
         blocks = [functools.partial(_batch_first, b, v.transformer.batch_first, None) for b in v.transformer.resblocks]
-        pooled_BW, _ = v._pool(through_visual(v.patch_dropout(x_BPW), prompts, v.ln_pre, blocks))
-        return pooled_BW if v.proj is None else pooled_BW @ v.proj
+        x_BPW, rows_BMW = through_visual(v.patch_dropout(x_BPW), prompts, v.ln_pre, blocks)
+        pooled_BW, _ = v._pool(x_BPW)
+        features_BD = pooled_BW if v.proj is None else pooled_BW @ v.proj
+        return (features_BD, v.ln_post(rows_BMW)) if prompts.reads else features_BD
 
     @property
     def _pixel_dtype(self) -> torch.dtype:
@@ -332,7 +346,9 @@ class HubTextBackbone(OpenClipBackbone):
     def causal_tower(self) -> CausalTower | None:
         return None
 
-    def run_text(self, x_NLW: torch.Tensor, length_N: torch.Tensor, deep: DeepText | None = None) -> torch.Tensor:
+    def run_text(
+        self, x_NLW: torch.Tensor, length_N: torch.Tensor, deep: DeepText | None = None, inserts: bool = False
+    ) -> torch.Tensor:
         if deep:
             raise ValueError(f"text towers of transformers take no deep prompts: {_CHOOSE}")
         text = self._text

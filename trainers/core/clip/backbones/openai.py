@@ -6,7 +6,8 @@ tower, D features.
 
 import functools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from clip.simple_tokenizer import SimpleTokenizer
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear as OutProj
 
-from ..doors import DeepText, VisualPrompts, through_text, through_visual
+from ..doors import DeepText, VisualPrompts, longer_mask, through_text, through_visual
 from .protocol import Backbone, Block, CausalTower, Preprocessing, Vocabulary, is_untouched
 from .weights import backbone_file, file_sha256, published, read_state_dict
 
@@ -111,13 +112,18 @@ class OpenAIBackbone(Backbone):
         blocks = [Block(b.ln_1, b.attn, b.ln_2, b.mlp, same, same) for b in m.transformer.resblocks]
         return CausalTower(blocks, m.positional_embedding, lambda x_NW: m.ln_final(x_NW) @ m.text_projection)
 
-    def run_text(self, x_NLW: torch.Tensor, length_N: torch.Tensor, deep: DeepText | None = None) -> torch.Tensor:
+    def run_text(
+        self, x_NLW: torch.Tensor, length_N: torch.Tensor, deep: DeepText | None = None, inserts: bool = False
+    ) -> torch.Tensor:
         m = self.model
         for block in m.transformer.resblocks:  # no buffer, so it stays behind when the model is moved
             block.attn_mask = block.attn_mask.to(x_NLW.device)
-        x_NLW = x_NLW + m.positional_embedding.type(x_NLW.dtype)
+        x_NLW, L = x_NLW + m.positional_embedding.type(x_NLW.dtype), x_NLW.shape[1]
         if deep:
-            x_NLW = through_text(x_NLW, deep, len(self.vocabulary.sos), _batch_first(m.transformer.resblocks))
+            blocks, sos = m.transformer.resblocks, len(self.vocabulary.sos)
+            with _masks_for(blocks, deep) if inserts else nullcontext():
+                x_NLW = through_text(x_NLW, deep, sos, _batch_first(blocks), inserts)
+            length_N = length_N + (x_NLW.shape[1] - L)
         else:
             x_NLW = m.transformer(x_NLW.permute(1, 0, 2)).permute(1, 0, 2)
         return m.ln_final(x_NLW[torch.arange(x_NLW.shape[0], device=x_NLW.device), length_N - 1]) @ m.text_projection
@@ -134,7 +140,7 @@ class OpenAIBackbone(Backbone):
     def visual_blocks(self) -> int:
         return len(self.visual.transformer.resblocks) if hasattr(self.visual, "class_embedding") else 0
 
-    def encode_image(self, images_BCHW: torch.Tensor, prompts: VisualPrompts | None = None) -> torch.Tensor:
+    def encode_image(self, images_BCHW: torch.Tensor, prompts: VisualPrompts | None = None) -> Any:
         images_BCHW = images_BCHW.type(self.visual.conv1.weight.dtype)
         if prompts is None:
             return self.visual(images_BCHW)
@@ -144,9 +150,24 @@ class OpenAIBackbone(Backbone):
         patches_BPW = v.conv1(images_BCHW).flatten(2).permute(0, 2, 1)
         class_B1W = v.class_embedding.to(patches_BPW.dtype).expand(patches_BPW.shape[0], 1, -1)
         x_BPW = torch.cat([class_B1W, patches_BPW], dim=1) + v.positional_embedding.to(patches_BPW.dtype)
-        x_BPW = through_visual(x_BPW, prompts, v.ln_pre, _batch_first(v.transformer.resblocks))
+        x_BPW, rows_BMW = through_visual(x_BPW, prompts, v.ln_pre, _batch_first(v.transformer.resblocks))
         features_BW = v.ln_post(x_BPW[:, 0])
-        return features_BW if v.proj is None else features_BW @ v.proj
+        features_BD = features_BW if v.proj is None else features_BW @ v.proj
+        return (features_BD, v.ln_post(rows_BMW)) if prompts.reads else features_BD
+
+
+@contextmanager
+def _masks_for(blocks: Sequence[Any], deep: DeepText) -> Iterator[None]:
+    """From the block on before which rows are inserted, the mask is for so many positions more."""
+    first = min(deep)
+    before = [block.attn_mask for block in blocks]
+    for block in blocks[first:]:
+        block.attn_mask = longer_mask(block.attn_mask, deep[first].shape[-2])
+    try:
+        yield
+    finally:
+        for block, mask in zip(blocks, before, strict=True):
+            block.attn_mask = mask
 
 
 def _batch_first(blocks: Iterable[nn.Module]) -> list[Callable[[torch.Tensor], torch.Tensor]]:

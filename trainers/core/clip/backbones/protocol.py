@@ -139,16 +139,18 @@ class Backbone(Protocol):
         is exact. None if each prompt must be encoded whole."""
 
     @abstractmethod
-    def run_text(self, x_NLW: torch.Tensor, length_N: torch.Tensor, deep: DeepText | None = None) -> torch.Tensor:
+    def run_text(
+        self, x_NLW: torch.Tensor, length_N: torch.Tensor, deep: DeepText | None = None, inserts: bool = False
+    ) -> torch.Tensor:
         """Features (N x D, not normalised) of embeddings without positions, by the model's own modules.
 
         All L positions are given; `length_N` is the number of positions per prompt that are not padding (SOS, text,
-        EOT). deep: vectors that replace the positions after SOS before some blocks. Raises ValueError for a tower that
-        does not support this.
+        EOT). deep: vectors that replace the positions after SOS before some blocks; inserts: those of the first of these
+        blocks are inserted there. Raises ValueError for a tower that does not support this.
         """
 
     @abstractmethod
-    def encode_image(self, images_BCHW: torch.Tensor, prompts: VisualPrompts | None = None) -> torch.Tensor:
+    def encode_image(self, images_BCHW: torch.Tensor, prompts: VisualPrompts | None = None) -> Any:
         """Features (B x D, not normalised). Raises ValueError for `prompts` in a tower without a door for them."""
 
     @property

@@ -1,0 +1,34 @@
+"""Options of MMRL, with its authors' values."""
+
+from dataclasses import dataclass
+
+from ..options import PRECISIONS, Options, option
+
+
+@dataclass(frozen=True)
+class MmrlModelOptions(Options):
+    """How MmrlCLIP is made."""
+
+    n_tokens: int = option(5, "representation tokens", least=1)
+    first_block: int = option(
+        5, "of both towers, from 0, before which tokens stand, and before all that follow", least=0
+    )
+    alpha: float = option(0.7, "weight of the class token's head; the other head has the rest", least=0, most=1)
+
+
+@dataclass(frozen=True)
+class MmrlOptions(MmrlModelOptions):
+    KEY = "MMRL"
+
+    dim: int | None = option(
+        None, "width of the shared tokens; None: the authors' for the dataset (by_dataset.yaml)", least=1
+    )
+    reg_weight: float | None = option(
+        None, "weight of 1 - cos to CLIP's own features; None: the authors' for the dataset", least=0
+    )
+    heads: str = option(
+        "told",
+        "which heads answer: told, both for the classes of training, the class token's for others; or either",
+        among=("told", "both", "class"),
+    )
+    prec: str = option("amp", "precision", among=PRECISIONS)

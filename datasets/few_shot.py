@@ -103,7 +103,9 @@ class FewShotDataset(DatasetBase):
         short = [label for label, n in _counts(train).items() if n < shots]
         if short:
             name = next(item.classname for item in train if item.label == short[0])
-            print(f"{len(short)} classes have fewer than {shots} training pictures and give all they have: {name}, ...")
+            print(
+                f"Note: {len(short)} classes have fewer than {shots} training pictures and give all they have: {name}, ..."
+            )
         kept = _read_cache(path, {"split_sha256": digest, "shots": shots, "seed": seed}) if seed >= 0 else None
         if kept and _is_draw(kept["train"], train, shots) and _is_draw(kept["val"], val, min(shots, 4)):
             print(f"Loading preprocessed few-shot data from {path}")

@@ -10,6 +10,7 @@ Paths are relative to the file's folder. A group (a patient, a part, a film) lie
 import csv
 import io
 import json
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Any
 
 from dassl.data.datasets import Datum
 
+from trainers.core.loading.read import is_picture
 from trainers.core.settings.errors import did_you_mean
 from trainers.core.settings.text_files import MANIFESTS, read_text
 
@@ -52,15 +54,11 @@ def read_manifest(path: str | os.PathLike) -> Listed:
     seen: dict[str, int] = {}
     found: list[tuple[str, str, str, str]] = []
     for number, row in enumerate(rows, 1):
-        picture, name, part, group = (_text(row.get(columns.get(kind, ""), "")) for kind in COLUMNS)
         where = f"{path}, picture {number}"
+        picture, part, group = (_text(where, row.get(columns[kind])) for kind in ("path", "split", "group"))
+        name = _class(where, picture, row.get(columns["class"]))
         if not picture or not name:
             raise ValueError(f"{where} has no {'class' if picture else 'path'}")
-        several = next((name.split(sign) for sign in BETWEEN_CLASSES if sign in name), [])
-        if isinstance(row[columns["class"]], list) or len(several) > 1:
-            raise ValueError(
-                f"{where} ({picture}) has several classes: each picture needs one, since the classes exclude each other"
-            )
         full = os.path.normpath(os.path.join(path.parent.resolve(), os.path.expanduser(picture)))
         if full in seen:
             other = found[seen[full]][1]
@@ -71,8 +69,13 @@ def read_manifest(path: str | os.PathLike) -> Listed:
         seen[full] = len(found)
         found.append((full, name, PARTS.get(part.lower(), ""), group))
     missing = [full for full, *_ in found if not os.path.isfile(full)]
+    strange = [full for full, *_ in found if not is_picture(full)]
     if missing:
         raise FileNotFoundError(f"{path} lists {len(missing):,} pictures that are not there, the first is {missing[0]}")
+    if strange:
+        raise ValueError(
+            f"{path} lists {len(strange):,} files that are no pictures of a kind that is read: {strange[0]}"
+        )
     return _listed(path, found)
 
 
@@ -104,19 +107,31 @@ def _listed(path: Path, found: list[tuple[str, str, str, str]]) -> Listed:
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Lines, each by column. Raises ValueError, naming the line."""
+    """Lines, each by column; empty ones are passed over. Raises ValueError, naming the line."""
     text, between = read_text(path), MANIFESTS[path.suffix.lower()]
     if between:
+        first = next((line for line in text.split("\n") if line.strip()), "")
+        if between == "," and ";" in first and "," not in first:  # as spreadsheets write it in many countries
+            between = ";"
+        header: list[str] = []
         try:
-            reader = csv.DictReader(io.StringIO(text), delimiter=between, strict=True)
-            for row in reader:
-                if None in row or None in row.values():
+            reader = csv.reader(io.StringIO(text), delimiter=between, strict=True)
+            for cells in reader:
+                if not any(cell.strip() for cell in cells):
+                    continue
+                if not header:
+                    header = [cell.strip().lower() for cell in cells]
+                    double = next((name for name in header if header.count(name) > 1), None)
+                    if double is not None:
+                        raise ValueError(f'{path} has two columns "{double}": keep one')
+                    continue
+                if len(cells) != len(header):
                     raise ValueError(f"{path}, line {reader.line_num} has more or fewer cells than the first line")
-                yield {name.strip().lower(): value for name, value in row.items()}
+                yield dict(zip(header, cells, strict=True))
         except csv.Error as error:
             raise ValueError(f"{path} is no table ({error}): expected a first line path,class") from None
         return
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -131,14 +146,41 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 def _columns(path: Path, rows: list[dict[str, Any]]) -> dict[str, str]:
     """Kind of column -> what it is called here."""
     there = list(dict.fromkeys(name for row in rows for name in row))
-    found = {kind: next((name for name in words if name in there), "") for kind, words in COLUMNS.items()}
-    for kind in ("path", "class"):
-        if not found[kind]:
-            hint = next((did_you_mean(name, COLUMNS[kind]) for name in there if did_you_mean(name, COLUMNS[kind])), "")
-            names = ", ".join(map(str, there[:8]))
-            raise ValueError(f'{path} has no column "{kind}"{hint or ";"} it has {names}')
+    found = {}
+    for kind, words in COLUMNS.items():
+        own = [name for name in there if name in words]
+        if len(own) > 1:
+            raise ValueError(f'{path} has two columns for the {kind}, "{own[0]}" and "{own[1]}": keep one')
+        if not own and kind in ("path", "class"):
+            hint = next((hint for name in there if (hint := did_you_mean(name, words))), "; it has")
+            raise ValueError(f'{path} has no column "{kind}"{hint} {", ".join(map(str, there[:8]))}')
+        found[kind] = own[0] if own else ""
     return found
 
 
-def _text(value: Any) -> str:
-    return value.strip() if isinstance(value, str) else "" if value is None else str(value)
+def _class(where: str, picture: str, value: Any) -> str:
+    """A class name. Raises ValueError for several."""
+    if isinstance(value, list):
+        names = [_text(where, one) for one in value]
+    else:
+        text = _text(where, value)
+        sign = next((sign for sign in BETWEEN_CLASSES if sign in text), None)
+        names = [name.strip() for name in text.split(sign)] if sign else [text]
+    names = [name for name in names if name]
+    if len(names) > 1:
+        raise ValueError(
+            f"{where} ({picture}) has several classes: each picture needs one, since the classes exclude each other"
+        )
+    return names[0] if names else ""
+
+
+def _text(where: str, value: Any) -> str:
+    """A cell; whole numbers are text, and nothing is empty text. Raises ValueError for anything else."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError(f"{where} has {str(value)[:40]} where text belongs")
+    text = str(value).strip()
+    if not text.isprintable():
+        raise ValueError(f"{where} has a line break or the like in {text[:40]!r}: take it out")
+    return text

@@ -1,57 +1,77 @@
 """Splits of people's own pictures: by shares, by folds of a cross-validation, and with groups that are never torn."""
 
-from collections import Counter
+import random
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from .few_shot import Items, random_split
 
-SHARES = (0.5, 0.2)  # of training and validation pictures; the rest tests
+SHARES = {"train": 0.5, "test": 0.3, "val": 0.2}  # in the order in which a class with few groups gets them
 SEED = 1
 
 
 def split(items: Items, groups: Sequence[str]) -> tuple[Items, Items, Items]:
-    """Training, validation and test pictures, 50, 20 and 30 % of each class, or of the groups, as near as they allow."""
+    """Training, validation and test pictures, 50, 20 and 30 % of each class; with groups, as near as they allow."""
     if not groups:
-        return random_split(items, SHARES, keep_for_testing=True)
-    tenths = folds(items, groups, 10)
-    parts = [[number for tenth in chosen for number in tenth] for chosen in (tenths[:5], tenths[5:7], tenths[7:])]
-    train, val, test = ([items[number] for number in sorted(part)] for part in parts)
+        return random_split(items, (SHARES["train"], SHARES["val"]), keep_for_testing=True)
+    train, test, val = dealt(items, groups, list(SHARES.values()))
     return train, val, test
 
 
 def fold(items: Items, groups: Sequence[str], count: int, which: int) -> tuple[Items, Items, Items]:
-    """The same with the fold number `which` (from 0) of `count` as test pictures, and 5 to 2 of the others."""
-    tested = {*folds(items, groups, count)[which]}
-    rest = [number for number in range(len(items)) if number not in tested]
-    left, left_groups = [items[number] for number in rest], [groups[number] for number in rest] if groups else []
-    if groups:
-        chosen = {*folds(left, left_groups, 3)[0]}
-        train = [item for number, item in enumerate(left) if number not in chosen]
-        val = [item for number, item in enumerate(left) if number in chosen]
-    else:
-        train, val, _ = random_split(left, (SHARES[0] / sum(SHARES), 1.0))
-    return train, val, [items[number] for number in sorted(tested)]
+    """The same with the fold number `which` (from 0) of `count` as test pictures, and 5 to 2 of the others.
 
-
-def folds(items: Items, groups: Sequence[str], count: int) -> list[list[int]]:
-    """Numbers of the pictures of each fold, classes in equal shares. Raises ValueError for a class with too few."""
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold  # slow to import
-
-    labels = [item.label for item in items]
-    units = {(label, group) for label, group in zip(labels, groups, strict=True)} if groups else enumerate(labels)
-    counts = Counter(unit[0] if groups else unit[1] for unit in units)
-    short = next((label for label in sorted(counts) if counts[label] < (2 if groups else count)), None)
+    Raises ValueError for a class with fewer pictures than folds, or of one group alone, which could not be trained on when
+    it tests.
+    """
+    units = Counter(label for label, _ in {(x.label, groups[i] if groups else i) for i, x in enumerate(items)})
+    least = 2 if groups else count
+    short = next((label for label in sorted(units) if units[label] < least), None)
     if short is not None:
-        name, kind = next(item.classname for item in items if item.label == short), "groups" if groups else "pictures"
+        name, kind = next(x.classname for x in items if x.label == short), "groups" if groups else "pictures"
         raise ValueError(
-            f'class "{name}" has {counts[short]} {kind}, and {count} folds need {2 if groups else count}: use fewer folds, '
-            "or add some"
+            f'class "{name}" has {units[short]} {kind}, and {count} folds need {least}: add some, or use fewer'
         )
+    if groups and len({*groups}) < count:
+        raise ValueError(f"{len({*groups})} groups cannot be dealt into {count} folds: use fewer folds")
+    parts = dealt(items, groups or [str(i) for i in range(len(items))], [1 / count] * count)
+    tested = {id(x) for x in parts[which]}
+    rest = [i for i, x in enumerate(items) if id(x) not in tested]
+    left = [items[i] for i in rest]
+    of_training = SHARES["train"] / (SHARES["train"] + SHARES["val"])
     if groups:
-        n_groups = len({*groups})
-        if n_groups < count:
-            raise ValueError(f"{n_groups} groups cannot be dealt into {count} parts: give more, or a split")
-        dealt = StratifiedGroupKFold(count, shuffle=True, random_state=SEED).split(labels, labels, groups)
+        train, val = dealt(left, [groups[i] for i in rest], [of_training, 1 - of_training])
     else:
-        dealt = StratifiedKFold(count, shuffle=True, random_state=SEED).split(labels, labels)
-    return [tested.tolist() for _, tested in dealt]
+        train, val, _ = random_split(left, (of_training, 1.0))
+    return train, val, parts[which]
+
+
+def dealt(items: Items, groups: Sequence[str], shares: Sequence[float]) -> list[Items]:
+    """Parts of about these shares of each class, every group in one of them; the same each time.
+
+    The classes with fewest groups are dealt first. A group goes to the first part that has nothing of its classes yet, or
+    else to the one that lacks most of them.
+    """
+    members: dict[str, list[int]] = defaultdict(list)
+    for i, group in enumerate(groups):
+        members[group].append(i)
+    of_class = Counter(x.label for x in items)
+    counts = {group: Counter(items[i].label for i in own) for group, own in members.items()}
+    in_groups = Counter(label for count in counts.values() for label in count)
+    order = sorted(members)
+    random.Random(SEED).shuffle(order)
+    order.sort(key=lambda group: (min(in_groups[label] for label in counts[group]), -len(members[group])))
+    has: list[Counter[int]] = [Counter() for _ in shares]
+    home = {}
+    for group in order:
+
+        def wish(part: int, own: Counter[int] = counts[group]) -> tuple[int, float]:
+            lacks = sum(n * (shares[part] - has[part][label] / of_class[label]) for label, n in own.items())
+            return sum(not has[part][label] for label in own), lacks
+
+        home[group] = max(range(len(shares)), key=wish)  # the first of those that are alike
+        has[home[group]].update(counts[group])
+    parts: list[Items] = [[] for _ in shares]
+    for item, group in zip(items, groups, strict=True):
+        parts[home[group]].append(item)
+    return parts

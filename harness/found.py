@@ -1,5 +1,6 @@
 """What people's own pictures are, in lines for them before anything starts: classes, counts, sizes, split, names, time."""
 
+import functools
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -25,9 +26,17 @@ def found(parts: dict[str, Sequence[Any]], backbone: Backbone, shots: int) -> It
     of_class = Counter(item.classname for item in everything)
     trained = Counter(item.classname for item in parts["train"])
     least, most = min(of_class.values()), max(of_class.values())
+    unreadable = [item.impath for item in _some(everything) if _size(item.impath) is None]
     split = ", ".join(f"{len(part):,} {name}" for name, part in parts.items())
     each = f"{least:,}" if least == most else f"{least:,} to {most:,}"
     yield f"{len(everything):,} pictures of {len(of_class):,} classes, {each} each; {split}{_sizes(everything)}"
+    if unreadable:
+        yield f"Note: {len(unreadable)} of {len(_some(everything))} that were looked at cannot be read: {unreadable[0]}"
+    for name, part in parts.items():
+        without = [known for known in of_class if known not in {item.classname for item in part}] if part else []
+        if without:
+            shown = ", ".join(without[:6]) + (", ..." if len(without) > 6 else "")
+            yield f"Note: no {name} pictures of {len(without)} of the classes: {shown}"
     rare, few = min(trained.items(), key=lambda pair: pair[1])
     usual, many = max(trained.items(), key=lambda pair: pair[1])
     drawn_few, drawn_many = (min(count, shots) if shots > 0 else count for count in (few, many))
@@ -47,15 +56,23 @@ def found(parts: dict[str, Sequence[Any]], backbone: Backbone, shots: int) -> It
         yield f"Encoding all of them once takes about {_seconds(backbone, len(everything))} here; training comes on top"
 
 
+def _some(items: Sequence[Any]) -> Sequence[Any]:
+    return items[:: max(1, len(items) // LOOKED_AT)]
+
+
+@functools.cache
+def _size(path: str) -> tuple[int, int] | None:
+    """Width and height; None of what cannot be read."""
+    try:
+        with Image.open(path) as picture:
+            return picture.size
+    except UNDECODABLE:
+        return None
+
+
 def _sizes(items: Sequence[Any]) -> str:
     """Widths and heights of some of the pictures."""
-    sizes = []
-    for item in items[:: max(1, len(items) // LOOKED_AT)]:
-        try:
-            with Image.open(item.impath) as picture:
-                sizes.append(picture.size)
-        except UNDECODABLE:  # said when it is read
-            continue
+    sizes = [size for item in _some(items) if (size := _size(item.impath))]
     if not sizes:
         return ""
     small, large = (min(sizes, key=lambda s: s[0] * s[1]), max(sizes, key=lambda s: s[0] * s[1]))

@@ -69,7 +69,11 @@ def main() -> int:
     try:
         if not -1 <= args.above <= 1:
             raise ValueError(f"--above is {args.above}: use a similarity from -1 to 1")
+        if args.csv and (args.csv.is_dir() or not args.csv.absolute().parent.is_dir()):
+            raise ValueError(f"--csv {args.csv} cannot be written: name a file in a folder that is there")
         train, val, test = parts(args.pictures, args.data)
+        if args.csv and args.csv.resolve() in {Path(path).resolve() for path in (args.pictures, *train, *val, *test)}:
+            raise ValueError(f"{args.csv} would be overwritten: name another file")
         backbone = load_backbone(str(SMALL) if args.backbone == "small" else args.backbone)
         found = pairs_above(test, [*train, *val], backbone, args.above)
         if args.csv:

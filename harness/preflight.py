@@ -136,7 +136,7 @@ def _look_at_own_pictures(configurations: list[Any]) -> None:
     for cfg in configurations:
         reads_names = methods()[cfg.TRAINER.NAME].reads_names
         pictures = (cfg.DATASET.FOLDER, cfg.DATASET.SPLIT_FILE, cfg.DATASET.NAMES_FILE)
-        what = (cfg.MODEL.BACKBONE.NAME, reads_names, *pictures)
+        what = (cfg.MODEL.BACKBONE.NAME, reads_names, cfg.SEED if cfg.DATASET.FOLDS else 0, *pictures)
         if cfg.DATASET.NAME != "FolderDataset" or what in read:
             continue
         read.add(what)

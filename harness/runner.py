@@ -40,6 +40,7 @@ class Runner:
         self.processes: set[Started] = set()
         self.stopping = False
         self.asked_by = signal.SIGTERM.value
+        self.noted: set[str] = set()
 
     def go(self) -> None:
         """Executes all unfinished runs. A stop signal is passed on to the runs, which save a checkpoint and end."""
@@ -107,6 +108,9 @@ class Runner:
             last.append(line)
             if line.startswith("error: "):
                 said.append(line.strip())
+            if quiet and line.startswith("Note: ") and line not in self.noted:  # of several runs, each once
+                self.noted.add(line)
+                tqdm.write(line.rstrip())
             if not quiet:
                 sys.stderr.write(line)
                 sys.stderr.flush()

@@ -116,6 +116,7 @@ SHALLOW: dict[str, list[object]] = {
     "TCP": ["TRAINER.TCP.BLOCK", 1],
     "CLIPLoRA": ["TRAINER.CLIPLORA.STEPS_PER_SHOT", 0],
     "TwoSFS": ["TRAINER.TWOSFS.STEPS_PER_SHOT", 0],
+    "MMRL": ["TRAINER.MMRL.FIRST_BLOCK", 1],
     "MaPLe": ["TRAINER.MAPLE.PROMPT_DEPTH", 2],
 }
 

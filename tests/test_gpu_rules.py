@@ -85,7 +85,7 @@ def test_every_method_trains_in_every_precision(method, prec, case):
 
 
 @pytest.mark.parametrize("method", ["KgCoOp", "ProGrad", "PromptSRC", "MaPLe", "TipAdapterF", "CLIPAdapter", "TCP",
-                                    "TwoSFS"])  # fmt: skip
+                                    "TwoSFS", "MMRL"])  # fmt: skip
 def test_the_leaders_are_replayed_too(method, case):
     exact = case(f"{method}-fp32")
     for prec in ("fp32", "fp16", "amp"):

@@ -1,6 +1,7 @@
 """People's own pictures: lists of them, groups, folds, uneven classes, and what is said of them before anything starts."""
 
 import json
+import math
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -21,6 +22,7 @@ from trainers.core.clip.backbones import load_backbone
 from trainers.core.loading.loaders import build_data_manager
 from trainers.core.settings.configure import configure
 
+datasets.register_all()
 ROWS = [(f"{name}/{i}.png", name) for name in CLASSES[:3] for i in range(10)]
 
 
@@ -49,7 +51,12 @@ class TestManifests:
         lines.write_text("\n".join(json.dumps({"image": path, "category": name}) for path, name in ROWS))
         with_marks = pictures / "excel.csv"
         with_marks.write_bytes(b"\xef\xbb\xbf" + (pictures / "list.csv").read_bytes().replace(b"\n", b"\r\n"))
-        for other in (tabs, lines, with_marks):
+        semicolons = pictures / "europe.csv"
+        semicolons.write_text("\n  \npath;class\n" + "".join(f"{path};{name}\n\n" for path, name in ROWS))
+        lists = pictures / "lists.jsonl"
+        lists.write_text("".join(json.dumps({"path": p, "class": [name], "group": math.nan, "note": "\u2028"},
+                                            ensure_ascii=False) + "\n" for p, name in ROWS))  # fmt: skip
+        for other in (tabs, lines, with_marks, semicolons, lists):
             assert [vars(item) for item in read_manifest(other).items] == [vars(item) for item in expected.items]
 
     @pytest.mark.parametrize(
@@ -65,6 +72,12 @@ class TestManifests:
             ("path,class", [*ROWS, ("gone.png", "ant")], "lists 1 pictures that are not there, the first is"),
             ("path,class", ROWS[:10], 'one class alone, "accordion"'),
             ("path,class", [(*ROWS[0], "x"), *ROWS[1:]], "line 2 has more or fewer cells"),
+            ("path,label,class_name", [(path, 0, name) for path, name in ROWS],
+             'has two columns for the class, "label" and "class_name": keep one'),
+            ("path,Class,class", [(*row, row[1]) for row in ROWS], 'has two columns "class": keep one'),
+            ("path,class", [("list.csv", "ant"), *ROWS], "lists 1 files that are no pictures of a kind that is read"),
+            ("path,class", [(ROWS[0][0], '"ant\nbee"'), *ROWS[1:]], "has a line break or the like"),
+            ("path,klass", ROWS, 'has no column "class"'),
             ("path,class,split", [(*row, "trian") for row in ROWS], 'the split is "trian": use train, val or test'),
             ("path,class,split", [(*row, "train") for row in ROWS], "has no pictures for test"),
             ("path,class,split", [(*ROWS[0], ""), *((*row, "test") for row in ROWS[1:])], "and none for"),
@@ -81,7 +94,10 @@ class TestManifests:
     @pytest.mark.parametrize(
         ("line", "said"),
         [("{", "line 2 is no JSON"), ("[1]", "line 2 is no object"),
-         ('{"path": "ant/0.png", "class": ["ant", "bass"]}', "has several classes")],
+         ('{"path": "ant/0.png", "class": ["ant", "bass"]}', "has several classes"),
+         ('{"path": "ant/0.png", "class": true}', "has True where text belongs"),
+         ('{"path": "ant/0.png", "class": {"name": "ant"}}', "where text belongs"),
+         ('{"path": "ant/0.png", "class": 1.5}', "has 1.5 where text belongs")],
     )  # fmt: skip
     def test_lines_of_json_that_say_something_else(self, line, said, pictures):
         file = pictures / "list.jsonl"
@@ -99,7 +115,6 @@ class TestManifests:
 
 
 def own_pictures(folder, *settings):
-    datasets.register_all()
     from dassl.data.datasets import build_dataset
 
     pairs = zip(settings[::2], map(str, settings[1::2]), strict=True)
@@ -141,12 +156,29 @@ class TestSplitting:
         assert [len(part) for part in split(all_items, groups)] == pytest.approx([60, 24, 36], abs=6)
 
     def test_too_few_for_the_folds(self):
-        with pytest.raises(ValueError, match=r'class "b" has 3 pictures, and 5 folds need 5: use fewer folds'):
+        with pytest.raises(ValueError, match=r'class "b" has 3 pictures, and 5 folds need 5: add some, or use fewer'):
             fold(items({"a": 9, "b": 3}), [], 5, 0)
-        with pytest.raises(ValueError, match=r'class "b" has 1 groups, and 5 folds need 2'):
+        with pytest.raises(ValueError, match=r'class "b" has 1 groups, and 5 folds need 2: add some'):
             fold(items({"a": 9, "b": 3}), [*map(str, range(9)), "x", "x", "x"], 5, 0)
-        with pytest.raises(ValueError, match=r"4 groups cannot be dealt into 10 parts"):
-            split(items({"a": 9, "b": 9}), [str(i % 4) for i in range(18)])
+        with pytest.raises(ValueError, match=r"4 groups cannot be dealt into 5 folds: use fewer folds"):
+            fold(items({"a": 9, "b": 9}), [str(i % 4) for i in range(18)], 5, 0)
+
+    def test_classes_of_few_groups_are_trained_on_and_tested(self):
+        """One group trains, the second tests, the third validates; a class of three large groups is in all parts."""
+        all_items = items({"a": 40, "b": 12, "c": 8, "d": 3})
+        size = {"a": 2, "b": 4, "c": 4, "d": 3}
+        groups = [f"{x.classname}{int(x.impath.split('/')[1][:-4]) // size[x.classname]}" for x in all_items]
+        train, val, test = (Counter(x.classname for x in part) for part in split(all_items, groups))
+        assert (train["b"], val["b"], test["b"]) == (4, 4, 4)
+        assert (train["c"], val["c"], test["c"]) == (4, 0, 4)
+        assert (train["d"], val["d"], test["d"]) == (3, 0, 0)
+        assert (train["a"], val["a"], test["a"]) == (20, 8, 12)
+        several = [f"both{i // 2}" for i in range(63)]  # groups across classes
+        parts = split(all_items, several)
+        assert sum(map(len, parts)) == 63
+        for which in range(2):
+            _, _, tested = fold(all_items[:60], groups[:60], 2, which)
+            assert {x.classname for x in tested} == {"a", "b", "c"}
 
 
 def test_folds_from_the_command_line(mini_root, literate_clip_file, tmp_path):
@@ -217,3 +249,63 @@ def test_near_duplicates_are_found(mini_root, literate_clip_file, tmp_path):
     count = len((tmp_path / "pairs.csv").read_text().splitlines()) - 1
     assert f"{count} of {count} test pictures are at least -1 alike" in done.stdout
     assert forked.run(ROOT / "scripts" / "near_duplicates.py", "/nowhere").returncode == 2
+
+
+def test_two_lists_of_one_name_are_two_rows(tmp_path):
+    for digest, method in (("a" * 64, "CoOp"), ("b" * 64, "LASP")):
+        folder = tmp_path / "fewshot" / "photos" / "shots_16" / method / "small" / "seed1"
+        folder.mkdir(parents=True)
+        identity = {"settings": {"DATASET.NAME": "FolderDataset", "TRAINER.NAME": method}, "data": {"test": digest}}
+        results = {
+            "accuracy": 50.0,
+            "trainer": method,
+            "dataset": "FolderDataset",
+            "seed": 1,
+            "shots": 16,
+            "identity": identity,
+        }
+        (folder / "results.json").write_text(json.dumps(results))
+        about = {"protocol": "fewshot", "part": "", "source": "", "dataset": "photos", "trainer": method, "config": "small",
+                 "tag": "", "shots": 16, "seed": 1, "command": "x"}  # fmt: skip
+        (folder / "run.json").write_text(json.dumps(about))
+    assert {run.dataset for run in collect(tmp_path).runs} == {"photos (pictures aaaaaa)", "photos (pictures bbbbbb)"}
+
+
+def test_notes_of_several_runs_reach_the_screen_once(mini_root, literate_clip_file, tmp_path):
+    pictures = mini_root / "caltech-101" / "101_ObjectCategories"
+    rows = [
+        (pictures / name / f"train_{i}.jpg", name, "train" if i < 3 else "test")
+        for name in CLASSES[:2]
+        for i in range(5)
+    ]
+    shutil.copy(rows[0][0], tmp_path / "again.jpg")
+    listed(tmp_path, [*rows, ("again.jpg", CLASSES[0], "test")], "path,class,split")
+    words = [
+        "zsclip,gda,linear_probe",
+        "main",
+        tmp_path / "list.csv",
+        4,
+        "--cfg",
+        "small",
+        "--output",
+        tmp_path / "out",
+    ]
+    more = ["--seeds", "1", "MODEL.BACKBONE.NAME", literate_clip_file, "DATALOADER.NUM_WORKERS", "0"]
+    done = forked.run(ROOT / "scripts" / "run.py", *words, *more)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Note: 1 of 5 test pictures are training pictures, too") == 1
+    assert done.stdout.count("Note: 2 classes have fewer than 4 training pictures") == 1
+
+
+def test_templates_that_a_method_does_not_read_are_refused(mini_root, tiny_clip_file, tmp_path):
+    words = ["main", "caltech101", 2, "--data", mini_root, "--cfg", "small", "--output", tmp_path, "--dry-run"]
+    for method, key, value, title in (("coop", "DATASET.TEMPLATE", "a {}.", "CoOp"),
+                                      ("gda", "DATASET.TEMPLATE_GROUPS", "[['a {}.']]", "GDA")):  # fmt: skip
+        done = forked.run(ROOT / "scripts" / "run.py", method, *words, key, value)
+        assert done.returncode == 2
+        assert f"{key} does nothing for {title}: leave it out" in done.stderr
+    for method, key, value in (
+        ("kgcoop", "DATASET.TEMPLATE", "a {}."),
+        ("zsclip_head", "DATASET.TEMPLATE_GROUPS", "[['a {}.']]"),
+    ):
+        assert forked.run(ROOT / "scripts" / "run.py", method, *words, key, value).returncode == 0

@@ -18,6 +18,7 @@ from trainers.mocoop.trainer import MixtureCLIP
 from trainers.promptsrc.model import PromptSrcCLIP
 from trainers.tcp.model import TcpCLIP
 from trainers.tip_adapter_f.model import TrainedTipCLIP
+from trainers.mmrl.model import MmrlCLIP
 from trainers.two_sfs.model import TwoStageCLIP
 from trainers.zsclip.trainer import HardPromptCLIP
 
@@ -38,6 +39,7 @@ MODELS = {
     ),
     "TCP": lambda clip, mode: TcpCLIP(clip, NAMES, "X X X X {}.", "a {}.", block=1, text_encoder=mode),
     "CLIPLoRA": lambda clip, mode: LoraCLIP(clip, NAMES, "a {}.", dropout=0.0, text_encoder=mode),
+    "MMRL": lambda clip, mode: MmrlCLIP(clip, NAMES, "a {}.", dim=16, first_block=1, text_encoder=mode),
     "TwoSFS": lambda clip, mode: TwoStageCLIP(clip, NAMES, "a {}.", text_encoder=mode),
     "CLIPAdapter": lambda clip, mode: AdapterCLIP(clip, NAMES, ["a {}."]),
     "ZeroshotCLIP": lambda clip, mode: HardPromptCLIP(clip, NAMES, ["a photo of a {}."]),

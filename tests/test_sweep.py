@@ -179,7 +179,15 @@ def test_several_methods_are_one_table(words, tmp_path):
     assert status == 0, printed
     assert "Zero-shot CLIP" in printed
     assert re.search(r"^ +CoOp ", printed, re.M), printed
-    assert "epoch [2/2]" in printed  # one run at a time shows what it prints
+    assert "epoch [" not in printed
+    assert [line[9:].split(" finished in")[0] for line in printed.splitlines() if " finished in" in line] == [
+        f"{tmp_path}/fewshot/caltech101/ZeroshotCLIP/small:",
+        f"{tmp_path}/fewshot/caltech101/shots_2/CoOp/small/seed1:",
+    ]
+    status, printed = protocol(
+        "coop", "main", "caltech101", *words, "--seeds", "2 3", "--verbose", "--output", tmp_path
+    )
+    assert printed.count("epoch [2/2]") >= 2  # each of several shows what it prints
     status, printed = protocol("zsclip,cop", "main", "caltech101", *words, "--output", tmp_path)
     assert status == 2
     assert 'method "cop" is unknown; did you mean "coop"?' in printed

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.xdist_group("use")  # the runs are made once
 METHODS = ("MoCoOp", "CoOp", "CoCoOp", "LASP", "PromptSRC", "ZeroshotCLIP", "HardMixture", "LinearProbe", "TipAdapterF",
            "MoCoOp+head")  # fmt: skip
 LATER = ("MaPLe", "TipAdapter", "GDA", "LPPlusPlus", "CLIPAdapter", "ZeroshotHead", "LASP+head", "CoCoOp+head", "TCP",
-         "CLIPLoRA", "TwoSFS")  # fmt: skip
+         "CLIPLoRA", "TwoSFS", "MMRL")  # fmt: skip
 
 
 class Runs:
@@ -365,14 +365,33 @@ class TestPredict:
         assert truth_of([str(tmp_path / "n01" / "x.jpg")], [str(tmp_path)], ["ant", "bass"]) == {
             str(tmp_path / "n01" / "x.jpg"): "ant"
         }
+        (tmp_path / "classnames.txt").write_text("cls_a-1 ant\nn02 bass\n")
+        inside = [str(tmp_path / "cls_a-1" / "deep" / "x.jpg"), str(tmp_path / "junk" / "y.jpg")]
+        assert list(truth_of(inside, [str(tmp_path)], ["ant", "bass"]).values()) == ["ant", ""]
+        above = str(tmp_path / "ant" / "given")  # a folder above that which was given says nothing
+        with pytest.raises(ValueError, match="no picture lies in a folder"):
+            truth_of([f"{above}/junk/z.jpg"], [above], ["ant", "bass"])
 
-    def test_sheets_stay_small(self, pictures, tmp_path):
+    def test_sheets_stay_small_and_overwrite_nothing(self, runs, pictures, tmp_path):
         shown = [Shown(str(pictures[i % 4][0]), [("ant", 0.9)], []) for i in range(450)]
         made = dict(pages(tmp_path / "found.html", shown, "450 pictures", "two classes", False))
         assert [path.name for path in made] == ["found.html", "found-2.html", "found-3.html"]
         assert [page.count("<figure") for page in made.values()] == [200, 200, 50]
         assert all('<a href="found-3.html">3</a>' in page for page in [*made.values()][:2])
         assert max(map(len, made.values())) < 3 * 2**20
+        for name in ("found-2.html", "other.csv"):
+            shutil.copy(pictures[0][0], tmp_path / name)
+        many = tmp_path / "many"
+        many.mkdir()
+        for i in range(201):
+            (many / f"{i}.jpg").symlink_to(pictures[0][0])
+        before = (tmp_path / "found-2.html").read_bytes()
+        for more in ([tmp_path / "found-2.html"], ["--csv", tmp_path / "found-2.html"],
+                     ["--classnames", tmp_path / "found-2.html"]):  # fmt: skip
+            done = predict(runs["CoOp"], many, *more, "--sheet", tmp_path / "found.html")
+            assert done.returncode == 2
+            assert "found-2.html would be overwritten" in done.stderr
+        assert (tmp_path / "found-2.html").read_bytes() == before
         gone = dict(pages(tmp_path / "a.html", [Shown("/nowhere.png", [("ant", 0.9)], [])], "1", "x", False))
         assert "not there any more" in gone[tmp_path / "a.html"]
 

@@ -111,6 +111,7 @@ def collect_runs(folders: Iterable[Path], root: Path) -> Tree:
             continue
         if run is not None:
             tree.runs.append(run)
+    _tell_datasets_apart(tree.runs)
     _tell_apart(tree.runs)
     _refuse_twins(tree)
     return tree
@@ -421,6 +422,20 @@ def progress_of_log(text: str) -> dict[str, Any]:
 
 
 # --- cells --------------------------------------------------------------------------------------------------------------
+
+
+def _tell_datasets_apart(runs: list[Run]) -> None:
+    """People's own pictures are called after their folder or list, and two may be called alike: then their names say it."""
+    of_name: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
+    for run in runs:
+        folds = run.identity and run.identity.settings.get("DATASET.FOLDS")
+        own = run.identity and run.identity.settings.get("DATASET.NAME") == "FolderDataset"
+        if run.finished and run.identity and own and run.protocol == "fewshot" and not folds:
+            of_name[run.dataset][run.identity.data.get("test", "")].append(run)
+    for name, kinds in of_name.items():
+        for digest, own_runs in kinds.items() if len(kinds) > 1 else ():
+            for run in own_runs:
+                run.dataset = f"{name} (pictures {digest[:6]})"
 
 
 def _tell_apart(runs: list[Run]) -> None:

@@ -47,7 +47,9 @@ def per_class_tables(runs: Sequence[Run]) -> tuple[list[Table], list[str]]:
 def _table(place: tuple[str, str, str, str], by_method: dict[str, list[Counted]]) -> Table:
     protocol, dataset, part, _ = place
     counted = [one for own in by_method.values() for one in own]
-    pictures = counted[0].pictures
+    pictures = Counter[str]()
+    for own in by_method.values():
+        pictures |= _pictures(own)
     mistaken: dict[str, Counter[str]] = defaultdict(Counter)
     for one in counted:
         for (name, predicted), count in one.matrix.items():
@@ -58,15 +60,25 @@ def _table(place: tuple[str, str, str, str], by_method: dict[str, list[Counted]]
         taken_for = mistaken[name].most_common(1)[0][0] if mistaken[name] else ""
         rows.append(([name, str(pictures[name]), taken_for], [_cell(own, name) for own in by_method.values()]))
     largest, count = pictures.most_common(1)[0]
+    guessing = 100 / counted[0].run.details.get("n_classes", len(pictures))
     notes = [
         f'Always saying "{largest}" would be right {100 * count / pictures.total():.2f} % of the time, guessing '
-        f"{100 / len(pictures):.2f} %. The third column is what a class's pictures were most often taken for."
+        f"{guessing:.2f} %. The third column is what a class's pictures were most often taken for."
     ]
     kind = TITLES[protocol].split(":")[0].lower()
     title = f"Each class: {dataset_title(dataset)}, {kind}{f', {part}' if part else ''}"
     header = ["class", "pictures", "taken for", *by_method]
     name = "_".join(["per_class", *filter(None, place)])
     return Table(name, title, header, rows, [list(range(len(by_method)))], notes)
+
+
+def _pictures(own: list[Counted]) -> Counter[str]:
+    """Test pictures of each class: those of all folds of a cross-validation, else those that each run has."""
+    found = Counter[str]()
+    for one in own:
+        in_folds = one.run.identity is not None and one.run.identity.settings.get("DATASET.FOLDS")
+        found = found + one.pictures if in_folds else found | one.pictures
+    return found
 
 
 def _cell(own: list[Counted], name: str) -> Cell:

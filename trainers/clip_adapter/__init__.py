@@ -4,5 +4,14 @@ from ..options import HEADS, Method
 from .options import ClipAdapterOptions
 
 METHODS = (
-    Method("clip_adapter", "CLIPAdapter", "AdapterCLIP", "CLIP-Adapter", ClipAdapterOptions, heads=HEADS, place=25),
+    Method(
+        "clip_adapter",
+        "CLIPAdapter",
+        "AdapterCLIP",
+        "CLIP-Adapter",
+        ClipAdapterOptions,
+        heads=HEADS,
+        place=25,
+        templates=("TEMPLATE",),
+    ),
 )

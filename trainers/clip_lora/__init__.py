@@ -3,4 +3,6 @@
 from ..options import Method
 from .options import ClipLoraOptions
 
-METHODS = (Method("clip_lora", "CLIPLoRA", "LoraCLIP", "CLIP-LoRA", ClipLoraOptions, place=45),)
+METHODS = (
+    Method("clip_lora", "CLIPLoRA", "LoraCLIP", "CLIP-LoRA", ClipLoraOptions, place=45, templates=("TEMPLATE",)),
+)

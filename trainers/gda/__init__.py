@@ -6,6 +6,6 @@ from .options import GdaOptions
 METHODS = (
     Method(
         "gda", "GDA", "GdaCLIP", options=GdaOptions, takes_steps=False, knows_new_classes=False, chooses_on_validation=True,
-        place=23,
+        place=23, templates=("TEMPLATE",),
     ),
 )  # fmt: skip

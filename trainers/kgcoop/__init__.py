@@ -3,4 +3,6 @@
 from ..options import HEADS, Method
 from .options import KgCoOpOptions
 
-METHODS = (Method("kgcoop", "KgCoOp", "KgCoOpCLIP", options=KgCoOpOptions, heads=HEADS, place=32),)
+METHODS = (
+    Method("kgcoop", "KgCoOp", "KgCoOpCLIP", options=KgCoOpOptions, heads=HEADS, place=32, templates=("TEMPLATE",)),
+)

@@ -24,7 +24,7 @@ class KgCoOp(CoOp):
 
     @classmethod
     def templates_of(cls, cfg: CfgNode) -> list:
-        return [TEACHERS.get(cfg.DATASET.NAME) or template_of(cfg)]
+        return [cfg.DATASET.TEMPLATE or TEACHERS.get(cfg.DATASET.NAME) or template_of(cfg)]
 
     def build_model(self) -> None:
         (template,), o = self.templates_of(self.cfg), self.options

@@ -3,4 +3,6 @@
 from ..options import Method
 from .options import MmrlOptions
 
-METHODS = (Method("mmrl", "MMRL", "MmrlCLIP", options=MmrlOptions, told_which_classes=True, place=48),)
+METHODS = (
+    Method("mmrl", "MMRL", "MmrlCLIP", options=MmrlOptions, told_which_classes=True, place=48, templates=("TEMPLATE",)),
+)

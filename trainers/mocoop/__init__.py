@@ -11,6 +11,7 @@ METHODS = (
         options=MoCoOpOptions,
         heads=HEADS,
         place=60,
+        templates=("TEMPLATE_GROUPS",),
         ablations={
             "full": (),
             "uniform_router": ("TRAINER.MOCOOP.ROUTER", "uniform"),

@@ -12,6 +12,7 @@ METHODS = (
         MoCoOpPlusOptions,
         heads=HEADS[::-1],
         place=61,
+        templates=("TEMPLATE_GROUPS",),
         ablations={
             "full": (),
             "no_head": ("MODEL.HEAD.NAME", "none"),

@@ -3,4 +3,6 @@
 from ..options import HEADS, Method
 from .options import ProGradOptions
 
-METHODS = (Method("prograd", "ProGrad", "ProGradCLIP", options=ProGradOptions, heads=HEADS, place=34),)
+METHODS = (
+    Method("prograd", "ProGrad", "ProGradCLIP", options=ProGradOptions, heads=HEADS, place=34, templates=("TEMPLATE",)),
+)

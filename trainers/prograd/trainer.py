@@ -26,7 +26,7 @@ class ProGrad(PromptTrainer):
 
     @classmethod
     def templates_of(cls, cfg: CfgNode) -> list:
-        return [TEMPLATES.get(cfg.DATASET.NAME) or template_of(cfg)]
+        return [cfg.DATASET.TEMPLATE or TEMPLATES.get(cfg.DATASET.NAME) or template_of(cfg)]
 
     def build_model(self) -> None:
         if not hasattr(self, "template"):  # a checkpoint brings its own

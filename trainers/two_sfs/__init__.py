@@ -3,4 +3,4 @@
 from ..options import Method
 from .options import TwoSfsOptions
 
-METHODS = (Method("2sfs", "TwoSFS", "TwoStageCLIP", "2SFS", TwoSfsOptions, place=47),)
+METHODS = (Method("2sfs", "TwoSFS", "TwoStageCLIP", "2SFS", TwoSfsOptions, place=47, templates=("TEMPLATE",)),)

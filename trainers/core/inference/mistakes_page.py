@@ -51,6 +51,11 @@ def main() -> int:
     args = parser.parse_args()
     try:
         results, file = args.run / "results.json", args.run / mistakes.NAME
+        out = args.out or args.run / "mistakes.html"
+        if out.is_dir() or not out.absolute().parent.is_dir():
+            raise ValueError(f"--out {out} cannot be written: name a file in a folder that is there")
+        if args.out and out.exists() and out.suffix.lower() not in (".html", ".htm"):
+            raise ValueError(f"{out} would be overwritten: name another file")
         if not results.is_file():
             raise ValueError(f"{args.run} is no finished run: give the folder that holds results.json")
         if not file.is_file():
@@ -67,7 +72,7 @@ def main() -> int:
         )
         shown = shown_of(found, experts_of(args.run, found, args.backbone))
         upright = figures["dataset"] == "FolderDataset"
-        for path, page in pages(args.out or args.run / "mistakes.html", shown, title, about, upright):
+        for path, page in pages(out, shown, title, about, upright):
             write_for_user(path, page)
             print(f"Wrote {printable(str(path))}")
     except (ValueError, OSError, KeyError) as error:

@@ -186,14 +186,14 @@ def summary(answers: Answers, classes: int) -> list[str]:
     counts = Counter(p.classes[0][0] for p in found if p.picture not in (answers.rejected or ()))
     shown = ", ".join(f"{count:,} {printable(name)}" for name, count in counts.most_common(10))
     more = f", {sum(n for _, n in counts.most_common()[10:]):,} others" if len(counts) > 10 else ""
-    out = f", {len(answers.rejected):,} rejected" if answers.rejected else ""
+    out = "" if answers.rejected is None else f", {len(answers.rejected):,} rejected"
     lines = [f"{len(found):,} picture{'' if len(found) == 1 else 's'}: {shown or 'none'}{more}{out}"]
     if len(counts) == 1 and len(found) > 20 and not answers.rejected:
         lines.append("Note: all were taken for one class")
     if answers.truth is not None:
         from .truth import judged
 
-        lines += judged(found, answers.truth, answers.rejected or set(), classes)
+        lines += judged(found, answers.truth, answers.rejected, classes)
     return lines
 
 
@@ -260,14 +260,18 @@ def main() -> int:
                 raise ValueError(f"no folder {path.absolute().parent} to write {path.name} into")
             if path and path.is_dir():
                 raise ValueError(f"{path} is a folder: name a file in it")
+        from .sheet import files_of
+
+        sheets = files_of(args.sheet, len(paths)) if args.sheet else []
         named = [
-            os.path.realpath(path) for path in (args.csv, args.json, args.sheet) if path and not path.is_char_device()
+            os.path.realpath(path) for path in (args.csv, args.json, *sheets) if path and not path.is_char_device()
         ]
         read = {os.path.realpath(path) for path in (*paths, args.classnames or "", args.backbone) if path}
         run = os.path.realpath(args.run) + os.sep
         both = [path for path in named if path in read or (path.startswith(run) and os.path.exists(path))]
         if both or len({*named}) < len(named):
-            raise ValueError(f"{next(iter(both or named))} would be overwritten: name another file")
+            double = next((path for path in named if named.count(path) > 1), "")
+            raise ValueError(f"{next(iter(both), double)} would be overwritten: name another file")
         from . import checked_names, open_model
 
         names = checked_names(names_from(args.classnames)) if args.classnames is not None else None

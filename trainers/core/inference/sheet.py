@@ -29,6 +29,11 @@ class Shown:
         return self.rejected if self.truth == "" else self.truth == self.classes[0][0]
 
 
+def files_of(path: Path, pictures: int) -> list[Path]:
+    """The files of so many pictures' pages."""
+    return [path, *(path.with_name(f"{path.stem}-{n}{path.suffix}") for n in range(2, -(-pictures // A_PAGE) + 1))]
+
+
 def pages(path: Path, shown: Sequence[Shown], title: str, about: str, upright: bool) -> Iterator[tuple[Path, str]]:
     """(file, HTML) of each page: `path`, and beside it name-2, name-3, ... where there are more than A_PAGE pictures.
 
@@ -37,8 +42,7 @@ def pages(path: Path, shown: Sequence[Shown], title: str, about: str, upright: b
 
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
     template = environment.get_template("sheet.html.j2")
-    count = -(-len(shown) // A_PAGE)
-    files = [path, *(path.with_name(f"{path.stem}-{n}{path.suffix}") for n in range(2, count + 1))]
+    files = files_of(path, len(shown))
     for n, file in enumerate(files):
         own = [(s, embedded(s.picture, upright)) for s in shown[n * A_PAGE : (n + 1) * A_PAGE]]
         yield file, template.render(shown=own, title=title, about=about, files=[f.name for f in files], here=file.name)

@@ -14,20 +14,22 @@ NAMES_FILE = "classnames.txt"  # in a folder of pictures: a line of folder and c
 
 def truth_of(paths: Sequence[str], roots: Sequence[str], classnames: Sequence[str]) -> dict[str, str]:
     """Picture -> its class, or "" for none of the classes: the nearest folder above it that is called as a class, or that
-    a classnames.txt in one of `roots` calls so.
+    a classnames.txt in one of `roots` calls so, up to the root in which it lies; of a picture in none, its own folder.
 
     Raises ValueError where no picture lies in the folder of a class.
     """
-    known = {clean_classname(name).lower(): name for name in classnames}
+    known = {_key(name): name for name in classnames}
     for root in roots:
         file = Path(root) / NAMES_FILE
         if file.is_file():
-            called = {folder: known.get(clean_classname(name).lower()) for folder, name in read_pairs(file).items()}
-            known |= {folder.lower(): name for folder, name in called.items() if name is not None}
+            called = {folder: known.get(_key(name)) for folder, name in read_pairs(file).items()}
+            known |= {_key(folder): name for folder, name in called.items() if name is not None}
+    tops = [Path(os.path.abspath(root)) for root in roots]
     found = {}
     for path in paths:
-        above = reversed(os.path.abspath(path).split(os.sep)[:-1])
-        found[path] = next((known[name] for folder in above if (name := clean_classname(folder).lower()) in known), "")
+        above = list(Path(os.path.abspath(path)).parents)
+        top = next((above.index(top) for top in tops if top in above), 0)
+        found[path] = next((known[_key(folder.name)] for folder in above[: top + 1] if _key(folder.name) in known), "")
     if not any(found.values()):
         folder = os.path.basename(os.path.dirname(os.path.abspath(paths[0])))
         names = ", ".join(classnames[:4])
@@ -37,12 +39,18 @@ def truth_of(paths: Sequence[str], roots: Sequence[str], classnames: Sequence[st
     return found
 
 
-def judged(found: Sequence[Prediction], truth: Mapping[str, str], rejected: set[str], classes: int) -> list[str]:
-    """Lines for people. rejected: pictures whose answer is not to count. classes: that the model tells apart."""
+def _key(name: str) -> str:
+    return clean_classname(name).lower()
+
+
+def judged(found: Sequence[Prediction], truth: Mapping[str, str], rejected: set[str] | None, classes: int) -> list[str]:
+    """Lines for people. rejected: pictures whose answer is not to count, None if none was to be. classes: that the model
+    tells apart."""
     of_class = [p for p in found if truth[p.picture]]
     right = {p.picture for p in of_class if p.classes[0][0] == truth[p.picture]}
     counts = Counter(truth[p.picture] for p in of_class)
     lines = []
+    asked, rejected = rejected is not None, rejected or set()
     if of_class:
         usual, most = counts.most_common(1)[0]
         lines.append(
@@ -50,7 +58,7 @@ def judged(found: Sequence[Prediction], truth: Mapping[str, str], rejected: set[
             f'{macro_f1(of_class, truth):.1f} %; always "{usual}" would be right {_share(most, len(of_class))}, guessing '
             f"{100 / classes:.1f} %"
         )
-    if rejected and of_class:
+    if asked and of_class:
         kept = [p for p in of_class if p.picture not in rejected]
         lines.append(
             f"rejected: {_share(len(of_class) - len(kept), len(of_class))} of them; of the others "
@@ -61,7 +69,7 @@ def judged(found: Sequence[Prediction], truth: Mapping[str, str], rejected: set[
         out = sum(p.picture in rejected for p in none)
         lines.append(
             f"none of these classes: {len(none):,} pictures in other folders"
-            + (f", {_share(out, len(none))} rejected" if rejected else "")
+            + (f", {_share(out, len(none))} rejected" if asked else "")
             + (
                 f"; AUROC of the probability of the likeliest class {100 * auroc(of_class, none):.1f} %"
                 if of_class

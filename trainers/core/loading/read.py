@@ -63,7 +63,6 @@ def _formats() -> list[str]:
 def pictures_below(folder: str | os.PathLike) -> tuple[list[str], list[str]]:
     """The pictures in a folder and its subfolders, sorted by name, and the files of other kinds. Hidden files and
     folders, and files that operating systems add, are in neither list."""
-    known = {suffix for suffix, name in Image.registered_extensions().items() if name in _formats()} | {".mpo"}
     found: list[str] = []
     others: list[str] = []
     for place, folders, files in os.walk(str(folder)):  # links to folders may lead round
@@ -72,9 +71,19 @@ def pictures_below(folder: str | os.PathLike) -> tuple[list[str], list[str]]:
         for name in files:
             if not left_by_a_system(name):
                 path = os.path.join(place, name)
-                readable = os.path.splitext(name)[1].lower() in known and os.path.isfile(path)
+                readable = is_picture(name) and os.path.isfile(path)
                 (found if readable else others).append(path)
     return sorted(found), sorted(others)
+
+
+@functools.cache
+def _suffixes() -> set[str]:
+    return {suffix for suffix, name in Image.registered_extensions().items() if name in _formats()} | {".mpo"}
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file is, by its name, a picture of a kind that is read."""
+    return os.path.splitext(name)[1].lower() in _suffixes()
 
 
 def left_by_a_system(name: str) -> bool:

@@ -35,6 +35,12 @@ def why_idle(key: str, cfg: CfgNode) -> str:
         return ""
     if key in SHARED and SHARED[key].help == UNUSED:
         return f"{key} does nothing here ({UNUSED}): leave it out"
+    if key in ("DATASET.TEMPLATE", "DATASET.TEMPLATE_GROUPS"):
+        reads = (
+            *method.templates,
+            *(["TEMPLATE_GROUPS"] if (cfg.MODEL.HEAD.NAME or method.heads[0]) != "none" else []),
+        )
+        return "" if key.split(".")[1] in reads else f"{key} does nothing for {method.title}: leave it out"
     if key.startswith("TRAINER.") and key != "TRAINER.NAME":
         own = method.options.KEY
         if key.split(".")[1] != own:

@@ -354,18 +354,17 @@ class PromptTrainer(TrainerX):
 
     def train(self) -> None:  # type: ignore[override]
         self.stop = StopSignals()
-        with self.stop.listening():
-            super().train()
+        try:
+            with self.stop.listening():
+                super().train()
+        finally:
+            if self.step_log is not None:
+                self.step_log.close()
 
     def init_writer(self, log_dir: str) -> None:
         if this_rank().first:
             super().init_writer(log_dir)
             self.step_log = StepLog(Path(self.output_dir), flat(self.cfg), self.cfg.LOG == "wandb")
-
-    def close_writer(self) -> None:
-        super().close_writer()
-        if self.step_log is not None:
-            self.step_log.close()
 
     def before_train(self) -> None:
         self._resume_at: dict[str, Any] | None = None

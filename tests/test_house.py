@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -183,3 +184,14 @@ def test_what_runs_a_method_knows_no_method():
         text = file.read_text()
         assert "import torch" not in text, file
         assert "dassl" not in text, file
+
+
+def test_benchmarks_find_the_project():
+    """What timings/ runs is this checkout: common.py, or a path of their own, comes before the first of its modules."""
+    for file in sorted((ROOT / "timings").glob("*.py")):
+        lines = file.read_text().splitlines()
+        ours = [
+            i for i, line in enumerate(lines) if re.match(r"(from|import) (trainers|harness|datasets|train)\b", line)
+        ]
+        finds = [i for i, line in enumerate(lines) if re.match(r"from common import|sys\.path", line)]
+        assert not ours or (finds and min(finds) < min(ours)), file.name

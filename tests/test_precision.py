@@ -14,11 +14,11 @@ from trainers.ivlp.model import IvlpCLIP
 from trainers.kgcoop.model import KgCoOpCLIP
 from trainers.lasp.trainer import LaspCLIP
 from trainers.maple.model import MapleCLIP
+from trainers.mmrl.model import MmrlCLIP
 from trainers.mocoop.trainer import MixtureCLIP
 from trainers.promptsrc.model import PromptSrcCLIP
 from trainers.tcp.model import TcpCLIP
 from trainers.tip_adapter_f.model import TrainedTipCLIP
-from trainers.mmrl.model import MmrlCLIP
 from trainers.two_sfs.model import TwoStageCLIP
 from trainers.zsclip.trainer import HardPromptCLIP
 

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,9 +16,11 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
-from trainers.core.clip.backbones.openai import CLIP
-
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # this checkout's code, whatever else is installed
+
+from trainers.core.clip.backbones.openai import CLIP  # noqa: E402
+
 RESULTS = ROOT / "timings" / "results"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # this checkout's code, whatever else is installed
+
 import numpy as np
 from tabulate import tabulate
 
@@ -100,6 +102,14 @@ LINES = [
     Line("CoCoOp minus CoOp, new", "+8.5", lambda m: new("CoCoOp")(m) - new("CoOp")(m), 3, 15),
     Line("LASP minus CoOp, base", "+0.3", lambda m: base("LASP")(m) - base("CoOp")(m), -3, 4),
     Line("LASP minus zero-shot, new", "+2.4", lambda m: new("LASP")(m) - new("ZeroshotCLIP")(m), -0.5, 6),
+    Line("KgCoOp minus CoOp, new", "+10.4", lambda m: new("KgCoOp")(m) - new("CoOp")(m), 2, 16),
+    Line("PromptSRC minus CoOp, new", "+12.9", lambda m: new("PromptSRC")(m) - new("CoOp")(m), 2, 18),
+    Line("MaPLe minus CoCoOp, new", "+3.5", lambda m: new("MaPLe")(m) - new("CoCoOp")(m), 0.5, 8),
+    Line("Tip-Adapter-F minus CoOp, 1 shot", "+2.5",
+         lambda m: m.few_shot("TipAdapterF", 1) - m.few_shot("CoOp", 1), 0.5, 8),
+    Line("LP++ minus CoOp, 1 shot", "+2.3", lambda m: m.few_shot("LPPlusPlus", 1) - m.few_shot("CoOp", 1), 0.5, 8),
+    Line("CLIP-LoRA minus CoOp, 1 shot", "+4.1", lambda m: m.few_shot("CLIPLoRA", 1) - m.few_shot("CoOp", 1), 0.5, 10),
+    Line("GDA minus linear probe, 16 shots", "+3.3", lambda m: m.few_shot("GDA") - m.few_shot("LinearProbe"), 0, 8),
     Line("MoCoOp minus itself without visual LayerNorms, base", "above",
          lambda m: base("MoCoOp")(m) - base("MoCoOp no_visual_ln")(m), 0, 10),
     Line("CoOp of the main set minus zero-shot, other sets", "-1.2",

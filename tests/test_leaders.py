@@ -7,12 +7,13 @@ the model) and not otherwise changed; the pictures are drawn here as they were f
 import numpy as np
 import pytest
 import torch
-from conftest import DATA, golden_state, in_double
+from conftest import DATA, ROOT, golden_state, in_double
 
 from trainers.clip_adapter.model import AdapterCLIP
 from trainers.clip_lora.model import LoraCLIP
 from trainers.core.clip.backbones.openai import build_model
 from trainers.core.settings.configure import configure
+from trainers.core.settings.text_files import read_yaml
 from trainers.core.training.averaging import EpochAverage, gaussian
 from trainers.core.training.schedule import optimiser_and_schedule
 from trainers.ivlp.model import IvlpCLIP
@@ -20,6 +21,7 @@ from trainers.kgcoop.model import KgCoOpCLIP
 from trainers.kgcoop.trainer import TEACHERS
 from trainers.maple.model import MapleCLIP
 from trainers.mmrl.model import MmrlCLIP
+from trainers.plot_plus_plus.model import PlotCLIP, transport
 from trainers.prograd.model import ProGradCLIP, project
 from trainers.prograd.trainer import TEMPLATES
 from trainers.promptsrc.model import PromptSrcCLIP
@@ -260,3 +262,76 @@ def test_two_stages_of_the_authors_code(encoder):
             asked.checkpoint_tensors()[name].copy_(tensor)
         asked.weights_changed()
         torch.testing.assert_close(asked.eval()(images[0]), theirs["new"], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("encoder", ["fast", "plain"])
+@pytest.mark.parametrize(("dataset", "file"), [("EuroSAT", "plot_plus_plus"), ("ImageNet", "plot_plus_plus_short")])
+def test_optimal_transport_of_the_authors_code(dataset, file, encoder):
+    """PLOT++: four steps for the visual prompts with the product of means, then four for all, by a new optimiser. EuroSAT
+    has phrases that are longer than the first, and ImageNet one that is shorter and takes EOT and a token of the names."""
+    with np.load(DATA / "leaders" / f"{file}.npz") as arrays:
+        theirs = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    phrases = read_yaml(ROOT / "trainers" / "plot_plus_plus" / "phrases.yaml")[dataset]
+    model = PlotCLIP(in_double(build_model(golden_state()).float().eval()), NAMES, phrases).double()
+    model.text_encoder.mode = encoder
+    own = model.trainable()
+    torch.testing.assert_close(own["ctx"].detach(), theirs["start/prompt_learner.ctx"])
+    with torch.no_grad():
+        own["ctx_vision"].copy_(theirs["start/prompt_learner.ctx_vision"])
+    optimiser = torch.optim.SGD(own.values(), lr=0.02, momentum=0.9, weight_decay=5e-4)
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(8, 5, 3, 32, 32, generator=generator).double()
+    labels = torch.randint(0, len(NAMES), (8, 5), generator=generator)
+    losses = []
+    model.train()
+    for step in range(8):
+        if step == 4:
+            model.begin_second_stage()
+            optimiser.state.clear()
+        optimiser.zero_grad()
+        loss = torch.nn.functional.cross_entropy(model(images[step]), labels[step])
+        loss.backward()
+        if step == 4:
+            for name, tensor in own.items():
+                expected = theirs[f"grad/prompt_learner.{name}"]
+                torch.testing.assert_close(tensor.grad, expected, rtol=1e-8, atol=1e-10 * float(expected.abs().max()))
+        optimiser.step()
+        losses.append(loss.item())
+    np.testing.assert_allclose(losses, theirs["losses"].numpy(), rtol=1e-10)
+    for name, tensor in own.items():
+        torch.testing.assert_close(tensor.detach(), theirs[f"after/prompt_learner.{name}"], rtol=1e-9, atol=1e-11)
+    model.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(model(images[0]), theirs["logits"], rtol=1e-9, atol=1e-9)
+        with pytest.raises(ValueError, match=r"PLOT\+\+ cannot be exported"):
+            model.exported()
+
+
+def test_transport_has_the_marginals_that_it_should():
+    kernel = torch.rand(3, 5, 4, 2, dtype=torch.float64) + 0.1
+    plan = transport(kernel, 0)
+    torch.testing.assert_close(plan.sum(-1), torch.full((3, 5, 4), 1 / 4, dtype=torch.float64))
+    torch.testing.assert_close(plan.sum(-2), torch.full((3, 5, 2), 1 / 2, dtype=torch.float64))
+    alone = torch.cat([transport(one[None], 0) for one in kernel])
+    torch.testing.assert_close(alone, plan)  # without the stop, a picture's plan is its own
+
+
+def test_a_schedule_begins_anew():
+    optim = configure([], [("SEED", "1"), ("OPTIM.LR", "0.1"), ("OPTIM.MAX_EPOCH", "7"), ("OPTIM.LR_SCHEDULER", "cosine"),
+                           ("OPTIM.WARMUP_EPOCH", "1"), ("OPTIM.WARMUP_TYPE", "constant"), ("OPTIM.WARMUP_CONS_LR", "0.01"),
+                           ("OPTIM.NAME", "sgd")]).OPTIM  # fmt: skip
+
+    def rates(epochs, restart):
+        optim.defrost()
+        optim.MAX_EPOCH = epochs
+        optimiser, schedule = optimiser_and_schedule(
+            optim, [{"params": [torch.nn.Parameter(torch.zeros(1))]}], 1, restart
+        )
+        found = []
+        for _ in range(epochs):
+            found.append(optimiser.param_groups[0]["lr"])
+            optimiser.step()
+            schedule.step()
+        return found
+
+    assert rates(7, 3) == rates(3, 0) + rates(4, 0)

@@ -15,6 +15,7 @@ from trainers.kgcoop.model import KgCoOpCLIP
 from trainers.lasp.trainer import LaspCLIP
 from trainers.maple.model import MapleCLIP
 from trainers.mmrl.model import MmrlCLIP
+from trainers.plot_plus_plus.model import PlotCLIP
 from trainers.mocoop.trainer import MixtureCLIP
 from trainers.promptsrc.model import PromptSrcCLIP
 from trainers.tcp.model import TcpCLIP
@@ -39,6 +40,7 @@ MODELS = {
     ),
     "TCP": lambda clip, mode: TcpCLIP(clip, NAMES, "X X X X {}.", "a {}.", block=1, text_encoder=mode),
     "CLIPLoRA": lambda clip, mode: LoraCLIP(clip, NAMES, "a {}.", dropout=0.0, text_encoder=mode),
+    "PLOTPP": lambda clip, mode: PlotCLIP(clip, NAMES, ["a photo of a", "this is a"], text_encoder=mode),
     "MMRL": lambda clip, mode: MmrlCLIP(clip, NAMES, "a {}.", dim=16, first_block=1, text_encoder=mode),
     "TwoSFS": lambda clip, mode: TwoStageCLIP(clip, NAMES, "a {}.", text_encoder=mode),
     "CLIPAdapter": lambda clip, mode: AdapterCLIP(clip, NAMES, ["a {}."]),

@@ -90,7 +90,7 @@ LATER = pytest.mark.slow  # what differs least from the others
     [("MoCoOp", 0), ("MoCoOp", 1), ("CoOp", 0), ("CoCoOp", 1), ("LASP", 0),
      *(pytest.param(name, workers, marks=LATER) for name, workers in (
          ("CoOp", 1), ("CoCoOp", 0), ("LASP", 1), ("KgCoOp", 0), ("ProGrad", 0), ("IVLP", 0), ("MaPLe", 1),
-         ("PromptSRC", 0), ("CLIPAdapter", 0), ("TCP", 0), ("CLIPLoRA", 0), ("TwoSFS", 0), ("MMRL", 0),
+         ("PromptSRC", 0), ("CLIPAdapter", 0), ("TCP", 0), ("CLIPLoRA", 0), ("TwoSFS", 0), ("MMRL", 0), ("PLOTPP", 1),
          ("TipAdapterF", 0), ("TipAdapterF", 1)))],
 )  # fmt: skip
 def test_killed_and_started_again(trainer, workers, uninterrupted, mini_root, tiny_clip_file, tmp_path):

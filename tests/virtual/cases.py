@@ -37,6 +37,7 @@ DEEP = {
     "TCP": ("TRAINER.TCP.BLOCK", 1),
     "CLIPLoRA": ("TRAINER.CLIPLORA.STEPS_PER_SHOT", 0),
     "TwoSFS": ("TRAINER.TWOSFS.STEPS_PER_SHOT", 0),
+    "PLOTPP": (),
     "MMRL": ("TRAINER.MMRL.FIRST_BLOCK", 1),
 }  # fmt: skip
 KEYS = {"MoCoOp": "MOCOOP", "CoOp": "COOP", "CoCoOp": "COCOOP", "LASP": "LASP", "HardMixture": "HARDMIXTURE"}

@@ -15,7 +15,7 @@ TEMPLATE = "a photo of a {}."  # for every data set
 class CLIPLoRA(StepsPerShot):
     """Trains LoraCLIP with cross-entropy."""
 
-    draws_in_steps = True  # masks of dropout
+    may_record = False  # masks of dropout are drawn
 
     @classmethod
     def templates_of(cls, cfg: CfgNode) -> list:

@@ -17,9 +17,10 @@ from ..core.clip.backbones import Backbone
 from ..core.clip.precision import cosine_logits
 from ..core.clip.prompts import clean_classname, hard_plan
 from ..core.clip.shared_context import ClassTextCLIP
+from ..core.clip.staged import StagedCLIP
 
 
-class TwoStageCLIP(ClassTextCLIP):
+class TwoStageCLIP(StagedCLIP, ClassTextCLIP):
     """CLIP whose blocks' LayerNorms are trained, by the text of hard prompts; then a classifier takes the text's place.
 
     clip_model: a backbone or a CLIP of OpenAI's `clip`, used in place. classnames: those asked, seen: those of training, in
@@ -28,9 +29,7 @@ class TwoStageCLIP(ClassTextCLIP):
     by its text. Raises ValueError for a tower without such LayerNorms.
     """
 
-    stage: torch.Tensor  # 1, or 2 from begin_second_stage() on
     row_C: torch.Tensor
-    in_second_stage = False
 
     def __init__(
         self,
@@ -61,22 +60,13 @@ class TwoStageCLIP(ClassTextCLIP):
         self.classifier = nn.Parameter(torch.zeros(len(names), self.backbone.features))
         self.register_buffer("row_C", torch.tensor(rows), persistent=False)
         self.all_seen = min(rows) >= 0
-        self.register_buffer("stage", torch.ones(()), persistent=False)
-
-    def checkpoint_tensors(self) -> dict[str, torch.Tensor]:
-        return super().checkpoint_tensors() | {"stage": self.stage}
-
-    def weights_changed(self) -> None:
-        super().weights_changed()
-        if "stage" in self._buffers:
-            self.in_second_stage = bool(self.stage == 2)
+        self.put_stage()
 
     @torch.no_grad()
     def begin_second_stage(self) -> None:
         """The classifier starts from the adapted text features of the classes that are trained on."""
         self.classifier.copy_(self.of_text())
-        self.stage.fill_(2)
-        self.weights_changed()
+        super().begin_second_stage()
 
     def of_text(self) -> torch.Tensor:
         """Normalised text features; C x D."""

@@ -73,7 +73,7 @@ class PromptTrainer(TrainerX):
 
     TEST_SETTINGS: tuple[str, ...] = ()  # its options that bear on testing but on no tensor's shape
     contents: dict[str, str] = {}  # of the pictures of each part, as its run's identity has it
-    draws_in_steps = False  # random numbers on the device, so that a step is not recorded as a CUDA graph
+    may_record = True  # a step as a CUDA graph, which neither draws random numbers nor waits for the host
     average: EpochAverage | None = None  # over epochs, where a method sets one in build_model
     step_log: StepLog | None = None  # of a run that trains, on the first rank
     is_trained_here = True  # and not only evaluated; then a temperature is fitted to the validation split
@@ -237,8 +237,8 @@ class PromptTrainer(TrainerX):
     def finish_model(self, slower: list[nn.Parameter] | None = None, times: float = 1.0, restart: int = 0) -> None:
         """Moves self.model to the device and gives its trainable parameters to the optimiser and schedule.
 
-        `slower` parameters learn at `times` the rate. The log's rate is that of the first group, as in LASP. restart: steps
-        after which a cosine of steps begins anew; 0: never.
+        `slower` parameters learn at `times` the rate. The log's rate is that of the first group, as in LASP. restart:
+        steps, or epochs, after which the schedule begins anew; 0: never.
         """
         self.put_head()
         self.model.to(self.device)
@@ -265,7 +265,7 @@ class PromptTrainer(TrainerX):
 
     def record_anew(self) -> None:
         """Steps are recorded from here on, where they can be; call it when they change."""
-        may_record = not (this_rank().several or self.draws_in_steps)
+        may_record = self.may_record and not this_rank().several
         self._graph: StepGraph | None = None
         if self.device.type == "cuda" and self.cfg.TRAIN.CUDA_GRAPH and may_record:
             self._graph = StepGraph(self._backward, list(self.model.trainable().values()))

@@ -15,8 +15,8 @@ from trainers.kgcoop.model import KgCoOpCLIP
 from trainers.lasp.trainer import LaspCLIP
 from trainers.maple.model import MapleCLIP
 from trainers.mmrl.model import MmrlCLIP
-from trainers.plot_plus_plus.model import PlotCLIP
 from trainers.mocoop.trainer import MixtureCLIP
+from trainers.plot_plus_plus.model import PlotCLIP
 from trainers.promptsrc.model import PromptSrcCLIP
 from trainers.tcp.model import TcpCLIP
 from trainers.tip_adapter_f.model import TrainedTipCLIP

@@ -60,7 +60,13 @@ def _shown(table: Table, spread: str) -> dict[str, Any]:
         marks = [False] * len(labels) + [j in best for j in range(len(cells))]
         files = [""] * len(labels) + ["\n".join(map(str, c.files)) for c in cells]
         lines.append(list(zip(line, marks, files, strict=True)))
-    return {"name": table.name, "title": table.title, "header": table.header, "lines": lines, "notes": table.notes}
+    return {
+        "name": table.name,
+        "title": table.title,
+        "header": list(map(table.signed, table.header)),
+        "lines": lines,
+        "notes": table.notes,
+    }
 
 
 def _png(figure: Figure) -> str:

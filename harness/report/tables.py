@@ -15,7 +15,7 @@ from harness.catalog import dataset_title, datasets_in_order, method_title
 from trainers.methods import methods
 
 from .collect import ON_VALIDATION, PROTOCOLS, Run
-from .uses import legend
+from .uses import legend, signs
 
 TITLES = {
     "fewshot": "Few-shot: all classes",
@@ -78,6 +78,12 @@ class Table:
     source: str = ""
     spread: str = ""  # what stands after its means, whatever is asked for
     best: Callable[[Iterable[float]], float] = max
+    signs: dict[str, str] = field(default_factory=dict)  # behind titles of methods: what their numbers used, see notes
+
+    def signed(self, text: str) -> str:
+        """A label or a column's name with the signs of its method."""
+        title = next((t for t in self.signs if text == t or text in (f"{t} base", f"{t} new", f"{t} H")), None)
+        return text if title is None else title + self.signs[title] + text.removeprefix(title)
 
     def has(self, trainer: str) -> bool:
         """Whether one of its methods is `trainer`."""
@@ -283,6 +289,17 @@ def ablation_table(runs: list[Run], metric: str) -> Table:
     )
 
 
+def _put_signs(table: Table, runs: list[Run]) -> None:
+    """Marks the methods whose numbers used more than the shots and the names, and says below what."""
+    names, found = _method_names(runs), signs(runs)
+    for run in runs:
+        title = names[_key(run, names)]
+        sign = found[run.protocol, run.method, run.config]
+        if sign:
+            table.signs[title] = "".join(dict.fromkeys(table.signs.get(title, "") + sign))
+    table.notes += legend(runs)
+
+
 def tables(runs: list[Run], metric: str) -> list[Table]:
     """One table per protocol (source, number of shots) that has finished runs."""
     found = []
@@ -290,7 +307,7 @@ def tables(runs: list[Run], metric: str) -> list[Table]:
         own = [r for r in runs if r.protocol == protocol and r.finished]
         if own and protocol == "fewshot":
             found.append(few_shot_table(own, metric))
-            found[-1].notes += legend(own)
+            _put_signs(found[-1], own)
             continue
         counts: list[int | None] = [*sorted({r.shots for r in own if r.shots is not None})] or [None] * bool(own)
         for shots in counts:
@@ -304,7 +321,7 @@ def tables(runs: list[Run], metric: str) -> list[Table]:
                 sources = _ordered(r.source for r in of_shots)
                 made = [transfer_table([r for r in of_shots if r.source == s], metric, protocol) for s in sources]
             for table in made:
-                table.notes += legend(of_shots)
+                _put_signs(table, of_shots)
                 if len(counts) > 1:
                     table.name, table.title = f"{table.name}_{shots}shots", f"{table.title}, {_shots(shots or 0)}"
             found += made
@@ -346,7 +363,7 @@ def texts(table: Table, spread: str = "std") -> list[list[str]]:
     lines = []
     for i, (labels, cells) in enumerate(table.rows):
         repeated = i > 0 and table.rows[i - 1][0][0] == labels[0] and len(labels) > 1
-        shown = ["", *labels[1:]] if repeated else labels
+        shown = [table.signed(label) for label in (["", *labels[1:]] if repeated else labels)]
         lines.append(shown + [_text(cell, usual, spread) for cell in cells])
     return lines
 
@@ -371,14 +388,17 @@ def render(table: Table, fmt: str, spread: str = "std") -> str:
     for (labels, _), line, marked in zip(table.rows, lines, best_cells(table), strict=True):
         for j in marked:
             line[len(labels) + j] = bold.format(line[len(labels) + j])
-    body = tabulate(lines, headers=table.header, tablefmt=fmt, stralign="right", disable_numparse=True)
+    body = tabulate(
+        lines, headers=list(map(table.signed, table.header)), tablefmt=fmt, stralign="right", disable_numparse=True
+    )
     return "\n".join([table.title, "", body, *(["", *table.notes] if table.notes else [])])
 
 
 LINES_OF_A_PAGE = 42  # in LaTeX's article
 _LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
           "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "σ": r"$\sigma$", "√": r"$\surd$",
-          "<": r"\textless{}", ">": r"\textgreater{}", "\N{MINUS SIGN}": "$-$"}  # fmt: skip
+          "<": r"\textless{}", ">": r"\textgreater{}", "\N{MINUS SIGN}": "$-$",
+          "†": r"\textdagger{}", "‡": r"\textdaggerdbl{}", "§": r"\S{}", "¶": r"\P{}"}  # fmt: skip
 
 
 def escaped(text: str) -> str:
@@ -400,7 +420,7 @@ def latex(table: Table, spread: str = "std") -> str:
         columns, header = "lrrr", ["Method", "Base", "New", "H"]
         blocks = [
             [rf"\multicolumn{{4}}{{l}}{{\emph{{{escaped(labels[0])}}}}}"]
-            + [" & ".join([escaped(m), *cells[3 * i : 3 * i + 3]]) for i, m in enumerate(methods)]
+            + [" & ".join([escaped(table.signed(m)), *cells[3 * i : 3 * i + 3]]) for i, m in enumerate(methods)]
             for labels, cells in rows
         ]
     else:
@@ -416,7 +436,7 @@ def latex(table: Table, spread: str = "std") -> str:
     spreads = [f"Means ± {SPREADS[spread]}."] if varies and not table.spread else []
     caption = escaped(" ".join([f"{table.title}.", *table.notes, *spreads]))
     named = rf"\caption{{{caption}}}", rf"\label{{tab:{table.name.replace('_', '-')}}}"
-    head = r"\toprule", " & ".join(map(escaped, header)) + r" \\", r"\midrule"
+    head = r"\toprule", " & ".join(escaped(table.signed(column)) for column in header) + r" \\", r"\midrule"
     if body.count("\n") > LINES_OF_A_PAGE:
         long = [r"{\footnotesize\setlength{\tabcolsep}{3pt}", rf"\begin{{longtable}}{{{columns}}}", *named, r"\\"]
         long += [*head, r"\endfirsthead", *head, r"\endhead", body, r"\bottomrule", r"\end{longtable}}"]

@@ -15,6 +15,7 @@ PICTURES = "validation pictures, to choose by"
 TESTED = "the test pictures themselves, to choose by"
 TOLD = "being told at test whether the classes asked are those of training"
 CONSTANTS = "settings chosen for each dataset"
+SIGNS = {NAMES: "*", PICTURES: "†", TESTED: "‡", TOLD: "§", CONSTANTS: "¶"}  # behind a method's title
 
 CONSTANTS_FILE = "by_dataset.yaml"  # in a method's folder, where its authors chose settings for each dataset
 Column = tuple[str, str, str]  # protocol, method, config
@@ -52,6 +53,13 @@ def used(runs: Sequence[Run]) -> dict[Column, list[str]]:
     return {column: sorted(kinds) for column, kinds in found.items()}
 
 
+def signs(runs: Sequence[Run]) -> dict[Column, str]:
+    """What stands behind a column's title."""
+    return {
+        column: "".join(sign for kind, sign in SIGNS.items() if kind in kinds) for column, kinds in used(runs).items()
+    }
+
+
 def legend(runs: Sequence[Run]) -> list[str]:
     """A note for the table of these runs: what was used, and by which methods; none if nothing was."""
     columns = used(runs)
@@ -63,7 +71,8 @@ def legend(runs: Sequence[Run]) -> list[str]:
             by_kind[kind].append(method_title(method) + ("" if alone else f" ({config.strip()})"))
     if not by_kind:
         return []
-    said = "; ".join(f"{kind}: {', '.join(dict.fromkeys(titles))}" for kind, titles in sorted(by_kind.items()))
+    in_order = [(kind, dict.fromkeys(by_kind[kind])) for kind in SIGNS if kind in by_kind]
+    said = "; ".join(f"{SIGNS[kind]} {kind}: {', '.join(titles)}" for kind, titles in in_order)
     return [f"Used beyond the shots and the names of the classes asked: {said}."]
 
 

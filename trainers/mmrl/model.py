@@ -16,7 +16,7 @@ from ..core.clip.backbones import Backbone
 from ..core.clip.doors import VisualPrompts
 from ..core.clip.exportable import Exportable, ExportableLinear, ExportableTwoHeads
 from ..core.clip.hard_features import hard_features
-from ..core.clip.precision import cosine_logits
+from ..core.clip.precision import cosine_logits, mean_angle
 from ..core.clip.prompts import hard_plan
 from ..core.clip.shared_context import ClassTextCLIP
 from ..core.clip.visual_tower import encode_pictures
@@ -112,8 +112,8 @@ class MmrlCLIP(ClassTextCLIP):
         return {
             "class": F.cross_entropy(first_BC, labels_B),
             "rep": F.cross_entropy(second_BC, labels_B),
-            "image": 1 - F.cosine_similarity(image_BD, teacher_BD, dim=1).mean(),
-            "text": 1 - F.cosine_similarity(text_CD, self.teacher_CD.to(text_CD.dtype), dim=1).mean(),
+            "image": mean_angle(image_BD, teacher_BD),
+            "text": mean_angle(text_CD, self.teacher_CD),
             "logits_BC": self.options.alpha * first_BC + (1 - self.options.alpha) * second_BC,
         }
 

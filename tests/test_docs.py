@@ -129,6 +129,7 @@ def test_folders_are_relative_to_where_the_user_is(tmp_path):
     assert "is finished: skipped" in processes[1].stdout
 
 
+@pytest.mark.slow
 def test_the_new_benchmark_and_the_new_method(tmp_path, literate_clip_file):
     """In a copy of the project: the files that EXTENDING.md shows, one command, and nothing else; then all uses of them."""
     text = (ROOT / "docs" / "EXTENDING.md").read_text()

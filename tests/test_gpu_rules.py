@@ -45,18 +45,36 @@ def data(mini_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="module")
-def cases(data: Path) -> dict[str, dict[str, Any]]:
-    """All runs of virtual/cases.py, by name."""
-    command = [sys.executable, str(VIRTUAL / "cases.py"), str(data), str(data.parent / "out")]
+def runs_of(data: Path, *words: str) -> dict[str, dict[str, Any]]:
+    """Runs of virtual/cases.py, by name."""
+    command = [sys.executable, str(VIRTUAL / "cases.py"), str(data), str(data.parent / "out"), *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=patience(600))
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert done.returncode == 0, done.stderr[-2000:]
     return {row["case"]: row for row in rows}
 
 
+@pytest.fixture(scope="module")
+def cases(data: Path) -> dict[str, dict[str, Any]]:
+    return runs_of(data)
+
+
+@pytest.fixture(scope="module")
+def leaders(data: Path) -> dict[str, dict[str, Any]]:
+    return runs_of(data, "leaders")
+
+
 @pytest.fixture
 def case(cases: dict[str, dict[str, Any]]) -> Callable[[str], dict[str, Any]]:
+    return finder(cases)
+
+
+@pytest.fixture
+def leader(leaders: dict[str, dict[str, Any]]) -> Callable[[str], dict[str, Any]]:
+    return finder(leaders)
+
+
+def finder(cases: dict[str, dict[str, Any]]) -> Callable[[str], dict[str, Any]]:
     def find(name: str) -> dict[str, Any]:
         found = cases[name]
         assert (found["status"], found["error"]) == (0, ""), found
@@ -82,27 +100,6 @@ def test_every_method_trains_in_every_precision(method, prec, case):
     assert waits == ({"wait: item": 1} if prec == "amp" else {})
     assert replayed.get("float64", 0) == (2 if prec == "amp" else 0)  # in the scaler
     assert eager.get("cast of a frozen weight", 0) <= 4  # the two projections, there and back
-
-
-@pytest.mark.parametrize("method", ["KgCoOp", "ProGrad", "PromptSRC", "MaPLe", "TipAdapterF", "CLIPAdapter", "TCP",
-                                    "TwoSFS", "MMRL"])  # fmt: skip
-def test_the_leaders_are_replayed_too(method, case):
-    exact = case(f"{method}-fp32")
-    for prec in ("fp32", "fp16", "amp"):
-        run = case(f"{method}-{prec}")
-        assert not run["notes"]
-        assert run["steps"][-1]["replays"] == 1
-        assert run["losses"] == pytest.approx(exact["losses"], rel=2e-2)
-
-
-def test_steps_that_cannot_be_recorded_are_not(case):
-    """CLIP-LoRA's masks, and PLOT++'s rounds, each of which asks the host whether it is the last."""
-    for method in ("CLIPLoRA", "PLOTPP"):
-        for prec in ("fp32", "fp16", "amp"):
-            run = case(f"{method}-{prec}")
-            assert not run["notes"]
-            assert run["steps"][-1].get("replays", 0) == 0
-            assert run["losses"] == pytest.approx(case(f"{method}-fp32")["losses"], rel=5e-2)
 
 
 def test_losses_of_all_precisions_are_near_each_other(case):
@@ -162,19 +159,24 @@ def test_a_loss_that_is_not_finite_keeps_the_weights(cases):
     assert bad["kept"]
 
 
-@pytest.mark.parametrize("name", ["LASP-amp-within", "MoCoOp-fp32-between", "CoCoOp-fp16-within", "CoOp-bf16-within",
-                                  "PromptSRC-amp-within", "TipAdapterF-amp-within"])  # fmt: skip
+@pytest.mark.parametrize("name", ["LASP-amp-within", "MoCoOp-fp32-between", "CoCoOp-fp16-within", "CoOp-bf16-within"])
 def test_what_was_stopped_goes_on_bit_by_bit(name, case):
-    run = case(name)
+    went_on(case(name))
+
+
+def went_on(run):
     assert run["stopped"] == 75
     assert run["bit_equal"]
     assert run["losses"][0] == run["losses"][1]
 
 
 @pytest.mark.parametrize("name", ["MoCoOp-amp", "CoCoOp-fp16", "LASP-bf16", "HardMixture-fp16", "LinearProbe",
-                                  "TipAdapterF-fp16", "MoCoOp-head"])  # fmt: skip
+                                  "MoCoOp-head"])  # fmt: skip
 def test_a_trained_run_is_used_on_the_gpu(name, case):
-    used = case(f"use-{name}")
+    is_used(name, case(f"use-{name}"))
+
+
+def is_used(name, used):
     assert used["apart"] < 2e-3
     assert used["text_dtype"] == ("torch.float16" if "fp16" in name else "torch.float32")
 
@@ -244,3 +246,37 @@ def test_the_scripts_share_all_gpus_that_they_see(
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert gpus_to_share(settings, ranks) == expected
     assert capsys.readouterr().out.startswith("Note: " if expected else "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["KgCoOp", "ProGrad", "PromptSRC", "MaPLe", "TipAdapterF", "CLIPAdapter", "TCP",
+                                    "TwoSFS", "MMRL"])  # fmt: skip
+def test_the_leaders_are_replayed_too(method, leader):
+    exact = leader(f"{method}-fp32")
+    for prec in ("fp32", "fp16", "amp"):
+        run = leader(f"{method}-{prec}")
+        assert not run["notes"]
+        assert run["steps"][-1]["replays"] == 1
+        assert run["losses"] == pytest.approx(exact["losses"], rel=2e-2)
+
+
+@pytest.mark.slow
+def test_steps_that_cannot_be_recorded_are_not(leader):
+    """CLIP-LoRA's masks, and PLOT++'s rounds, each of which asks the host whether it is the last."""
+    for method in ("CLIPLoRA", "PLOTPP"):
+        for prec in ("fp32", "fp16", "amp"):
+            run = leader(f"{method}-{prec}")
+            assert not run["notes"]
+            assert run["steps"][-1].get("replays", 0) == 0
+            assert run["losses"] == pytest.approx(leader(f"{method}-fp32")["losses"], rel=5e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["PromptSRC-amp-within", "TipAdapterF-amp-within", "TwoSFS-amp-within"])
+def test_a_leader_that_was_stopped_goes_on_bit_by_bit(name, leader):
+    went_on(leader(name))
+
+
+@pytest.mark.slow
+def test_a_trained_leader_is_used_on_the_gpu(leader):
+    is_used("TipAdapterF-fp16", leader("use-TipAdapterF-fp16"))

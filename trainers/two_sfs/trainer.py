@@ -42,7 +42,8 @@ class TwoSFS(StepsPerShot):
 
     def forward_backward(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         if self.epoch * self.num_batches + self.batch_idx == self.first_steps and not self.model.in_second_stage:
-            self.model.begin_second_stage()
+            with self.autocast():  # in which frozen weights may be stored
+                self.model.begin_second_stage()
             self.record_anew()
         return super().forward_backward(batch)
 

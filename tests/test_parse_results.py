@@ -722,3 +722,21 @@ def test_each_classs_accuracy_and_what_it_is_taken_for(tmp_path, capsys, monkeyp
 )
 def test_what_tells_nothing_apart_is_said(counts, said):
     assert confusion.collapsed(counts, ["a", "b"]) == said
+
+
+def test_what_was_told_or_chosen_for_each_dataset_is_marked(tmp_path):
+    """MMRL is told on base-to-new which half is asked; PromptSRC has recipes of some datasets, few-shot; ImageNet's epochs
+    are nobody's choice by dataset."""
+    for trainer, dataset, config in (("MMRL", "dtd", "vit_b16_ep50"), ("PromptSRC", "dtd", "vit_b16_ep50_late"),
+                                     ("PromptSRC", "caltech101", "vit_b16_ep50"), ("CoOp", "imagenet", "vit_b16_ep50"),
+                                     ("CoOp", "dtd", "vit_b16")):  # fmt: skip
+        ours(tmp_path, f"fewshot/{dataset}/shots_16/{trainer}/{config}/seed1", accuracy=50, trainer=trainer)
+    for part in ("train_base", "test_new"):
+        for trainer, config in (("MMRL", "vit_b16_ep10"), ("PromptSRC", "vit_b16_ep20")):
+            ours(tmp_path, f"base2new/{part}/dtd/shots_16/{trainer}/{config}/seed1", accuracy=50, trainer=trainer)
+    few, base_to_new = tables(collect(tmp_path).runs, "accuracy")
+    assert few.notes[0].endswith("asked: ¶ settings chosen for each dataset: MMRL, PromptSRC (vit_b16_ep50_late).")
+    assert "§ being told at test whether the classes asked are those of training: MMRL" in base_to_new.notes[-1]
+    assert "MMRL§¶ base" in render(base_to_new, "plain")
+    assert "PromptSRC base" in render(base_to_new, "plain")
+    assert "CoOp" not in few.signs

@@ -181,9 +181,9 @@ class Method:
     step, or made at once. looks_at: the parts of a dataset whose pictures it sees. reads_names: whether class names decide
     anything. knows_new_classes: whether it can be asked for classes that it was not trained on. chooses_on_validation:
     whether it chooses by validation pictures, where there are some. told_which_classes: whether it answers otherwise for
-    the classes of training than for others. templates: which of DATASET.TEMPLATE and TEMPLATE_GROUPS it reads. heads: what
-    MODEL.HEAD.NAME may be, the usual first. ablations: parts of it that can be changed, by name, with the settings that do
-    it. place: in tables. recipes_of: the
+    the classes of training than for others. settings_by_dataset: whether its authors chose options for each. templates:
+    which of DATASET.TEMPLATE and TEMPLATE_GROUPS it reads. heads: what MODEL.HEAD.NAME may be, the usual first. ablations:
+    parts of it that can be changed, by name, with the settings that do it. place: in tables. recipes_of: the
     method whose recipes it shares.
     """
 
@@ -198,6 +198,7 @@ class Method:
     knows_new_classes: bool = True
     chooses_on_validation: bool = False
     told_which_classes: bool = False
+    settings_by_dataset: bool = False
     templates: tuple[str, ...] = ()
     heads: tuple[str, ...] = HEADS[:1]
     ablations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

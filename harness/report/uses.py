@@ -3,10 +3,9 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
-from harness.catalog import group, method_title
+from harness.catalog import config_for, group, method_title
 from trainers.core.runs.identity import fingerprint
 from trainers.methods import methods
-from trainers.paths import ROOT
 
 from .collect import Run
 
@@ -17,7 +16,6 @@ TOLD = "being told at test whether the classes asked are those of training"
 CONSTANTS = "settings chosen for each dataset"
 SIGNS = {NAMES: "*", PICTURES: "†", TESTED: "‡", TOLD: "§", CONSTANTS: "¶"}  # behind a method's title
 
-CONSTANTS_FILE = "by_dataset.yaml"  # in a method's folder, where its authors chose settings for each dataset
 Column = tuple[str, str, str]  # protocol, method, config
 
 
@@ -29,9 +27,6 @@ def used(runs: Sequence[Run]) -> dict[Column, list[str]]:
     """What each column of a table used; a run that only evaluates used what its training run did."""
     chooses = {method.trainer for method in methods().values() if method.chooses_on_validation}
     told = {method.trainer for method in methods().values() if method.told_which_classes}
-    by_dataset = {
-        m.trainer for m in methods().values() if (ROOT / m.package.replace(".", "/") / CONSTANTS_FILE).is_file()
-    }
     nothing = fingerprint([], "")
     found: dict[Column, set[str]] = defaultdict(set)
     for run in runs:
@@ -42,7 +37,7 @@ def used(runs: Sequence[Run]) -> dict[Column, list[str]]:
             kinds.add(NAMES)
         if run.method in told and run.protocol in ("base2new", "xd", "dg"):
             kinds.add(TOLD)
-        if run.method in by_dataset and run.dataset in group("benchmarks"):
+        if run.dataset in group("benchmarks") and _has_settings_of_its_own(run):
             kinds.add(CONSTANTS)
         searched = next((value for key, value in settings.items() if key.endswith(".SEARCH_ON")), "val")
         if searched == "test":
@@ -51,6 +46,16 @@ def used(runs: Sequence[Run]) -> dict[Column, list[str]]:
         if by_pictures and data.get("val", nothing) != nothing:
             kinds.add(PICTURES)
     return {column: sorted(kinds) for column, kinds in found.items()}
+
+
+def _has_settings_of_its_own(run: Run) -> bool:
+    """Whether the method's authors chose settings, or a recipe, for the run's dataset; ImageNet's epochs do not count."""
+    method = methods().get(run.method)
+    if method is None or method.settings_by_dataset:
+        return method is not None
+    asked = "main" if run.protocol == "fewshot" else run.protocol
+    recipes = [config_for(method, dataset, asked, run.shots or 0) for dataset in (run.dataset, "")]
+    return run.dataset != "imagenet" and recipes[0] != recipes[1] and run.config.partition(" ")[0] == recipes[0]
 
 
 def signs(runs: Sequence[Run]) -> dict[Column, str]:

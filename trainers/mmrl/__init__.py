@@ -4,5 +4,14 @@ from ..options import Method
 from .options import MmrlOptions
 
 METHODS = (
-    Method("mmrl", "MMRL", "MmrlCLIP", options=MmrlOptions, told_which_classes=True, place=48, templates=("TEMPLATE",)),
+    Method(
+        "mmrl",
+        "MMRL",
+        "MmrlCLIP",
+        options=MmrlOptions,
+        told_which_classes=True,
+        place=48,
+        templates=("TEMPLATE",),
+        settings_by_dataset=True,
+    ),
 )

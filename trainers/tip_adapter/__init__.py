@@ -6,6 +6,6 @@ from .options import TipAdapterOptions
 METHODS = (
     Method(
         "tip_adapter", "TipAdapter", "TipCLIP", "Tip-Adapter", TipAdapterOptions, takes_steps=False,
-        knows_new_classes=False, chooses_on_validation=True, place=21, templates=("TEMPLATE",),
+        knows_new_classes=False, chooses_on_validation=True, place=21, templates=("TEMPLATE",), settings_by_dataset=True,
     ),
 )  # fmt: skip

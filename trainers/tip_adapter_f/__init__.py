@@ -6,6 +6,6 @@ from .options import TipAdapterFOptions
 METHODS = (
     Method(
         "tip_adapter_f", "TipAdapterF", "TrainedTipCLIP", "Tip-Adapter-F", TipAdapterFOptions, knows_new_classes=False,
-        chooses_on_validation=True, place=22, templates=("TEMPLATE",),
+        chooses_on_validation=True, place=22, templates=("TEMPLATE",), settings_by_dataset=True,
     ),
 )  # fmt: skip

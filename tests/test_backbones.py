@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import os
 import re
 import signal
@@ -17,6 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
+from trainers.clip_lora.model import LoraCLIP
 from trainers.core.clip.backbones import Backbone, as_backbone, load_backbone, source_of
 from trainers.core.clip.backbones.open_clip import HubTextBackbone, OpenClipSource
 from trainers.core.clip.doors import VisualPrompts
@@ -25,7 +27,10 @@ from trainers.core.clip.prompts import SoftPrompts, tokenize_names, tokenize_pro
 from trainers.core.clip.text_tower import TextEncoder
 from trainers.core.training import checkpoints
 from trainers.ivlp.model import IvlpCLIP
+from trainers.mmrl.model import MmrlCLIP
 from trainers.mocoop.trainer import MixtureCLIP
+from trainers.plot_plus_plus.model import PlotCLIP
+from trainers.two_sfs.model import TwoStageCLIP
 
 TEMPLATES = ["a photo of a {}.", "itap of an {}", "a {} texture.", "{}, a type of pet."]
 NAMES = ["dog", "red_panda", "O'Neill 747", "tank top"]
@@ -477,3 +482,44 @@ def test_deep_prompts_on_families_of_open_clip(family, tmp_path):
     model = IvlpCLIP(backbone, NAMES, prompt_depth_text=2, prompt_depth_vision=2)
     model(torch.randn(2, 3, *backbone.preprocessing.size)).square().mean().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.trainable().values())
+
+
+LEADERS = {
+    "CLIPLoRA": lambda b: LoraCLIP(b, NAMES, "a photo of a {}.", dropout=0.0),
+    "TwoSFS": lambda b: TwoStageCLIP(b, NAMES, "a photo of a {}."),
+    "MMRL": lambda b: MmrlCLIP(b, NAMES, "a photo of a {}.", dim=8, first_block=1),
+    "PLOTPP": lambda b: PlotCLIP(b, NAMES, ["a photo of a", "this is a photo"]),
+}
+# What each family lacks for a method; where nothing is said, it learns.
+LACKS = {
+    ("siglip", "CLIPLoRA"): "the vision tower of this backbone has no attention of torch's own",
+    ("siglip", "MMRL"): "the picture tower takes no tokens",
+    ("siglip", "PLOTPP"): "takes no prompts",
+    ("eva", "CLIPLoRA"): "the vision tower of this backbone has no attention of torch's own",
+    ("eva", "MMRL"): "the picture tower takes no tokens", ("eva", "PLOTPP"): "takes no prompts",
+    ("coca", "MMRL"): "masks padding or is read at SOS, and takes no inserted rows",
+    ("mt5", "CLIPLoRA"): "no attention of torch's own", ("mt5", "TwoSFS"): "has none in one of them",
+    ("mt5", "MMRL"): "text towers of transformers take no deep prompts",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ["openai", "siglip", "eva", "coca", "mt5"])
+@pytest.mark.parametrize("method", LEADERS)
+def test_what_changes_the_towers_learns_on_a_family_or_says_what_it_lacks(family, method, tmp_path):
+    backbone = load_backbone(build(family, tmp_path))
+    images = torch.randn(3, 3, *backbone.preprocessing.size)
+
+    def learns():
+        model = LEADERS[method](backbone).train()
+        torch.nn.functional.cross_entropy(model(images), torch.tensor([0, 1, 2])).backward()
+        return {name: float(p.grad.abs().sum()) for name, p in model.trainable().items() if p.grad is not None}
+
+    lacks = LACKS.get((family, method), "")
+    if lacks:
+        with pytest.raises(ValueError, match=lacks) as refused:
+            learns()
+        assert "\n" not in str(refused.value)
+        return
+    grads = learns()
+    assert sum(value > 0 for value in grads.values()) >= 1
+    assert all(math.isfinite(value) for value in grads.values())

@@ -1,14 +1,10 @@
 """CLIP-LoRA: low-rank additions to the attention of both towers (Zanella, Ben Ayed, CVPR Workshops 2024)."""
 
-from yacs.config import CfgNode
-
 from ..core.settings.configure import declaring
 from ..core.training.steps_per_shot import StepsPerShot
 from ..core.training.trainer import register
 from .model import LoraCLIP
 from .options import ClipLoraOptions, LoraOptions
-
-TEMPLATE = "a photo of a {}."  # for every data set
 
 
 @register
@@ -16,13 +12,6 @@ class CLIPLoRA(StepsPerShot):
     """Trains LoraCLIP with cross-entropy."""
 
     may_record = False  # masks of dropout are drawn
-
-    @classmethod
-    def templates_of(cls, cfg: CfgNode) -> list:
-        return [cfg.DATASET.TEMPLATE or TEMPLATE]
-
-    def identity(self) -> dict:
-        return super().identity() | {"templates": self.templates_of(self.cfg)}
 
     def build_model(self) -> None:
         (template,) = self.templates_of(self.cfg)

@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from yacs.config import CfgNode
 
 from ..core.settings.configure import declaring
 from ..core.training.steps_per_shot import StepsPerShot
@@ -11,21 +10,12 @@ from ..core.training.trainer import register
 from .model import TwoStageCLIP
 from .options import TwoSfsOptions
 
-TEMPLATE = "a photo of a {}."
-
 
 @register
 class TwoSFS(StepsPerShot):
     """Trains TwoStageCLIP with cross-entropy, in two stages, each with a cosine of its own."""
 
     seen: list[str] | None = None  # the classes of training, where a checkpoint says others than are asked
-
-    @classmethod
-    def templates_of(cls, cfg: CfgNode) -> list:
-        return [cfg.DATASET.TEMPLATE or TEMPLATE]
-
-    def identity(self) -> dict:
-        return super().identity() | {"templates": self.templates_of(self.cfg)}
 
     def build_model(self) -> None:
         (template,) = self.templates_of(self.cfg)

@@ -1,12 +1,24 @@
-"""Training for so many steps for each shot, whatever the number of classes, as CLIP-LoRA and 2SFS count."""
+"""Training for so many steps for each shot, whatever the number of classes, on one template for all data, as CLIP-LoRA and
+2SFS do."""
 
 import math
 
+from yacs.config import CfgNode
+
 from .trainer import PromptTrainer
+
+TEMPLATE = "a photo of a {}."
 
 
 class StepsPerShot(PromptTrainer):
     """A trainer whose options have steps_per_shot: where that is not 0, the epochs are as many as make so many steps."""
+
+    @classmethod
+    def templates_of(cls, cfg: CfgNode) -> list:
+        return [cfg.DATASET.TEMPLATE or TEMPLATE]
+
+    def identity(self) -> dict:
+        return super().identity() | {"templates": self.templates_of(self.cfg)}
 
     def build_data_loader(self) -> None:
         super().build_data_loader()

@@ -139,6 +139,16 @@ def test_it_trains_resumes_and_evaluates(root, tmp_path, capsys):
     assert warm.test() == pytest.approx(warm.test("val"))
 
 
+def test_logs_of_starts_within_a_second_are_all_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    for number in range(4):
+        setup_logger(str(tmp_path))
+        print(f"start {number}")
+        sys.stdout.close()
+        sys.stdout = sys.__stdout__
+    assert sorted(log.read_text() for log in tmp_path.glob("log.txt*")) == [f"start {n}\n" for n in range(4)]
+
+
 def test_what_its_train_py_calls(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdout", sys.stdout)  # setup_logger replaces it
     setup_logger(str(tmp_path))

@@ -45,11 +45,16 @@ class Logger:
 def setup_logger(output: str | None = None) -> None:
     """Sends standard output to `output` (a .txt or .log file, or a folder, where it is log.txt) as well.
 
-    A log that exists already is kept: the new one gets the time in its name.
+    A log that exists already is kept: the new one gets the time in its name, and a number behind it where two runs began
+    in the same second.
     """
     if not output:
         return
     path = output if output.endswith((".txt", ".log")) else os.path.join(output, "log.txt")
     if os.path.exists(path):
-        path += time.strftime("-%Y-%m-%d-%H-%M-%S")
+        path = dated = path + time.strftime("-%Y-%m-%d-%H-%M-%S")
+        number = 1
+        while os.path.exists(path):
+            number += 1
+            path = f"{dated}-{number}"
     sys.stdout = Logger(path)  # type: ignore[assignment]

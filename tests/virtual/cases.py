@@ -157,6 +157,7 @@ def leaders() -> None:
     resumed("TipAdapterF-amp-within", "TipAdapterF", BATCHES + 1, "TRAINER.TIPADAPTERF.PREC", "amp")
     resumed("PromptSRC-amp-within", "PromptSRC", BATCHES + 2, "TRAINER.PROMPTSRC.PREC", "amp", *DEEP["PromptSRC"])
     resumed("TwoSFS-amp-within", "TwoSFS", BATCHES + 1, "TRAINER.TWOSFS.PREC", "amp", *DEEP["TwoSFS"])
+    resumed("CLIPLoRA-amp-within", "CLIPLoRA", BATCHES + 1, "TRAINER.CLIPLORA.PREC", "amp", *DEEP["CLIPLoRA"])
     use("TipAdapterF-fp16")
 
 

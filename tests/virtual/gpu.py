@@ -4,8 +4,8 @@ Tensors carry a device of their own. What makes, moves and asks for tensors answ
 operation is looked at on its way to its kernel: tensors of two devices raise as CUDA raises, so does .numpy() of a tensor
 on the GPU. What is done to the GPU is counted, with the line of the project that asked for it: kernels, waits of the host,
 frozen weights that are cast again, numbers in float64. Random numbers of GPU tensors come from a generator of their own. A
-CUDA graph records the operations and does them again; while it records, whatever makes the host wait raises, and so do
-random numbers.
+CUDA graph records the operations and does them again, with the random numbers that are next; while it records, whatever
+makes the host wait raises.
 
     install()                       in this process, for good
     counts, places                  what was done, how often, and where
@@ -129,7 +129,7 @@ _BETWEEN = {
 }
 _OF_UNKNOWN_SIZE = {"aten::nonzero", "aten::masked_select", "aten::equal", "aten::unique", "aten::_unique2"}
 # an operation, its inputs, and which of its results are new
-Recorded = tuple[Any, tuple, dict, list[tuple[int, torch.Tensor]]]
+Recorded = tuple[Any, tuple, dict, list[tuple[int, torch.Tensor]], bool]  # whether it draws random numbers, last
 _tape: list[Recorded] | None = None
 
 
@@ -149,8 +149,6 @@ class Rules(TorchDispatchMode):
                 )
         # attention has no dropout here
         draws = here and torch.Tag.nondeterministic_seeded in func.tags and "attention" not in name
-        if draws and _tape is not None:
-            raise RuntimeError(f"random numbers while a graph is recorded: {name}")
         with _drawing_from_the_gpus() if draws else contextlib.nullcontext():
             out = func(*args, **kwargs)
         made = [t for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
@@ -166,7 +164,7 @@ class Rules(TorchDispatchMode):
             keys = {_storage_of(t) for t in tensors}
             leaves = enumerate(tree_leaves(out))
             fresh = [(i, t) for i, t in leaves if isinstance(t, torch.Tensor) and _storage_of(t) not in keys]
-            _tape.append((func, args, kwargs, fresh))
+            _tape.append((func, args, kwargs, fresh, draws))
         return out
 
     def _copied(self, to: torch.Tensor, source: torch.Tensor, where: list[str]) -> None:
@@ -277,8 +275,9 @@ class Graph:
     def replay(self) -> None:
         counts["replays"] += 1
         with torch.utils._python_dispatch._disable_current_modes(), torch._C._AutoDispatchBelowAutograd():
-            for func, args, kwargs, made in self.tape:
-                again = tree_leaves(func(*args, **kwargs))
+            for func, args, kwargs, made, draws in self.tape:
+                with _drawing_from_the_gpus() if draws else contextlib.nullcontext():
+                    again = tree_leaves(func(*args, **kwargs))
                 for number, place in made:
                     place.copy_(again[number])
 
@@ -286,11 +285,12 @@ class Graph:
 @contextlib.contextmanager
 def _recording(graph: Graph, **_: Any) -> Iterator[None]:
     global _tape
-    _tape = graph.tape
+    _tape, drawn = graph.tape, _generator.get_state()
     try:
         yield
     finally:
         _tape = None
+        _generator.set_state(drawn)  # recording computes nothing
 
 
 def _factory(owner: Any, name: str) -> None:

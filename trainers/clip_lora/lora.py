@@ -39,10 +39,10 @@ class LoraAttention(nn.MultiheadAttention):
         weight = attention.in_proj_weight
         attention.__class__ = cls
         for name in matrices:
-            down, up = torch.empty(rank, W, device=weight.device), torch.zeros(W, rank, device=weight.device)
+            down, up = torch.empty(rank, W), torch.zeros(W, rank)  # drawn on the CPU: a seed means the same everywhere
             nn.init.kaiming_uniform_(down, a=math.sqrt(5))
-            attention.register_parameter(f"lora_A_{name}", nn.Parameter(down))
-            attention.register_parameter(f"lora_B_{name}", nn.Parameter(up))
+            attention.register_parameter(f"lora_A_{name}", nn.Parameter(down.to(weight.device)))
+            attention.register_parameter(f"lora_B_{name}", nn.Parameter(up.to(weight.device)))
         attention.lora_scale, attention.lora_dropout = alpha / math.sqrt(rank), dropout  # type: ignore[assignment]
 
     def forward(  # type: ignore[override]

@@ -11,8 +11,6 @@ from .options import ClipLoraOptions, LoraOptions
 class CLIPLoRA(StepsPerShot):
     """Trains LoraCLIP with cross-entropy."""
 
-    may_record = False  # masks of dropout are drawn
-
     def build_model(self) -> None:
         (template,) = self.templates_of(self.cfg)
         o = self.options.keywords(LoraOptions)

@@ -14,9 +14,9 @@ class StepGraph:
     """Forward and backward of a step: the first EAGER calls as they are, the next one recorded, all others replayed.
 
     step(*inputs) sets gradients that are None and returns scalars. It depends only on its inputs and on tensors that
-    stay at their address, and draws no random numbers. learned: the parameters that get gradients. A step with other
-    shapes than the recorded ones is computed without the graph. If a step cannot be recorded, all are, and `trouble`
-    says why.
+    stay at their address. Random numbers are the device's, and a replayed step takes those that are next. learned: the
+    parameters that get gradients. A step with other shapes than the recorded ones is computed without the graph. If a
+    step cannot be recorded, all are, and `trouble` says why.
     """
 
     EAGER = 2  # in these, libraries choose their kernels and the text encoder its chunk

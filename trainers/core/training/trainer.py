@@ -73,7 +73,7 @@ class PromptTrainer(TrainerX):
 
     TEST_SETTINGS: tuple[str, ...] = ()  # its options that bear on testing but on no tensor's shape
     contents: dict[str, str] = {}  # of the pictures of each part, as its run's identity has it
-    may_record = True  # a step as a CUDA graph, which neither draws random numbers nor waits for the host
+    may_record = True  # a step as a CUDA graph, which never waits for the host
     average: EpochAverage | None = None  # over epochs, where a method sets one in build_model
     step_log: StepLog | None = None  # of a run that trains, on the first rank
     is_trained_here = True  # and not only evaluated; then a temperature is fitted to the validation split
@@ -327,7 +327,9 @@ class PromptTrainer(TrainerX):
         self.scaler.step(self.optim)
         self.scaler.update()
         if self.cfg.OPTIM.SCHEDULE == "step" or self.batch_idx + 1 == self.num_batches:
-            self.update_lr()
+            with warnings.catch_warnings():  # of a first step that the scaler left out, its gradients being infinite
+                warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+                self.update_lr()
         return summed
 
     def _backward(self, images: torch.Tensor, labels: torch.Tensor, *drawn: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -34,7 +34,8 @@ def run(
         pipe = subprocess.PIPE
         _server = subprocess.Popen([sys.executable, __file__], cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
     parting = {name for name in wanted.keys() | _started if wanted.get(name) != _started.get(name)}
-    if not command[0].endswith(".py") or any(name.startswith(AT_START) for name in parting):
+    on_a_gpu = "MOCOOP_TEST_GPU" in os.environ  # which no process may be forked from
+    if on_a_gpu or not command[0].endswith(".py") or any(name.startswith(AT_START) for name in parting):
         whole = [sys.executable, *command]
         return subprocess.run(whole, capture_output=True, text=True, cwd=cwd, env=wanted, timeout=timeout)
     with tempfile.TemporaryDirectory(prefix="forked-") as folder:

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from conftest import ASKED_FOR_A_GPU, ROOT, patience
 
+from trainers.methods import methods
+
 
 def lines_of(out: Path, *words: str) -> dict[str, list[dict[str, Any]]]:
     """Its lines, by section."""
@@ -23,7 +25,9 @@ def check_equal(lines: list[dict[str, Any]]) -> None:
     assert not [line for line in lines if "failed" in line]
     apart = [line for line in lines if line.get("tf32") is False]
     assert apart
-    assert all(line["largest_relative_difference"] < 1e-4 for line in apart)
+    assert all(line["largest_relative_difference"] < 1e-3 for line in apart)  # ProGrad's comes from its projection
+    tested = [line for line in lines if "accuracy_cpu" in line]
+    assert all(abs(line["accuracy_cpu"] - line["accuracy_gpu"]) < 1 for line in tested)  # %
     runs = [line for line in lines if "bit_equal" in line]
     assert runs
     assert all(line["bit_equal"] and line["replayed_equals_kernel_by_kernel"] for line in runs)
@@ -33,7 +37,10 @@ def check_equal(lines: list[dict[str, Any]]) -> None:
 def test_what_has_to_be_equal_on_a_gpu(tmp_path):
     lines = lines_of(tmp_path, "--only", "equal")["equal"]
     check_equal(lines)
-    assert {line["resumed"] for line in lines if "bit_equal" in line} == {"MoCoOp", "CoOp", "CoCoOp", "LASP"}
+    assert {line["resumed"] for line in lines if "bit_equal" in line} == {
+        name for name, method in methods().items() if method.takes_steps
+    }
+    assert {line["cpu_against_gpu"] for line in lines if "cpu_against_gpu" in line} == set(methods())
 
 
 @pytest.mark.slow
@@ -42,7 +49,8 @@ def test_every_section_runs_without_a_gpu(tmp_path):
     lines = lines_of(tmp_path, "--tiny", "--minutes", str(patience(16)))  # a busy machine leaves nothing out
     check_equal(lines["equal"])
     measured = {
-        name: [line for line in lines[name] if "ms" in line] for name in ("ceilings", "towers", "steps", "evaluation")
+        name: [line for line in lines[name] if "ms" in line]
+        for name in ("ceilings", "towers", "steps", "methods", "evaluation")
     }
     assert all(rows and all(row["ms"] > 0 for row in rows) for rows in measured.values())
     assert [row for row in lines["loading"] if "ms_per_batch_of_32" in row]

@@ -7,7 +7,9 @@ Sections, each in a process of its own with its own share of the time, so that o
     steps       a training step of each method, replayed (step_graph.py) and kernel by kernel
     theirs      a step of MoCoOp's authors' code, where AUTHORS names a clone of it (timings/theirs.py), beside ours
     compiled    a step with TRAIN.COMPILE
-    equal       CPU against GPU over 20 steps; a run stopped and continued; steps recorded and not, bit by bit
+    equal       every method: CPU against GPU over 21 steps and in tests; a run stopped and continued; steps recorded and
+                not, bit by bit; several methods at a time
+    methods     a step of every method through its trainer, with its published recipe, of 100 classes
     evaluation  test pictures per second
     loading     training pictures per second from this machine's cores
     budget      20 x 1000 prompts in the memory of smaller cards
@@ -20,6 +22,7 @@ numbers mean nothing. Needs torch, torchvision and the packages of docs/BENCHMAR
 """
 
 import argparse
+import contextlib
 import copy
 import functools
 import gc
@@ -31,7 +34,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +47,8 @@ SECONDS = {
     "steps": 80,
     "theirs": 25,
     "compiled": 75,
-    "equal": 70,
+    "equal": 180,
+    "methods": 120,
     "evaluation": 25,
     "loading": 25,
     "budget": 30,
@@ -52,7 +57,8 @@ SECONDS = {
 }
 TINY = 0.3  # of that time
 TESTS = ("test_precision",)
-METHODS = {"MoCoOp": "MOCOOP", "CoOp": "COOP", "CoCoOp": "COCOOP", "LASP": "LASP"}
+FIRST = ("MoCoOp", "CoOp", "CoCoOp", "LASP")  # of --tiny
+DRAWS_ON_THE_DEVICE = {"TEXT_NOISE": 0.0, "DROPOUT": 0.0}  # by another generator than the CPU's
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read once, when CUDA starts
 
 
@@ -74,7 +80,7 @@ class Bench:
         line = json.dumps({key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()})
         with open(self.file, "a") as file:
             file.write(f"{line}\n")
-        print(line, flush=True)
+        print(line, file=sys.__stdout__, flush=True)
 
     def late(self, **what: Any) -> bool:
         """Whether the time is over; then says what was left out."""
@@ -123,7 +129,7 @@ def random_clip(tiny: bool, device: Any) -> Any:
     from trainers.core.clip.backbones.openai import CLIP
 
     torch.manual_seed(0)
-    sizes = (64, 32, 2, 64, 8, 77, 49408, 64, 2, 2) if tiny else (512, 224, 12, 768, 16, 77, 49408, 512, 8, 12)
+    sizes = (64, 32, 12, 64, 8, 77, 49408, 64, 2, 12) if tiny else (512, 224, 12, 768, 16, 77, 49408, 512, 8, 12)
     return CLIP(*sizes).float().eval().requires_grad_(False).to(device)
 
 
@@ -255,42 +261,14 @@ def ceilings(bench: Bench) -> None:
 
 
 class Run:
-    """train.py's own code, on drawn pictures with the small CLIP: the losses of every step, the trained tensors."""
+    """train.py's own code, on drawn pictures with the small CLIP: the losses of every step, the trained tensors, the
+    accuracy if it is tested."""
 
     def __init__(self, folder: Path, method: str, *settings: object, stop_after: int = 0) -> None:
-        import train
         from trainers.core.training import checkpoints
         from trainers.core.training.trainer import PromptTrainer
+        from trainers.methods import methods
 
-        shared = (
-            "--root",
-            folder.parent / "data",
-            "--seed",
-            1,
-            "--dataset-config-file",
-            "configs/datasets/demo.yaml",
-            "--trainer",
-            method,
-            "--config-file",
-            f"configs/trainers/{method}/small.yaml",
-            "--output-dir",
-            folder,
-        )
-        # noise is drawn on the device, whose generator is another one; evaluation is not what is looked at
-        own = (
-            "DATASET.NUM_SHOTS",
-            4,
-            "DATALOADER.NUM_WORKERS",
-            0,
-            "CACHE.LIMIT_MB",
-            0,
-            "TEST.NO_TEST",
-            True,
-            "TRAIN.PRINT_FREQ",
-            1000,
-        )
-        if method in ("MoCoOp", "LASP"):
-            own += (f"TRAINER.{METHODS[method]}.TEXT_NOISE", 0.0)
         taken, step = [], PromptTrainer.forward_backward
 
         def noted(trainer: Any, batch: Any) -> Any:
@@ -300,22 +278,18 @@ class Run:
                 os.kill(os.getpid(), signal.SIGTERM)
             return shown
 
-        PromptTrainer.forward_backward = noted  # type: ignore[method-assign]
-        try:
-            args = train.parse_arguments([str(word) for word in (*shared, *own, *settings)])
-            with open(os.devnull, "w") as silent:
-                before, sys.stdout = sys.stdout, silent
-                try:
-                    train.run(args, train.setup_cfg(args))
-                except SystemExit:  # as asked
-                    pass
-                finally:
-                    sys.stdout = before
-        finally:
-            PromptTrainer.forward_backward = step  # type: ignore[method-assign]
+        config = f"configs/trainers/{methods()[method].recipes_of}/small.yaml"
+        # fmt: off
+        words = ("--root", folder.parent / "data", "--dataset-config-file", "configs/datasets/demo.yaml",
+                 "--config-file", config, "--output-dir", folder, "CACHE.LIMIT_MB", 0)
+        # fmt: on
+        with stepping(noted):
+            started(method, *words, *settings)
         self.losses = [float(loss) for loss in taken]
         latest = checkpoints.latest(folder)
         self.tensors = checkpoints.load(latest)["state_dict"] if latest else {}
+        results = folder / "results.json"
+        self.accuracy = json.loads(results.read_text())["accuracy"] if results.is_file() else None
 
     def equals(self, other: "Run") -> bool:
         import torch
@@ -323,58 +297,169 @@ class Run:
         return bool(self.tensors) and all(torch.equal(self.tensors[name], other.tensors[name]) for name in self.tensors)
 
 
+@contextlib.contextmanager
+def stepping(step: Callable[[Any, Any], Any]) -> Iterator[None]:
+    """Trainers step so while inside."""
+    from trainers.core.training.trainer import PromptTrainer
+
+    before = PromptTrainer.forward_backward
+    PromptTrainer.forward_backward = step  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        PromptTrainer.forward_backward = before  # type: ignore[method-assign]
+
+
+def started(method: str, *words: object) -> None:
+    """train.py for a method, in this process and silent, until it ends or is told to stop."""
+    import train
+
+    args = train.parse_arguments([str(word) for word in ("--trainer", method, "--seed", 1, *words)])
+    with open(os.devnull, "w") as silent, contextlib.redirect_stdout(silent), contextlib.suppress(SystemExit):
+        train.run(args, train.setup_cfg(args))
+
+
+def own_settings(method: str) -> dict[str, str]:
+    """The full names of a method's own settings, by their last part."""
+    from trainers.methods import methods
+
+    return {name.rpartition(".")[2]: name for name in methods()[method].options.settings()}
+
+
 def equal(bench: Bench) -> None:
+    """Several methods at a time, each in a process of its own."""
+    from trainers.methods import methods
+
     for left_over in bench.file.parent.glob("equal_*"):
         shutil.rmtree(left_over)
-    epochs = 2 if bench.tiny else 7  # of three steps
-    for method, key in METHODS.items():
-        if bench.late(equal=method):
+    names = FIRST if bench.tiny else tuple(methods())
+    seconds = max(1.0, bench.end - time.monotonic())
+
+    def one(method: str) -> None:
+        words = [sys.executable, __file__, "--section", "equal", "--method", method, "--out", str(bench.file.parent)]
+        words += ["--tiny"] if bench.tiny else []
+        try:
+            done = subprocess.run(
+                words, cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=seconds + 300 * bench.tiny
+            )
+        except subprocess.TimeoutExpired:
+            return bench.note(left_out={"equal": method})
+        if done.returncode:
+            bench.note(equal=method, failed=done.stderr.strip()[-600:])
+
+    with ThreadPoolExecutor(1 if bench.tiny else min(14, os.cpu_count() or 1)) as several:
+        list(several.map(one, names))
+
+
+def equal_of(bench: Bench, method: str) -> None:
+    """What has to be equal of one method."""
+    from trainers.methods import methods
+
+    at, own = bench.file.parent / f"equal_{method}", own_settings(method)
+    few = ("DATASET.NUM_SHOTS", 4, "DATALOADER.NUM_WORKERS", 0, "TRAIN.PRINT_FREQ", 1000)
+    exact = [word for name, value in DRAWS_ON_THE_DEVICE.items() if name in own for word in (own[name], value)]
+    exact += [own["PREC"], "fp32"] if "PREC" in own else []
+    if not methods()[method].takes_steps:
+        few = few if methods()[method].draws else ()
+        cpu, gpu = (Run(at / name, method, *few, *exact, "USE_CUDA", name == "gpu") for name in ("cpu", "gpu"))
+        return bench.note(cpu_against_gpu=method, accuracy_cpu=cpu.accuracy, accuracy_gpu=gpu.accuracy)
+    several = ["OPTIM.MAX_EPOCH", 2 if bench.tiny else 7]  # of three steps
+    if "STEPS_PER_SHOT" in own:
+        few += (own["STEPS_PER_SHOT"], 0)
+    if method == "CoCoOp":
+        several += ["DATALOADER.TRAIN_X.BATCH_SIZE", 8, "DATASET.NUM_SHOTS", 1]
+    cpu = Run(at / "cpu", method, *few, *exact, *several, "USE_CUDA", False)
+    for tf32 in (False, True) if method == "CoOp" else (False,):
+        gpu = Run(at / f"gpu{tf32}", method, *few, *exact, *several, "TF32", tf32)
+        apart = [abs(a - b) / max(1e-9, abs(a)) for a, b in zip(cpu.losses, gpu.losses, strict=True)]
+        bench.note(cpu_against_gpu=method, tf32=tf32, steps=len(apart), largest_relative_difference=max(apart),
+                   accuracy_cpu=cpu.accuracy, accuracy_gpu=gpu.accuracy)  # fmt: skip
+    for prec in ("amp", "fp16", "fp32") if method == "MoCoOp" else ("amp", "fp16"):
+        for deterministic in (False, True):
+            short = (*few, "OPTIM.MAX_EPOCH", 3, own["PREC"], prec, "DETERMINISTIC", deterministic, "TEST.NO_TEST", True,
+                     "DATALOADER.TRAIN_X.BATCH_SIZE", 8, "DATASET.NUM_SHOTS", 1)  # fmt: skip
+            name, what = f"{prec}{deterministic}", {"resumed": method, "prec": prec, "deterministic": deterministic}
+            try:
+                whole = Run(at / f"{name}a", method, *short)
+                kernel_by_kernel = Run(at / f"{name}b", method, *short, "TRAIN.CUDA_GRAPH", False)
+                Run(at / f"{name}c", method, *short, stop_after=len(whole.losses) // 2)
+                resumed = Run(at / f"{name}c", method, *short)
+            except RuntimeError as error:
+                bench.note(**what, failed=str(error)[:300])
+                continue
+            bench.note(**what, steps=len(whole.losses), bit_equal=resumed.equals(whole),
+                       replayed_equals_kernel_by_kernel=kernel_by_kernel.equals(whole),
+                       last_loss=whole.losses[-1])  # fmt: skip
+
+
+class Measured(Exception):
+    """Enough of a training."""
+
+
+def methods(bench: Bench) -> None:
+    """The trainer's own step on a batch of its loader, the same each time; with every method's own precision and batch."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    from harness.catalog import config_for
+    from trainers.core.training.trainer import PromptTrainer
+    from trainers.methods import methods
+
+    place, rng = bench.file.parent / "of_methods", np.random.default_rng(0)
+    for label in range(10 if bench.tiny else 100):
+        folder = place / "pictures" / f"thing {label}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for i in range(8):
+            Image.fromarray(rng.integers(0, 255, (224, 224, 3)).astype(np.uint8)).save(folder / f"{i}.jpg")
+    torch.save(random_clip(bench.tiny, torch.device("cpu")).state_dict(), place / "clip.pt")
+    # fmt: off
+    words = ("--dataset-config-file", "configs/datasets/folder.yaml", "--backbone", place / "clip.pt",
+             "DATASET.FOLDER", place / "pictures", "DATASET.NUM_SHOTS", 4, "DATALOADER.NUM_WORKERS", 0,
+             "CACHE.FOLDER", place / "cache", "TEST.NO_TEST", True, "OPTIM.MAX_EPOCH", 10)
+    # fmt: on
+    step, taken = PromptTrainer.forward_backward, 0
+    for method in [method for method in methods().values() if method.takes_steps]:
+        if bench.late(step=method.title):
             return
-        at = bench.file.parent / f"equal_{method}"
-        fp32 = ("OPTIM.MAX_EPOCH", epochs, f"TRAINER.{key}.PREC", "fp32")
-        if method == "CoCoOp":
-            fp32 += ("DATALOADER.TRAIN_X.BATCH_SIZE", 8, "DATASET.NUM_SHOTS", 1)
-        cpu = Run(at / "cpu", method, *fp32, "USE_CUDA", False)
-        for tf32 in (False, True) if method == "CoOp" else (False,):
-            gpu = Run(at / f"gpu{tf32}", method, *fp32, "TF32", tf32)
-            apart = [abs(a - b) / max(1e-9, abs(a)) for a, b in zip(cpu.losses, gpu.losses, strict=True)]
-            bench.note(cpu_against_gpu=method, tf32=tf32, steps=len(apart), largest_relative_difference=max(apart))
-    for method, key in METHODS.items():
-        at = bench.file.parent / f"equal_{method}"
-        for prec in {"MoCoOp": ("amp", "fp32"), "CoCoOp": ("fp16",)}.get(method, ("amp",)):
-            for deterministic in (False, True):
-                if bench.late(resumed=method, prec=prec, deterministic=deterministic):
-                    return
-                own = (
-                    "OPTIM.MAX_EPOCH",
-                    3,
-                    f"TRAINER.{key}.PREC",
-                    prec,
-                    "DETERMINISTIC",
-                    deterministic,
-                    "DATALOADER.TRAIN_X.BATCH_SIZE",
-                    8,
-                    "DATASET.NUM_SHOTS",
-                    1,
+        recipe = config_for(method, "caltech101", "main", 4)
+        taken = 0
+
+        def timed(trainer: Any, batch: Any, method: Any = method) -> Any:
+            nonlocal taken
+            taken += 1
+            if taken <= 3:  # the third is recorded
+                return step(trainer, batch)
+            what = {
+                "step": method.title,
+                "classes": trainer.num_classes,
+                "batch": len(batch["label"]),
+                "prec": trainer.precision,
+                "trained": sum(p.numel() for p in trainer.model.trainable().values()),
+            }
+            for replayed in (True, False) if trainer._graph is not None else (False,):
+                if not replayed:
+                    trainer._graph = None
+                bench.note(**what, replayed=replayed, **bench.ms(lambda: step(trainer, batch), 0.8))
+            raise Measured
+
+        try:
+            with stepping(timed):
+                started(
+                    method.trainer,
+                    "--config-file",
+                    ROOT / f"configs/trainers/{method.recipes_of}/{recipe}.yaml",
+                    "--output-dir",
+                    place / method.trainer,
+                    *words,
                 )
-                name = f"{prec}{deterministic}"
-                try:
-                    whole = Run(at / f"{name}a", method, *own)
-                    kernel_by_kernel = Run(at / f"{name}b", method, *own, "TRAIN.CUDA_GRAPH", False)
-                    Run(at / f"{name}c", method, *own, stop_after=len(whole.losses) // 2)
-                    resumed = Run(at / f"{name}c", method, *own)
-                except RuntimeError as error:
-                    bench.note(resumed=method, prec=prec, deterministic=deterministic, failed=str(error)[:300])
-                    continue
-                bench.note(
-                    resumed=method,
-                    prec=prec,
-                    deterministic=deterministic,
-                    steps=len(whole.losses),
-                    bit_equal=resumed.equals(whole),
-                    replayed_equals_kernel_by_kernel=kernel_by_kernel.equals(whole),
-                    last_loss=whole.losses[-1],
-                )
+        except Measured:
+            pass
+        except (RuntimeError, ValueError) as error:
+            bench.note(step=method.title, failed=str(error)[:300])
+        gc.collect()
+        if bench.gpu:
+            torch.cuda.empty_cache()
 
 
 def towers(bench: Bench) -> None:
@@ -675,9 +760,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("timings/results/gpu"), help="folder of the lines")
     parser.add_argument("--only", default=",".join(SECONDS), help="sections, with commas between them")
-    parser.add_argument("--minutes", type=float, default=sum(SECONDS.values()) / 60, help="that all sections share (8)")
+    parser.add_argument(
+        "--minutes", type=float, default=sum(SECONDS.values()) / 60, help="that all sections share (12)"
+    )
     parser.add_argument("--tiny", action="store_true", help="small models, a few seconds each, on any machine")
     parser.add_argument("--section", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--method", default="", help=argparse.SUPPRESS)
     args = parser.parse_args()
     names = args.only.split(",")
     unknown = [name for name in names if name not in SECONDS]
@@ -687,7 +775,11 @@ def main() -> int:
     out.mkdir(parents=True, exist_ok=True)
     share = (TINY if args.tiny else 1) * args.minutes * 60 / sum(SECONDS.values())
     if args.section:
-        globals()[args.section](Bench(out / f"{args.section}.jsonl", SECONDS[args.section] * share, args.tiny))
+        bench = Bench(out / f"{args.section}.jsonl", SECONDS[args.section] * share, args.tiny)
+        if args.method:
+            equal_of(bench, args.method)
+        else:
+            globals()[args.section](bench)
         return 0
     words = ["--out", str(out), "--minutes", str(args.minutes), *(["--tiny"] if args.tiny else [])]
     failed = [name for name in names if not in_a_process(name, out, SECONDS[name] * share + 30, words)]

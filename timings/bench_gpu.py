@@ -418,12 +418,12 @@ def methods(bench: Bench) -> None:
              "DATASET.FOLDER", place / "pictures", "DATASET.NUM_SHOTS", 4, "DATALOADER.NUM_WORKERS", 0,
              "CACHE.FOLDER", place / "cache", "TEST.NO_TEST", True, "OPTIM.MAX_EPOCH", 10)
     # fmt: on
-    step, taken = PromptTrainer.forward_backward, 0
+    step = PromptTrainer.forward_backward
     for method in [method for method in methods().values() if method.takes_steps]:
         if bench.late(step=method.title):
             return
-        recipe = config_for(method, "caltech101", "main", 4)
-        taken = 0
+        name, taken = config_for(method, "caltech101", "main", 4), 0
+        recipe = ROOT / f"configs/trainers/{method.recipes_of}/{name}.yaml"
 
         def timed(trainer: Any, batch: Any, method: Any = method) -> Any:
             nonlocal taken
@@ -445,14 +445,7 @@ def methods(bench: Bench) -> None:
 
         try:
             with stepping(timed):
-                started(
-                    method.trainer,
-                    "--config-file",
-                    ROOT / f"configs/trainers/{method.recipes_of}/{recipe}.yaml",
-                    "--output-dir",
-                    place / method.trainer,
-                    *words,
-                )
+                started(method.trainer, "--config-file", recipe, "--output-dir", place / method.trainer, *words)
         except Measured:
             pass
         except (RuntimeError, ValueError) as error:

@@ -17,8 +17,8 @@ Sections, each in a process of its own with its own share of the time, so that o
     tests       the part of the test suite that runs on a GPU
 
 Lines of JSON are written as they come, into FOLDER/<section>.jsonl. The models are random, of ViT-B/16's sizes, but for
-`equal` (the small CLIP on drawn pictures, through train.py's own code). --tiny does a part of it on a CPU in five minutes; its
-numbers mean nothing. Needs torch, torchvision and the packages of docs/BENCHMARKS.md.
+`equal` (the small CLIP on drawn pictures, through train.py's own code). --tiny does a part of it on a CPU in five minutes;
+its numbers mean nothing. Needs torch, torchvision and the packages of docs/BENCHMARKS.md.
 """
 
 import argparse

@@ -46,7 +46,7 @@ def test_what_has_to_be_equal_on_a_gpu(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(ASKED_FOR_A_GPU, reason="tries the benchmark where there is no GPU")
 def test_every_section_runs_without_a_gpu(tmp_path):
-    lines = lines_of(tmp_path, "--tiny", "--minutes", str(patience(30)))  # a busy machine leaves nothing out
+    lines = lines_of(tmp_path, "--tiny", "--minutes", str(patience(20)))  # a busy machine leaves nothing out
     check_equal(lines["equal"])
     measured = {
         name: [line for line in lines[name] if "ms" in line]

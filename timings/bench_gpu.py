@@ -123,13 +123,14 @@ class Bench:
 
 
 @functools.cache
-def random_clip(tiny: bool, device: Any) -> Any:
+def random_clip(tiny: bool, device: Any, tiny_layers: int = 2) -> Any:
     import torch
 
     from trainers.core.clip.backbones.openai import CLIP
 
     torch.manual_seed(0)
-    sizes = (64, 32, 12, 64, 8, 77, 49408, 64, 2, 12) if tiny else (512, 224, 12, 768, 16, 77, 49408, 512, 8, 12)
+    tiny_sizes = (64, 32, tiny_layers, 64, 8, 77, 49408, 64, 2, tiny_layers)
+    sizes = tiny_sizes if tiny else (512, 224, 12, 768, 16, 77, 49408, 512, 8, 12)
     return CLIP(*sizes).float().eval().requires_grad_(False).to(device)
 
 
@@ -414,7 +415,7 @@ def methods(bench: Bench) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for i in range(8):
             Image.fromarray(rng.integers(0, 255, (224, 224, 3)).astype(np.uint8)).save(folder / f"{i}.jpg")
-    torch.save(random_clip(bench.tiny, torch.device("cpu")).state_dict(), place / "clip.pt")
+    torch.save(random_clip(bench.tiny, torch.device("cpu"), 12).state_dict(), place / "clip.pt")
     # fmt: off
     words = ("--dataset-config-file", "configs/datasets/folder.yaml", "--backbone", place / "clip.pt",
              "DATASET.FOLDER", place / "pictures", "DATASET.NUM_SHOTS", 4, "DATALOADER.NUM_WORKERS", 0,

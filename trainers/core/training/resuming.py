@@ -1,7 +1,6 @@
 """Writes a training's state to checkpoints and restores it, to resume training or to evaluate."""
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from ..runs.identity import Identity
 from ..settings.errors import believing
 from . import checkpoints
 from .averaging import EpochAverage
+from .schedule import before_any_step
 
 ANEW = "remove it, or begin anew in another --output-dir"
 INTERRUPTED = "model-interrupted.pth.tar"  # written inside an epoch
@@ -101,9 +101,7 @@ class Training:
 
     def _put_back(self, state: dict[str, Any]) -> None:
         """Optimiser, schedule, scaler, chunk and generators, to where `state` has them."""
-        with warnings.catch_warnings():
-            # torch does not know that the optimiser has taken its steps, in another process
-            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+        with before_any_step():  # it took them in another process
             moves = self.moves_per_epoch * state["epoch"]
             moves += min(int(state.get("batches_done", 0)), self.moves_per_epoch) if self.moves_per_epoch > 1 else 0
             for _ in range(moves):  # drives the live optimiser's rates to where they were

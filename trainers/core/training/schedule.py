@@ -1,5 +1,8 @@
 """The optimiser and its schedule: Dassl's, and what Dassl has no setting for."""
 
+import contextlib
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 from dassl.optim import build_lr_scheduler, build_optimizer
@@ -24,6 +27,14 @@ def optimiser_and_schedule(
         return optimiser, CosineAnnealingLR(optimiser, steps, optim.LR_MIN)
     parts: list[Any] = [CosineAnnealingLR(optimiser, count, optim.LR_MIN) for count in (restart, steps - restart)]
     return optimiser, SequentialLR(optimiser, parts, [restart])
+
+
+@contextlib.contextmanager
+def before_any_step() -> Iterator[None]:
+    """Inside, a schedule may move though its optimiser has taken no step yet, of which torch would warn."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+        yield
 
 
 class Restarted:

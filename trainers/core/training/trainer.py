@@ -46,7 +46,7 @@ from .epoch import Steps, is_finite
 from .evaluation import Logits, evaluate, validated
 from .head import adopt_head, fit_head
 from .resuming import INTERRUPTED, Training, note_other_settings, refuse_other, trained_with
-from .schedule import optimiser_and_schedule
+from .schedule import before_any_step, optimiser_and_schedule
 from .step_graph import StepGraph
 from .step_log import StepLog
 from .stopping import StopSignals
@@ -327,8 +327,8 @@ class PromptTrainer(TrainerX):
         self.scaler.step(self.optim)
         self.scaler.update()
         if self.cfg.OPTIM.SCHEDULE == "step" or self.batch_idx + 1 == self.num_batches:
-            with warnings.catch_warnings():  # of a first step that the scaler left out, its gradients being infinite
-                warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+            # the scaler leaves out steps whose gradients are infinite, at first perhaps all
+            with contextlib.nullcontext() if self.optim.state else before_any_step():
                 self.update_lr()
         return summed
 

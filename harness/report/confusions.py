@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from harness.catalog import dataset_title, method_title
+from harness.catalog import dataset_title
 from trainers.core.runs import confusion
 
-from .collect import Run
+from .collect import Run, method_and_tag
 
 MOST = 40  # classes that a figure shows: those with the most mistakes
 NUMBERED = 20  # up to so many, each cell has its number
@@ -22,14 +22,13 @@ def confusion_figures(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
     for run in runs:
         if run.finished and run.protocol == "fewshot" and (run.file.parent / confusion.NAME).is_file():
             of_place[run.dataset, run.method, run.config].append(run)
-    for (dataset, method, config), own in of_place.items():
+    for own in of_place.values():
         most = max(run.shots or 0 for run in own)
         own = [run for run in own if (run.shots or 0) == most]
         counts: Counter[tuple[str, str]] = Counter()
         for run in own:
             counts += Counter(confusion.read(Path(run.file).parent / confusion.NAME, int(run.details["total"])))
-        tag = config.partition(" ")[2]
-        title = f"{dataset_title(dataset)}, {method_title(method)}{f' ({tag})' if tag else ''}"
+        title = f"{dataset_title(own[0].dataset)}, {method_and_tag(own[0])}"
         shots = f", {most} shots" if most else ""
         seeds = "" if own[0].seed is None else f", {len(own)} seed{'s' if len(own) > 1 else ''}"
         yield f"confusion {title}", confusion_figure(counts, f"{title}{shots}{seeds}")

@@ -4,10 +4,10 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.catalog import dataset_title, method_title
+from harness.catalog import dataset_title
 from trainers.core.runs import confusion
 
-from .collect import Run
+from .collect import Run, method_and_tag
 from .tables import TITLES, Cell, Table
 
 
@@ -33,14 +33,12 @@ def per_class_tables(runs: Sequence[Run]) -> tuple[list[Table], list[str]]:
             without.append(f"no {confusion.NAME} in {path.parent}: it was evaluated by an older version")
             continue
         shots = run.shots if run.shots is not None else ""
-        tag = run.config.partition(" ")[2]
-        of_method = f"{method_title(run.method)}{f' ({tag})' if tag else ''}"
         matrix = confusion.read(path, int(run.details["total"]))
         pictures: Counter[str] = Counter()
         for (name, _), count in matrix.items():
             pictures[name] += count
         place = run.protocol, run.dataset, run.part, run.source
-        groups[place][f"{of_method} {shots}".strip()].append(Counted(run, matrix, pictures))
+        groups[place][f"{method_and_tag(run)} {shots}".strip()].append(Counted(run, matrix, pictures))
     return [_table(place, by_method) for place, by_method in groups.items()], without
 
 

@@ -8,23 +8,20 @@ one series. Which similarity means "the same" depends on the pictures: look at t
 """
 
 import argparse
-import contextlib
 import csv
 import io
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 from tabulate import tabulate
 from tqdm import tqdm
 
-from harness.plan import dataset_named
+from harness.plan import dataset_of
 from trainers.core.clip.backbones import Backbone, load_backbone
 from trainers.core.clip.visual_tower import encode_pictures
 from trainers.core.loading.read import read_picture
 from trainers.core.runs.files import printable, write_for_user
-from trainers.core.settings.configure import configure, in_pairs
 from trainers.core.settings.errors import one_line
 from trainers.paths import ROOT
 
@@ -96,14 +93,5 @@ def main() -> int:
 
 def parts(word: str, data: str) -> list[list[str]]:
     """Paths of the training, validation and test pictures."""
-    from dassl.data.datasets import build_dataset
-
-    import datasets
-
-    datasets.register_all()
-    named = dataset_named(word)
-    settings: list[Any] = [*in_pairs(list(named.settings)), ("DATASET.ROOT", data), ("SEED", 1)]
-    cfg = configure([str(ROOT / "configs" / "datasets" / f"{named.config}.yaml")], settings)
-    with contextlib.redirect_stdout(io.StringIO()):
-        dataset = build_dataset(cfg)
+    dataset = dataset_of(word, data)
     return [[item.impath for item in part or []] for part in (dataset.train_x, dataset.val, dataset.test)]

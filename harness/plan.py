@@ -1,11 +1,15 @@
 """Plans a protocol: the runs that a user's command means, each a call of train.py with a description."""
 
+import contextlib
+import io
 import json
 import re
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from trainers.core.settings.configure import configure, in_pairs
 from trainers.core.settings.errors import did_you_mean
 from trainers.core.settings.text_files import is_manifest
 from trainers.methods import methods
@@ -77,6 +81,20 @@ def dataset_named(word: str) -> Dataset:
     known = [name for name in registry_names().values() if name != "folder"]
     hint = did_you_mean(word, [*known, *GROUPS]) or f"; known: {', '.join([*known, *GROUPS])}"
     raise ValueError(f'"{word}" is no dataset of configs/datasets and no folder or list of pictures{hint}')
+
+
+def dataset_of(word: str, data: str) -> Any:
+    """The dataset itself, as Dassl builds it, of a word as in `dataset_named`. data: folder of the datasets."""
+    from dassl.data.datasets import build_dataset
+
+    import datasets
+
+    datasets.register_all()
+    named = dataset_named(word)
+    settings: list[Any] = [*in_pairs(list(named.settings)), ("DATASET.ROOT", data), ("SEED", 1)]
+    cfg = configure([str(ROOT / "configs" / "datasets" / f"{named.config}.yaml")], settings)
+    with contextlib.redirect_stdout(io.StringIO()):
+        return build_dataset(cfg)
 
 
 def _own_name(word: str) -> str:

@@ -381,9 +381,14 @@ def _assign(cfg: CfgNode, known: dict[str, Setting], key: str, value: Any, where
 
 
 def _decoded(value: Any, kind: str) -> Any:
-    """Text as the Python literal that it spells, if any; for text settings only quoted text is taken as a literal."""
+    """Text as the Python literal that it spells, if any; for text settings only quoted text is taken as a literal.
+
+    A list may stand in a yaml file, whose name is given: what it holds is then the value.
+    """
     if not isinstance(value, str):
         return value
+    if kind.startswith("list[") and value.lower().endswith((".yaml", ".yml")):
+        return _read_yaml(value, list)
     try:
         literal = ast.literal_eval(value)
     except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
@@ -393,16 +398,17 @@ def _decoded(value: Any, kind: str) -> Any:
     return value if text_only and not is_other else literal
 
 
-def _read_yaml(path: str) -> dict[str, Any]:
+def _read_yaml(path: str, kind: type = dict) -> Any:
     file = Path(path)
     if not file.is_file():
         known = sorted(p.name for p in file.parent.iterdir()) if file.parent.is_dir() else []
         raise ValueError(f"no config file {path}{did_you_mean(file.name, known)}")
     if file.suffix.lower() not in (".yaml", ".yml"):
         raise ValueError(f"{path} is no configuration: only .yaml files are read")
-    found = read_yaml(file) or {}
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} is no configuration: it holds {type(found).__name__}, not settings")
+    found = read_yaml(file) or kind()
+    if not isinstance(found, kind):
+        wanted = "settings" if kind is dict else "a list"
+        raise ValueError(f"{path} is no configuration: it holds {type(found).__name__}, not {wanted}")
     return found
 
 
@@ -427,7 +433,8 @@ def reference() -> str:
     }
     lines = ["# Settings", "",
              "Made by `python scripts/make_files.py` from `trainers/core/settings/configure.py` and each method's options.",
-             "Given as `KEY value` after a command, or in a yaml file.", ""]  # fmt: skip
+             "Given as `KEY value` after a command, or in a yaml file. A list may stand in a yaml file of its own, whose name "
+             "is then the value.", ""]  # fmt: skip
     for title, settings in groups.items():
         lines += [f"## {title}", "", "| setting | default | may be | what it does |", "|---|---|---|---|"]
         lines += [

@@ -1,0 +1,12 @@
+"""Groups hard templates for MoCoOp, see --help."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # this checkout's code, whatever else is installed
+
+import trainers  # noqa: F401  (makes `dassl` importable)
+from harness.group_templates import main
+
+if __name__ == "__main__":
+    sys.exit(main())

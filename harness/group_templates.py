@@ -139,12 +139,16 @@ def grouped(templates: Sequence[str], points_TT: torch.Tensor, number: int | Non
     tried = {k: float(sum(values) / T) for k, values in silhouettes.items()}
     best = max(tried, key=lambda k: tried[k])
     members = [[t for t in range(T) if labels[best][t] == g] for g in dict.fromkeys(labels[best])]
-    ordered = [sorted(ts, key=lambda t, ts=ts: float((points_TT[t] - points_TT[ts].mean(0)).norm())) for ts in members]
+    ordered = [[ts[i] for i in _from_the_middle(points_TT[ts])] for ts in members]
     return Groups(
         [[templates[t] for t in ts] for ts in ordered],
         [[float(silhouettes[best][t]) for t in ts] for ts in ordered],
         tried,
     )
+
+
+def _from_the_middle(points_NT: torch.Tensor) -> list[int]:
+    return (points_NT - points_NT.mean(0)).norm(dim=1).argsort(stable=True).tolist()
 
 
 def random_words(number: int, backbone: Backbone, rng: random.Random) -> list[str]:
@@ -183,7 +187,7 @@ def drawing(groups: Groups, points_TT: torch.Tensor, order: list[int]) -> Figure
         corner = (start - 0.5, start - 0.5)
         rows[0].add_patch(Rectangle(corner, len(group), len(group), fill=False, edgecolor="black", linewidth=1.5))
     rows[0].set_yticks(range(T), templates, fontsize=7)
-    rows[0].set_xticks([(a + b - 1) / 2 for a, b in pairwise(edges)], range(len(groups.templates)))
+    rows[0].set_xticks([(a + b - 1) / 2 for a, b in pairwise(edges)], [str(g) for g in range(len(groups.templates))])
     rows[0].set_xlabel("group")
     figure.colorbar(image, ax=rows[0], label="cosine of features less their mean", shrink=0.6)
     if len(rows) > 1:

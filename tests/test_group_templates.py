@@ -107,7 +107,7 @@ def test_program_and_its_file(mini_root, literate_clip_file, tmp_path):
     assert (tmp_path / "groups.png").read_bytes().startswith(b"\x89PNG")
     for key in ("DATASET.TEMPLATE_GROUPS", "TRAINER.MOCOOP.TEMPLATE_GROUPS"):
         cfg = configure([], [(key, str(tmp_path / "groups.yaml"))])
-        assert (cfg.DATASET if "DATASET" in key else cfg.TRAINER.MOCOOP).TEMPLATE_GROUPS == groups
+        assert groups == (cfg.DATASET if "DATASET" in key else cfg.TRAINER.MOCOOP).TEMPLATE_GROUPS
     for wrong, said in (
         (["lasp", pictures, "--out", tmp_path / "groups.txt"], "name a .yaml, .yml file"),
         (["lasp", "/nowhere"], "is no dataset"),

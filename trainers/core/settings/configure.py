@@ -433,8 +433,8 @@ def reference() -> str:
     }
     lines = ["# Settings", "",
              "Made by `python scripts/make_files.py` from `trainers/core/settings/configure.py` and each method's options.",
-             "Given as `KEY value` after a command, or in a yaml file. A list may stand in a yaml file of its own, whose name "
-             "is then the value.", ""]  # fmt: skip
+             "Given as `KEY value` after a command, or in a yaml file. A list may stand in a yaml file of its own, whose "
+             "name is then the value.", ""]  # fmt: skip
     for title, settings in groups.items():
         lines += [f"## {title}", "", "| setting | default | may be | what it does |", "|---|---|---|---|"]
         lines += [

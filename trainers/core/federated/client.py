@@ -1,0 +1,114 @@
+"""What a client does: trains on its own pictures from what the server sends, and says how well that does.
+
+Only the shared tensors and counts leave it. Its pictures do not, nor does what it keeps for itself (a gate, a router).
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from dassl.utils import set_random_seed
+from torch import nn
+from torch.utils.data import DataLoader
+
+from ..training import checkpoints
+from .letters import Letter
+from .partition import Part
+
+if TYPE_CHECKING:
+    from .trainer import FederatedTrainer
+
+
+class Client:
+    """Client `number`. trainer: with the model and all pictures, used by several clients in turn. folder: its own."""
+
+    def __init__(self, trainer: "FederatedTrainer", number: int, folder: Path) -> None:
+        self.trainer, self.number, self.folder = trainer, number, folder
+        self.part: Part = trainer.parts[number]
+
+    def train(self, question: Letter) -> Letter:
+        """Local epochs from the question's shared tensors and this client's own; keeps the result under the round's
+        number, and answers with the shared tensors."""
+        trainer, words = self.trainer, question.words
+        set_random_seed((trainer.cfg.SEED * 1_000_003 + self.number * 1_009 + words["round"]) % 2**31)
+        self._put(question, own_shared=False)
+        received = {name: tensor.detach().clone() for name, tensor in trainer.shared().items()}
+        trainer.optim.state.clear()
+        for group, rate in zip(trainer.optim.param_groups, words["rates"], strict=True):
+            group["lr"] = rate
+        trainer.set_model_mode("train")
+        losses = [loss for _ in range(trainer.options.local_epochs) for loss in self._epoch(received)]
+        shared, private = (_on_cpu(tensors) for tensors in (trainer.shared(), trainer.private()))
+        checkpoints.save(self._file(words["round"]), {"state_dict": shared | private})
+        self._forget(words["last"])
+        return Letter({"pictures": len(self.part.train), "loss": sum(losses) / len(losses)}, shared)
+
+    def evaluate(self, question: Letter) -> Letter:
+        """Right answers among this client's kind of test pictures, and, where it is asked, among all."""
+        trainer, words = self.trainer, question.words
+        self._put(question, own_shared=trainer.tests_own)
+        items = trainer.tested_items()
+        asked = range(len(items)) if words["all"] else [i for i, item in enumerate(items) if self.part.asks_for(item)]
+        trainer.set_model_mode("eval")
+        mine = all_right = total = 0
+        with torch.no_grad(), trainer.autocast():
+            for images, labels, places in trainer.test_batches(list(asked)):
+                right_B = (trainer.model(images).argmax(1) == labels).tolist()
+                all_right += sum(right_B)
+                own = [right for right, i in zip(right_B, places, strict=True) if self.part.asks_for(items[i])]
+                mine, total = mine + sum(own), total + len(own)
+        found: dict[str, Any] = {"right": mine, "asked": total}
+        return Letter(found | ({"right_of_all": all_right, "all": len(items)} if words["all"] else {}))
+
+    def _epoch(self, received: dict[str, torch.Tensor]) -> list[float]:
+        trainer, losses = self.trainer, []
+        dataset: Any = trainer.train_loader_x.dataset
+        order = [self.part.train[i] for i in torch.randperm(len(self.part.train)).tolist()]
+        size = trainer.cfg.DATALOADER.TRAIN_X.BATCH_SIZE
+        batches = [order[start : start + size] for start in range(0, len(order), size)]
+        for batch in DataLoader(dataset, batch_sampler=batches, generator=torch.Generator()):
+            images, labels = trainer.parse_batch_train(batch)
+            trainer.optim.zero_grad()
+            with trainer.autocast():
+                loss: Any = trainer.compute_loss(images, labels, *trainer.drawn())[0]
+            loss = loss + trainer.proximal(received)
+            trainer.scaler.scale(loss).backward()
+            if trainer.largest_gradient() > 0:
+                trainer.scaler.unscale_(trainer.optim)
+                nn.utils.clip_grad_norm_(trainer.model.trainable().values(), trainer.largest_gradient())
+            trainer.scaler.step(trainer.optim)
+            trainer.scaler.update()
+            losses.append(float(loss))
+        return losses
+
+    # --- what it keeps -------------------------------------------------------------------------------------------------
+
+    def _put(self, question: Letter, own_shared: bool) -> None:
+        """Into the model: the shared tensors of the question, or this client's own; and what it kept, or its start.
+
+        Raises FileNotFoundError where what it kept is gone.
+        """
+        trainer, last = self.trainer, question.words["last"]  # the last round that the server took of it; 0: none
+        kept = checkpoints.load(self._file(last))["state_dict"] if last else trainer.start
+        with torch.no_grad():
+            for name, tensor in trainer.private().items():
+                tensor.copy_(kept[name])
+            for name, tensor in trainer.shared().items():
+                tensor.copy_(kept[name] if own_shared and last else question.tensors[name])
+        trainer.model.weights_changed()
+        trainer.received(question)
+
+    def _file(self, number: int) -> Path:
+        return self.folder / f"client{self.number}" / f"round-{number}.pth.tar"
+
+    def _forget(self, last: int) -> None:
+        """Rounds before `last`, to which no server goes back."""
+        for file in self._file(0).parent.glob("round-*.pth.tar"):
+            number = file.name.removeprefix("round-").removesuffix(".pth.tar")
+            if number.isdigit() and int(number) < last:
+                file.unlink(missing_ok=True)
+
+
+def _on_cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}

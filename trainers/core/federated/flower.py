@@ -1,0 +1,231 @@
+"""Server and clients as Flower apps: in a simulation on one machine, or in a federation of many.
+
+What leaves a client is what `client.py` answers with. The server's apps, its nodes and what they send each other over the
+network are Flower's (flwr).
+"""
+
+import contextlib
+import functools
+import io
+import os
+import queue
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("RAY_worker_niceness", "0")  # 15 otherwise, which starves clients beside anything else
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+
+from ..settings.errors import one_line
+from .letters import Letter
+
+KINDS = {"train": MessageType.TRAIN, "evaluate": MessageType.EVALUATE}
+AT_START = 300.0  # seconds that the server waits until all its clients are there
+SHARE_OF_GPU = 0.25  # what a simulated client takes
+
+
+def to_record(letter: Letter, text: Mapping[str, str] | None = None) -> RecordDict:
+    """As Flower sends it."""
+    return RecordDict({"words": ConfigRecord({**letter.words, **(text or {})}), "tensors": ArrayRecord(letter.tensors)})
+
+
+def from_record(record: RecordDict) -> Letter:
+    """Arrays are read without pickle. Raises ValueError for a message that is no letter."""
+    try:
+        return Letter(dict(record["words"]), dict(record["tensors"].to_torch_state_dict()))  # type: ignore[union-attr, call-overload]
+    except (KeyError, AttributeError, TypeError, ValueError, EOFError) as error:
+        raise ValueError(f"it sent what is no answer ({type(error).__name__})") from None
+
+
+# --- the server's end ---------------------------------------------------------------------------------------------------
+
+
+class Clients:
+    """The nodes of a grid, by the numbers of their clients. config: what they build their trainer from.
+
+    Raises ValueError where, after some minutes, some of `number` clients are not there, or two say they are the same.
+    """
+
+    def __init__(self, grid: Grid, number: int, config: str, wait: float) -> None:
+        self._grid, self._config, self._wait = grid, config, wait
+        self._nodes: dict[int, int] = {}
+        until = time.monotonic() + min(wait, AT_START)
+        while len(self._nodes) < number:
+            new = [node for node in grid.get_node_ids() if node not in self._nodes.values()]
+            for node, answer in self._send(MessageType.QUERY, {node: Letter() for node in new}).items():
+                client = None if isinstance(answer, str) else answer.words.get("client")
+                if client in self._nodes:
+                    raise ValueError(f"two nodes say that they are client {client}: give each another partition-id")
+                if isinstance(client, int) and 0 <= client < number:
+                    self._nodes[client] = node
+            if len(self._nodes) < number and time.monotonic() > until:
+                absent = sorted({*range(number)} - self._nodes.keys())
+                raise ValueError(
+                    f"{len(absent)} of {number} clients are not there, the first is {absent[0]}: start them"
+                )
+            time.sleep(0.1)
+
+    def ask(self, kind: str, questions: Mapping[int, Letter]) -> dict[int, Letter | str]:
+        """As Link has it."""
+        by_node = {self._nodes[client]: letter for client, letter in questions.items()}
+        answers = self._send(KINDS[kind], by_node)
+        return {client: answers[self._nodes[client]] for client in questions}
+
+    def _send(self, kind: str, letters: Mapping[int, Letter]) -> dict[int, Letter | str]:
+        text = {"config": self._config}
+        messages = [Message(to_record(one, text), dst_node_id=node, message_type=kind) for node, one in letters.items()]
+        found: dict[int, Letter | str] = dict.fromkeys(letters, f"it did not answer within {self._wait:g} seconds")
+        for reply in self._grid.send_and_receive(messages, timeout=self._wait) if messages else ():
+            node = reply.metadata.src_node_id
+            if reply.has_error():
+                found[node] = f"it failed: {_last_line(reply.error.reason)}"
+                continue
+            try:
+                found[node] = from_record(reply.content)
+            except ValueError as error:
+                found[node] = str(error)
+        return found
+
+
+def _last_line(reason: str | None) -> str:
+    lines = [line for line in (reason or "").splitlines() if line.strip()]
+    return lines[-1].strip()[:200] if lines else "it does not say why"
+
+
+# --- the clients' end ---------------------------------------------------------------------------------------------------
+
+
+client_app = ClientApp()
+
+
+@client_app.query()
+def who(message: Message, context: Context) -> Message:
+    """Says which client this node is: Flower's partition-id."""
+    return Message(to_record(Letter({"client": int(context.node_config["partition-id"])})), reply_to=message)
+
+
+@client_app.train()
+def train(message: Message, context: Context) -> Message:
+    """A round's local training."""
+    letter = from_record(message.content)
+    return Message(to_record(_client(letter, context).train(letter)), reply_to=message)
+
+
+@client_app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """How many test pictures the model takes for what they are."""
+    letter = from_record(message.content)
+    return Message(to_record(_client(letter, context).evaluate(letter)), reply_to=message)
+
+
+def _client(letter: Letter, context: Context) -> Any:
+    """The client of this node. node_config may say where its data and what it keeps are: data, keeps."""
+    from .client import Client
+
+    here = context.node_config
+    trainer = _trainer(letter.words["config"], str(here.get("data", "")))
+    number = int(here["partition-id"])
+    return Client(trainer, number, Path(str(here.get("keeps", "") or Path(trainer.cfg.OUTPUT_DIR, "clients"))))
+
+
+@functools.lru_cache(1)
+def _trainer(config: str, data: str) -> Any:
+    """The trainer of a configuration, as the server has it; once in each process."""
+    from dassl.engine import build_trainer
+    from dassl.utils import set_random_seed
+
+    import datasets
+
+    from ...methods import register_all
+    from ..settings.configure import default_cfg
+    from ..training import device
+
+    register_all()
+    datasets.register_all()
+    cfg = default_cfg()
+    cfg.merge_from_other_cfg(type(cfg).load_cfg(config))
+    if data:
+        cfg.DATASET.ROOT = data
+    cfg.freeze()
+    set_random_seed(cfg.SEED)
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        device.set_up(cfg.DETERMINISTIC, cfg.TF32)
+        trainer = build_trainer(cfg)
+        trainer.prepare_client()
+    return trainer
+
+
+# --- a simulation on one machine ----------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def simulation(number: int, config: str, wait: float, on_gpu: bool) -> Iterator[Clients]:
+    """`number` clients in processes of this machine, as many at a time as it has cores, by Flower's simulation engine."""
+    from flwr.simulation import run_simulation
+
+    grids: queue.Queue[Grid | BaseException] = queue.Queue()
+    done = threading.Event()
+    server = ServerApp()
+
+    @server.main()
+    def serve(grid: Grid, context: Context) -> None:
+        grids.put(grid)
+        done.wait()
+
+    def run() -> None:
+        try:
+            resources = {"num_cpus": 1, "num_gpus": SHARE_OF_GPU if on_gpu else 0.0}
+            backend: Any = {
+                "client_resources": resources,
+                "init_args": {"log_to_driver": False, "logging_level": "ERROR"},
+            }
+            run_simulation(server, client_app, number, backend_config=backend)
+        except BaseException as error:  # noqa: BLE001  (it is raised where the grid is waited for)
+            grids.put(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    try:
+        with _quiet(), _one_thread_each():
+            thread.start()
+            grid = grids.get()
+            if isinstance(grid, BaseException):
+                raise RuntimeError(f"Flower's simulation did not start: {one_line(grid)}") from grid
+            clients = Clients(grid, number, config, wait)
+        yield clients
+    finally:
+        done.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """For the processes that are started inside, which share the cores."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Flower says on each start that its function for this will go one day, and more that nobody can act on."""
+    import logging
+
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,5 @@
+"""Its model is MoCoOp's."""
+
+from ..mocoop.model import MixtureCLIP
+
+__all__ = ["MixtureCLIP"]

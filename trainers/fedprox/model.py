@@ -1,0 +1,5 @@
+"""Its model is CoOp's."""
+
+from ..coop.model import CoOpCLIP
+
+__all__ = ["CoOpCLIP"]

@@ -1,0 +1,5 @@
+"""PromptFL's model is CoOp's."""
+
+from ..coop.model import CoOpCLIP
+
+__all__ = ["CoOpCLIP"]

@@ -333,7 +333,7 @@ def equal(bench: Bench) -> None:
 
     for left_over in bench.file.parent.glob("equal_*"):
         shutil.rmtree(left_over)
-    names = FIRST if bench.tiny else tuple(methods())
+    names = FIRST if bench.tiny else tuple(name for name, method in methods().items() if not method.federated)
     seconds = max(1.0, bench.end - time.monotonic())
 
     def one(method: str) -> None:
@@ -422,7 +422,7 @@ def methods(bench: Bench) -> None:
              "CACHE.FOLDER", place / "cache", "TEST.NO_TEST", True, "OPTIM.MAX_EPOCH", 10)
     # fmt: on
     step = PromptTrainer.forward_backward
-    for method in [method for method in methods().values() if method.takes_steps]:
+    for method in [method for method in methods().values() if method.takes_steps and not method.federated]:
         if bench.late(step=method.title):
             return
         name, taken = config_for(method, "caltech101", "main", 4), 0

@@ -183,8 +183,8 @@ class Method:
     whether it chooses by validation pictures, where there are some. told_which_classes: whether it answers otherwise for
     the classes of training than for others. settings_by_dataset: whether its authors chose options for each. templates:
     which of DATASET.TEMPLATE and TEMPLATE_GROUPS it reads. heads: what MODEL.HEAD.NAME may be, the usual first. ablations:
-    parts of it that can be changed, by name, with the settings that do it. place: in tables. recipes_of: the
-    method whose recipes it shares.
+    parts of it that can be changed, by name, with the settings that do it. federated: whether clients train it. place: in
+    tables. recipes_of: the method whose recipes it shares.
     """
 
     name: str
@@ -202,6 +202,7 @@ class Method:
     templates: tuple[str, ...] = ()
     heads: tuple[str, ...] = HEADS[:1]
     ablations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    federated: bool = False
     place: int = 100
     recipes_of: str = ""
     package: str = ""  # where it was found

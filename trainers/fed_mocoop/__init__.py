@@ -5,7 +5,7 @@ from .options import FedMoCoOpOptions
 
 METHODS = (
     Method(
-        "fed_mocoop", "FedMoCoOp", "MixtureCLIP", "Federated MoCoOp", options=FedMoCoOpOptions, knows_new_classes=False,
-        place=84, templates=("TEMPLATE_GROUPS",),
+        "fed_mocoop", "FedMoCoOp", "MixtureCLIP", "Federated MoCoOp", options=FedMoCoOpOptions,
+        knows_new_classes=False, federated=True, place=84, templates=("TEMPLATE_GROUPS",),
     ),
 )  # fmt: skip

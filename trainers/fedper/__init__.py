@@ -5,6 +5,7 @@ from .options import FedPerOptions
 
 METHODS = (
     Method(
-        "fedper", "FedPer", "CoOpCLIP", "PromptFL + FedPer", options=FedPerOptions, knows_new_classes=False, place=82,
+        "fedper", "FedPer", "CoOpCLIP", "PromptFL + FedPer", options=FedPerOptions,
+        knows_new_classes=False, federated=True, place=82,
     ),
 )  # fmt: skip

@@ -5,7 +5,7 @@ from .options import FedProxOptions
 
 METHODS = (
     Method(
-        "fedprox", "FedProx", "CoOpCLIP", "PromptFL + FedProx", options=FedProxOptions, knows_new_classes=False,
-        place=81,
+        "fedprox", "FedProx", "CoOpCLIP", "PromptFL + FedProx", options=FedProxOptions,
+        knows_new_classes=False, federated=True, place=81,
     ),
 )  # fmt: skip

@@ -6,6 +6,6 @@ from .options import LocalCoOpOptions
 METHODS = (
     Method(
         "local_coop", "LocalCoOp", "CoOpCLIP", "CoOp, each client alone", options=LocalCoOpOptions,
-        knows_new_classes=False, place=79,
+        knows_new_classes=False, federated=True, place=79,
     ),
 )  # fmt: skip

@@ -4,5 +4,8 @@ from ..options import Method
 from .options import PFedMoAPOptions
 
 METHODS = (
-    Method("pfedmoap", "PFedMoAP", "ExpertsCLIP", "pFedMoAP", options=PFedMoAPOptions, knows_new_classes=False, place=83),
+    Method(
+        "pfedmoap", "PFedMoAP", "ExpertsCLIP", "pFedMoAP", options=PFedMoAPOptions,
+        knows_new_classes=False, federated=True, place=83,
+    ),
 )  # fmt: skip

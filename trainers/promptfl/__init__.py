@@ -4,5 +4,5 @@ from ..options import Method
 from .options import PromptFLOptions
 
 METHODS = (
-    Method("promptfl", "PromptFL", "CoOpCLIP", options=PromptFLOptions, knows_new_classes=False, place=80),
+    Method("promptfl", "PromptFL", "CoOpCLIP", options=PromptFLOptions, knows_new_classes=False, federated=True, place=80),
 )  # fmt: skip

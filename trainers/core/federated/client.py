@@ -79,7 +79,7 @@ class Client:
                 nn.utils.clip_grad_norm_(trainer.model.trainable().values(), trainer.largest_gradient())
             trainer.scaler.step(trainer.optim)
             trainer.scaler.update()
-            losses.append(float(loss))
+            losses.append(loss.item())
         return losses
 
     # --- what it keeps -------------------------------------------------------------------------------------------------

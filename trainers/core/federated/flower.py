@@ -9,6 +9,8 @@ import functools
 import io
 import os
 import queue
+import shlex
+import sys
 import threading
 import time
 import warnings
@@ -24,10 +26,12 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, R
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
+from ...paths import ROOT
 from ..settings.errors import one_line
 from .letters import Letter
 
 KINDS = {"train": MessageType.TRAIN, "evaluate": MessageType.EVALUATE}
+FAULT = "fault"  # of an answer: why it is none
 AT_START = 300.0  # seconds that the server waits until all its clients are there
 SHARE_OF_GPU = 0.25  # what a simulated client takes
 
@@ -89,7 +93,8 @@ class Clients:
                 found[node] = f"it failed: {_last_line(reply.error.reason)}"
                 continue
             try:
-                found[node] = from_record(reply.content)
+                letter = from_record(reply.content)
+                found[node] = f"it failed: {letter.words[FAULT]}" if FAULT in letter.words else letter
             except ValueError as error:
                 found[node] = str(error)
         return found
@@ -115,15 +120,23 @@ def who(message: Message, context: Context) -> Message:
 @client_app.train()
 def train(message: Message, context: Context) -> Message:
     """A round's local training."""
-    letter = from_record(message.content)
-    return Message(to_record(_client(letter, context).train(letter)), reply_to=message)
+    return _answered("train", message, context)
 
 
 @client_app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """How many test pictures the model takes for what they are."""
-    letter = from_record(message.content)
-    return Message(to_record(_client(letter, context).evaluate(letter)), reply_to=message)
+    return _answered("evaluate", message, context)
+
+
+def _answered(kind: str, message: Message, context: Context) -> Message:
+    """What fails here is told to the server, which would otherwise wait for an answer."""
+    try:
+        letter = from_record(message.content)
+        answer = getattr(_client(letter, context), kind)(letter)
+    except Exception as error:  # noqa: BLE001
+        answer = Letter({FAULT: one_line(error)})
+    return Message(to_record(answer), reply_to=message)
 
 
 def _client(letter: Letter, context: Context) -> Any:
@@ -148,6 +161,7 @@ def _trainer(config: str, data: str) -> Any:
     from ..settings.configure import default_cfg
     from ..training import device
 
+    os.chdir(ROOT)  # what relative paths in a configuration mean
     register_all()
     datasets.register_all()
     cfg = default_cfg()
@@ -164,7 +178,35 @@ def _trainer(config: str, data: str) -> Any:
     return trainer
 
 
+# --- a federation of several machines ------------------------------------------------------------------------------------
+
+
+server_app = ServerApp()
+given: list[Grid] = []  # in the process of a SuperLink's server
+
+
+@server_app.main()
+def serve(grid: Grid, context: Context) -> None:
+    """A run of train.py, with the words of the run's configuration, whose clients are the grid's nodes."""
+    import train
+
+    given.append(grid)
+    os.chdir(ROOT)
+    sys.argv = ["train.py", *shlex.split(str(context.run_config["words"]))]
+    train.main()
+
+
 # --- a simulation on one machine ----------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def clients(number: int, config: str, wait: float, on_gpu: bool) -> Iterator[Clients]:
+    """Those of the SuperLink that has started this process, or of a simulation."""
+    if given:
+        yield Clients(given[0], number, config, wait)
+        return
+    with simulation(number, config, wait, on_gpu) as simulated:
+        yield simulated
 
 
 @contextlib.contextmanager
@@ -199,8 +241,8 @@ def simulation(number: int, config: str, wait: float, on_gpu: bool) -> Iterator[
             grid = grids.get()
             if isinstance(grid, BaseException):
                 raise RuntimeError(f"Flower's simulation did not start: {one_line(grid)}") from grid
-            clients = Clients(grid, number, config, wait)
-        yield clients
+            simulated = Clients(grid, number, config, wait)
+        yield simulated
     finally:
         done.set()
         thread.join()

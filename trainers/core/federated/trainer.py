@@ -6,6 +6,7 @@ A method is a PromptTrainer with this class before it, which says what its clien
 
 import contextlib
 import csv
+import importlib.util
 import io
 import time
 from collections.abc import Iterator, Sequence
@@ -59,6 +60,8 @@ class FederatedTrainer(PromptTrainer):
         super().check_cfg(cfg)
         if this_rank().several:
             raise ValueError(f"{cfg.TRAINER.NAME} shares its work among clients, not ranks: start it with one process")
+        if importlib.util.find_spec("flwr") is None:
+            raise ValueError(f"{cfg.TRAINER.NAME} needs Flower: pip install 'flwr[simulation]>=1.42'")
         if cfg.TEST.FINAL_MODEL != "last_step":
             raise ValueError("TEST.FINAL_MODEL is best_val: a federation tests its last round; leave it out")
 
@@ -85,11 +88,11 @@ class FederatedTrainer(PromptTrainer):
     def train(self) -> None:  # type: ignore[override]
         with contextlib.ExitStack() as inside:
             if self.link is None:
-                from .flower import simulation  # needs flwr
+                from .flower import clients  # needs flwr
 
                 on_gpu = self.device.type == "cuda"
                 self.link = inside.enter_context(
-                    simulation(self.options.clients, self.cfg.dump(), self.options.wait, on_gpu)
+                    clients(self.options.clients, self.cfg.dump(), self.options.wait, on_gpu)
                 )
             super().train()
 

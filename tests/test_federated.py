@@ -1,0 +1,311 @@
+"""Federated methods: partitions, what is sent, rounds in one process and by Flower, what a client may do wrong."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import run_train
+from dassl.engine import build_trainer
+from dassl.utils import set_random_seed
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import datasets
+import train
+from trainers import load_run, methods
+from trainers.core.federated.client import Client
+from trainers.core.federated.letters import Letter, fault_of, weighted_mean
+from trainers.core.federated.partition import partition
+from trainers.core.training import checkpoints
+from trainers.pfedmoap.trainer import selected
+
+FEDERATED = [name for name, method in methods.methods().items() if method.federated]
+ROUNDS = 3
+
+
+def pictures(labels, domains=None):
+    domains = domains or [0] * len(labels)
+    return [SimpleNamespace(label=label, domain=domain) for label, domain in zip(labels, domains, strict=True)]
+
+
+@given(
+    kind=st.sampled_from(["classes", "dirichlet"]), clients=st.integers(1, 12), classes=st.integers(1, 12),
+    shots=st.integers(1, 9), concentration=st.floats(0.01, 100), seed=st.integers(0, 99),
+)  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_every_picture_is_in_one_part(kind, clients, classes, shots, concentration, seed):
+    items = pictures([c for c in range(classes) for _ in range(shots)])
+    if clients > (classes if kind == "classes" else len(items)):
+        with pytest.raises(ValueError, match=f"CLIENTS is {clients}, but there are"):
+            partition(kind, items, clients, concentration, seed)
+        return
+    parts = partition(kind, items, clients, concentration, seed)
+    assert parts == partition(kind, items, clients, concentration, seed)
+    assert sorted(i for part in parts for i in part.train) == list(range(len(items)))
+    assert len(parts) == clients
+    for part in parts:
+        assert part.classes == {items[i].label for i in part.train}
+        assert all(part.asks_for(items[i]) for i in part.train)
+    if kind == "classes":
+        assert sum(len(part.classes) for part in parts) == classes
+
+
+def test_domains_are_shared_out_among_their_clients():
+    items = pictures([0, 1] * 12, [i // 8 for i in range(24)])
+    parts = partition("domains", items, 6, 0.5, 1)
+    assert [sorted(part.domains) for part in parts] == [[0], [0], [1], [1], [2], [2]]
+    assert sorted(i for part in parts for i in part.train) == list(range(24))
+    assert parts[0].asks_for(SimpleNamespace(label=5, domain=0))
+    assert not parts[0].asks_for(SimpleNamespace(label=0, domain=1))
+    with pytest.raises(
+        ValueError, match="CLIENTS is 4, but the training pictures have 3 domains: use 3, or a multiple"
+    ):
+        partition("domains", items, 4, 0.5, 1)
+    with pytest.raises(ValueError, match="have 1 domains: use PARTITION classes or dirichlet"):
+        partition("domains", pictures([0, 1]), 2, 0.5, 1)
+
+
+def test_the_mean_is_weighted_by_pictures():
+    like = {"ctx": torch.zeros(2)}
+    answers = {
+        k: Letter({"pictures": n, "loss": 0.0}, {"ctx": torch.tensor(v)})
+        for k, n, v in ((3, 1, [4.0, 0]), (0, 3, [0.0, 8]))
+    }
+    assert weighted_mean(answers, like)["ctx"].tolist() == [1.0, 6.0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        ("it failed: no power", "it failed: no power"),
+        (Letter({"pictures": 3}), "it sent nothing in the place of ctx"),
+        (
+            Letter({"pictures": 3}, {"ctx": torch.zeros(2), "gate": torch.zeros(1)}),
+            "it sent ctx, gate in the place of ctx",
+        ),
+        (
+            Letter({"pictures": 3}, {"ctx": torch.zeros(3)}),
+            r"its ctx is (3,) torch.float32, which should be (2,) torch",
+        ),
+        (Letter({"pictures": 3}, {"ctx": torch.zeros(2).double()}), "its ctx is (2,) torch.float64, which should be"),
+        (Letter({"pictures": 3}, {"ctx": torch.tensor([1, float("nan")])}), "its ctx is not finite"),
+        (Letter({"pictures": 0}, {"ctx": torch.zeros(2)}), "it says that it has 0 pictures"),
+        (Letter({"pictures": 1e9}, {"ctx": torch.zeros(2)}), "it says that it has 1000000000.0 pictures"),
+        (Letter({"pictures": 3}, {"ctx": torch.zeros(2)}), ""),
+    ],
+)
+def test_answers_that_cannot_be_used(answer, fault):
+    assert fault_of(answer, {"ctx": torch.zeros(2)}).startswith(fault)
+    assert bool(fault_of(answer, {"ctx": torch.zeros(2)})) == bool(fault)
+
+
+def test_whose_prompts_a_client_downloads():
+    taken = {k: {"ctx": torch.tensor([[float(at)]])} for k, at in ((0, 0), (1, 5), (2, 1), (4, -2))}
+    assert selected(taken, 3, 2, "nearest", 1) == []  # it has not trained
+    assert selected(taken, 0, 2, "nearest", 1) == [2, 4]
+    assert selected(taken, 1, 9, "nearest", 1) == [2, 0, 4]
+    orders = [selected(taken, k, 3, "random", 1) for k in (0, 1)]
+    assert [k for k in orders[0] if k != 1] == [k for k in orders[1] if k != 0]  # one order for all
+
+
+# --- rounds in one process: the reference -------------------------------------------------------------------------------
+
+
+class InProcess:
+    """A link to clients of this process. spoil: what becomes of an answer."""
+
+    def __init__(self, trainer, folder, spoil=lambda kind, client, words, answer: answer):
+        self.trainer, self.folder, self.spoil, self.sent = trainer, folder, spoil, []
+
+    def ask(self, kind, questions):
+        before = checkpoints.random_state()
+        answers = {}
+        for client, question in questions.items():
+            answer = getattr(Client(self.trainer, client, self.folder), kind)(question)
+            self.sent.append((kind, client, question, answer))
+            answers[client] = self.spoil(kind, client, question.words, answer)
+        checkpoints.set_random_state(before)
+        return answers
+
+
+def words(mini_root, clip_file, out, trainer, *more):
+    return [
+        "--root", mini_root, "--seed", 1, "--trainer", trainer, "--backbone", clip_file, "--output-dir", out,
+        "--dataset-config-file", "configs/datasets/caltech101.yaml",
+        "--config-file", f"configs/trainers/{trainer}/small.yaml",
+        "DATASET.NUM_SHOTS", 4, "DATALOADER.NUM_WORKERS", 0, "OPTIM.MAX_EPOCH", ROUNDS, *options(trainer, *more),
+    ]  # fmt: skip
+
+
+def options(trainer, *more):
+    key = methods.methods()[trainer].options.KEY
+    own = {"CLIENTS": 3, "LOCAL_EPOCHS": 2} | ({"EXPERTS": 2, "GATE_WIDTH": 16} if trainer == "PFedMoAP" else {})
+    own |= dict(zip(more[::2], more[1::2], strict=True))
+    return [word for name, value in own.items() for word in (name if "." in name else f"TRAINER.{key}.{name}", value)]
+
+
+def federation(mini_root, clip_file, out, trainer, *more, spoil=None):
+    """A server and its clients, built like those of two processes."""
+    methods.register_all()
+    datasets.register_all()
+    cfg = train.setup_cfg(train.parse_arguments([str(w) for w in words(mini_root, clip_file, out, trainer, *more)]))
+    set_random_seed(cfg.SEED)
+    clients = build_trainer(cfg)
+    clients.prepare_client()
+    set_random_seed(cfg.SEED)
+    server = build_trainer(cfg)
+    server.link = InProcess(clients, Path(out) / "clients", *([spoil] if spoil else []))
+    return server
+
+
+def tensors_of(server):
+    return {name: tensor.detach().clone() for name, tensor in server.shared().items()}
+
+
+@pytest.mark.parametrize("trainer", FEDERATED)
+def test_rounds_and_resuming(trainer, mini_root, literate_clip_file, tmp_path):
+    """Three rounds, of which each asks two of three clients; and the same stopped after the second."""
+    more = ("PARTICIPATION", 0.7)
+    whole = federation(mini_root, literate_clip_file, tmp_path / "whole", trainer, *more)
+    whole.train()
+    assert [row["answered"] for row in whole.rounds] == [2] * ROUNDS
+    left = {name for kind, _, _, answer in whole.link.sent if kind == "train" for name in answer.tensors}
+    assert left == whole.shared().keys()  # nothing else leaves a client
+    assert not left & whole.private().keys()
+    for kind, _, _, answer in whole.link.sent:
+        assert answer.words.keys() <= (
+            {"pictures", "loss"} if kind == "train" else {"right", "asked", "right_of_all", "all"}
+        )
+        assert kind == "train" or not answer.tensors
+    changed = [not torch.equal(tensor, whole.start[name]) for name, tensor in whole.shared().items()]
+    assert any(changed) or not changed
+    for name in whole.private():  # each client has its own
+        kept = [checkpoints.load(file)["state_dict"][name] for file in (tmp_path / "whole").glob("clients/*/round-*")]
+        assert not all(torch.equal(kept[0], one) for one in kept[1:])
+
+    class Killed(Exception):
+        pass
+
+    def kill(kind, client, sent, answer):
+        if kind == "train" and sent["round"] == ROUNDS:
+            raise Killed
+        return answer
+
+    first = federation(mini_root, literate_clip_file, tmp_path / "stopped", trainer, *more, spoil=kill)
+    with pytest.raises(Killed):  # while the clients work on the last round
+        first.train()
+    again = federation(mini_root, literate_clip_file, tmp_path / "stopped", trainer, *more)
+    again.train()
+    assert again.rounds == whole.rounds
+    assert again.results == whole.results
+    for name, tensor in whole.shared().items():
+        assert torch.equal(tensor, again.shared()[name]), name
+
+
+def test_a_client_that_fails_is_left_out_and_named(mini_root, literate_clip_file, tmp_path, capsys):
+    def spoil(kind, client, sent, answer):
+        if kind == "train" and client == 1 and sent["round"] == 2:
+            return Letter(answer.words, {name: tensor * float("nan") for name, tensor in answer.tensors.items()})
+        if kind == "train" and client == 2 and sent["round"] == 1:
+            return "it did not answer within 5 seconds"
+        return "it failed: away" if kind == "evaluate" and client == 0 else answer
+
+    server = federation(mini_root, literate_clip_file, tmp_path, "PFedMoAP", spoil=spoil)
+    server.train()
+    assert [row["answered"] for row in server.rounds] == [2, 2, 3]
+    assert [row["tested"] for row in server.rounds] == [2, 2, 2]
+    said = capsys.readouterr().out
+    assert "client 1 is left out of round 2: its ctx is not finite" in said
+    assert "client 2 is left out of round 1: it did not answer within 5 seconds" in said
+    assert "client 0 is not tested in round 1: it failed: away" in said
+    asked = {(k, q.words["round"]): q for kind, k, q, _ in server.link.sent if kind == "train"}
+    assert asked[2, 2].words["last"] == 0  # as if it had not trained
+    assert asked[1, 3].words["last"] == 1
+    assert "experts" not in asked[2, 2].tensors
+    assert "experts" in asked[1, 3].tensors
+    assert server.shared()["ctx"].isfinite().all()
+
+
+def test_a_round_of_which_nothing_can_be_used_ends_the_run(mini_root, literate_clip_file, tmp_path):
+    server = federation(mini_root, literate_clip_file, tmp_path, "PromptFL", spoil=lambda *_: "it failed: away")
+    with pytest.raises(RuntimeError, match="no client's answer could be used in round 1: it failed: away"):
+        server.train()
+
+
+def test_one_client_with_everything_is_its_own_mean(mini_root, literate_clip_file, tmp_path):
+    server = federation(mini_root, literate_clip_file, tmp_path, "PromptFL", "CLIENTS", 1)
+    server.train()
+    sent = [answer.tensors["ctx"] for kind, _, _, answer in server.link.sent if kind == "train"]
+    torch.testing.assert_close(server.shared()["ctx"].detach(), sent[-1])
+    assert server.results["accuracy"] == server.results["accuracy_on_all"]
+
+
+def far(server):
+    """How far the shared context has gone."""
+    return float((server.shared()["ctx"] - server.start["ctx"]).detach().norm())
+
+
+def test_a_large_proximal_term_holds_clients_back(mini_root, literate_clip_file, tmp_path):
+    moved = {}
+    for mu in (0.0, 100.0):
+        server = federation(mini_root, literate_clip_file, tmp_path / str(mu), "FedProx", "MU", mu, "OPTIM.LR", 0.005)
+        server.train()
+        moved[mu] = far(server)
+    assert moved[100.0] < 0.5 * moved[0.0]
+    plain = federation(mini_root, literate_clip_file, tmp_path / "plain", "PromptFL", "OPTIM.LR", 0.005)
+    plain.train()
+    assert far(plain) == moved[0.0]
+
+
+def test_a_finished_federation_is_used(mini_root, literate_clip_file, tmp_path):
+    """The server's model is the mean, without experts."""
+    server = federation(mini_root, literate_clip_file, tmp_path, "PFedMoAP")
+    server.train()
+    model = load_run(tmp_path, epoch=ROUNDS, backbone=str(literate_clip_file)).with_classes(server.classnames)
+    images = torch.randn(2, 3, 32, 32)
+    server.set_model_mode("eval")
+    with torch.no_grad():
+        torch.testing.assert_close(model(images), server.model(images))
+    parts = (tmp_path / "parts.csv").read_text().splitlines()
+    assert len(parts) == 1 + 6 * 4
+    assert (tmp_path / "rounds.csv").read_text().count("\n") == 1 + ROUNDS
+    clients = (tmp_path / "clients.csv").read_text().splitlines()
+    assert clients[0] == "client,pictures,test_pictures,accuracy,accuracy_on_all"
+    assert len(clients) == 4
+
+
+def test_what_cannot_be_is_refused(mini_root, literate_clip_file, tmp_path):
+    for trainer, more, said in (
+        ("PromptFL", ("CLIENTS", 7), "CLIENTS is 7, but there are 6 classes: use fewer, or PARTITION dirichlet"),
+        ("PromptFL", ("TEST.FINAL_MODEL", "best_val"), "a federation tests its last round"),
+        ("FedPer", ("PERSONAL_TOKENS", 9), "PERSONAL_TOKENS is 9, but the context has 4 tokens"),
+        ("PFedMoAP", ("GATE_WIDTH", 24), "GATE_WIDTH is 24 with 8 GATE_HEADS: use a divisor of the"),
+        ("PromptFL", ("CONCENTRATION", 0.1), 'CONCENTRATION acts with PARTITION "dirichlet" alone'),
+    ):
+        done = run_train(*words(mini_root, literate_clip_file, tmp_path / "out", trainer, *more))
+        assert done.returncode == 1
+        assert said in done.stderr, done.stderr
+
+
+# --- Flower ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trainer", ["PFedMoAP", "FedMoCoOp"])
+def test_flowers_simulation_gives_the_same_numbers(trainer, mini_root, literate_clip_file, tmp_path):
+    reference = federation(mini_root, literate_clip_file, tmp_path / "reference", trainer)
+    reference.train()
+    done = run_train(*words(mini_root, literate_clip_file, tmp_path / "flower", trainer))
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "flower" / "results.json").read_text())
+    assert {name: results[name] for name in reference.results} == reference.results
+    state = checkpoints.load(tmp_path / "flower" / "prompt_learner" / f"model.pth.tar-{ROUNDS}")
+    assert state["federation"]["rounds"] == reference.rounds
+    for name, tensor in reference.shared().items():
+        assert torch.equal(state["state_dict"][name], tensor)
+    for file in (tmp_path / "reference" / "clients").rglob("round-*"):
+        twin = tmp_path / "flower" / file.relative_to(tmp_path / "reference")
+        own, others = (checkpoints.load(f)["state_dict"] for f in (file, twin))
+        assert all(torch.equal(own[name], others[name]) for name in own)

@@ -248,13 +248,13 @@ def far(server):
 
 
 def test_a_large_proximal_term_holds_clients_back(mini_root, literate_clip_file, tmp_path):
-    moved = {}
+    moved, slow = {}, ("OPTIM.LR", 0.005, "LOCAL_EPOCHS", 10)
     for mu in (0.0, 100.0):
-        server = federation(mini_root, literate_clip_file, tmp_path / str(mu), "FedProx", "MU", mu, "OPTIM.LR", 0.005)
+        server = federation(mini_root, literate_clip_file, tmp_path / str(mu), "FedProx", "MU", mu, *slow)
         server.train()
         moved[mu] = far(server)
     assert moved[100.0] < 0.5 * moved[0.0]
-    plain = federation(mini_root, literate_clip_file, tmp_path / "plain", "PromptFL", "OPTIM.LR", 0.005)
+    plain = federation(mini_root, literate_clip_file, tmp_path / "plain", "PromptFL", *slow)
     plain.train()
     assert far(plain) == moved[0.0]
 

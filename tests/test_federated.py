@@ -1,12 +1,21 @@
 """Federated methods: partitions, what is sent, rounds in one process and by Flower, what a client may do wrong."""
 
+import contextlib
+import csv
 import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import run_train
+from conftest import ROOT, patience, run_train
 from dassl.engine import build_trainer
 from dassl.utils import set_random_seed
 from hypothesis import given, settings
@@ -309,3 +318,79 @@ def test_flowers_simulation_gives_the_same_numbers(trainer, mini_root, literate_
         twin = tmp_path / "flower" / file.relative_to(tmp_path / "reference")
         own, others = (checkpoints.load(f)["state_dict"] for f in (file, twin))
         assert all(torch.equal(own[name], others[name]) for name in own)
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@pytest.mark.slow
+def test_a_federation_of_processes_that_talk_over_the_network(mini_root, literate_clip_file, tmp_path):
+    """A SuperLink and two SuperNodes, of which one is killed after the first round and started again."""
+    port, bin_ = free_port(), Path(sys.executable).parent
+    environment = os.environ | {"FLWR_HOME": str(tmp_path / "flower"), "FLWR_TELEMETRY_ENABLED": "0",
+                                "PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}"}  # fmt: skip
+    (tmp_path / "flower").mkdir()
+    (tmp_path / "flower" / "config.toml").write_text(
+        f'[superlink]\ndefault = "here"\n[superlink.here]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
+    )
+    started = []
+
+    def start(name, *words):
+        with (tmp_path / f"{name}{len(started)}.log").open("w") as log:
+            process = subprocess.Popen([bin_ / words[0], *words[1:]], env=environment, stdout=log, stderr=log,
+                                       cwd=tmp_path, start_new_session=True)  # fmt: skip
+        started.append(process)
+        return process
+
+    def node(client):
+        config = f'partition-id={client} keeps="{tmp_path}/kept{client}"'
+        return start(f"node{client}", "flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{port}",
+                     "--port", str(free_port()), "--node-config", config)  # fmt: skip
+
+    def answered():
+        file = tmp_path / "out" / "rounds.csv"
+        return [int(row["answered"]) for row in csv.DictReader(file.read_text().splitlines())] if file.is_file() else []
+
+    def until(condition, seconds):
+        end = time.monotonic() + patience(seconds)
+        while not condition():
+            said = "\n".join(f"{log}: {log.read_text()[-1500:]}" for log in tmp_path.glob("*.log"))
+            assert time.monotonic() < end, said
+            time.sleep(0.5)
+
+    given = words(mini_root, literate_clip_file, tmp_path / "out", "PromptFL", "CLIENTS", 2, "WAIT", patience(25),
+                  "OPTIM.MAX_EPOCH", 5)  # fmt: skip
+    try:
+        start(
+            "link", "flower-superlink", "--insecure", "--port", str(port), "--disable-runtime-dependency-installation"
+        )
+        nodes = [node(0), node(1)]
+        until(lambda: (tmp_path / "link0.log").read_text().count("Activated node_id") == 2, 60)
+        text = shlex.join(map(str, given))
+        run = start(
+            "run",
+            "flwr",
+            "run",
+            str(ROOT / "scripts" / "federation"),
+            "here",
+            "--run-config",
+            f'words="{text}"',
+            "--stream",
+        )
+        until(lambda: answered()[:1] == [2], 240)
+        os.killpg(nodes[1].pid, signal.SIGKILL)
+        until(lambda: 1 in answered(), 240)
+        node(1)
+        until(lambda: (tmp_path / "out" / "results.json").is_file(), 400)
+        run.wait(patience(60))
+    finally:
+        for process in started:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    assert answered()[0] == 2
+    assert answered()[-1] == 2, answered()  # it is back
+    assert list((tmp_path / "kept0" / "client0").glob("round-*"))

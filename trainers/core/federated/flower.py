@@ -55,21 +55,18 @@ def from_record(record: RecordDict) -> Letter:
 class Clients:
     """The nodes of a grid, by the numbers of their clients. config: what they build their trainer from.
 
-    Raises ValueError where, after some minutes, some of `number` clients are not there, or two say they are the same.
+    A client that went and comes back is another node. Raises ValueError where, after some minutes, some of `number` clients
+    are not there, or two nodes say that they are the same one.
     """
 
     def __init__(self, grid: Grid, number: int, config: str, wait: float) -> None:
-        self._grid, self._config, self._wait = grid, config, wait
+        self._grid, self._number, self._config, self._wait = grid, number, config, wait
         self._nodes: dict[int, int] = {}
+        self._known: set[int] = set()
         until = time.monotonic() + min(wait, AT_START)
         while len(self._nodes) < number:
-            new = [node for node in grid.get_node_ids() if node not in self._nodes.values()]
-            for node, answer in self._send(MessageType.QUERY, {node: Letter() for node in new}).items():
-                client = None if isinstance(answer, str) else answer.words.get("client")
-                if client in self._nodes:
-                    raise ValueError(f"two nodes say that they are client {client}: give each another partition-id")
-                if isinstance(client, int) and 0 <= client < number:
-                    self._nodes[client] = node
+            for client in self._look():
+                raise ValueError(f"two nodes say that they are client {client}: give each another partition-id")
             if len(self._nodes) < number and time.monotonic() > until:
                 absent = sorted({*range(number)} - self._nodes.keys())
                 raise ValueError(
@@ -77,8 +74,23 @@ class Clients:
                 )
             time.sleep(0.1)
 
+    def _look(self) -> list[int]:
+        """Asks nodes that have come who they are; the clients that had another node before."""
+        new = set(self._grid.get_node_ids()) - self._known
+        moved = []
+        for node, answer in self._send(MessageType.QUERY, {node: Letter() for node in sorted(new)}).items():
+            if isinstance(answer, str):  # it is asked again
+                continue
+            self._known.add(node)
+            client = answer.words.get("client")
+            if isinstance(client, int) and 0 <= client < self._number:
+                moved += [client] if client in self._nodes else []
+                self._nodes[client] = node
+        return moved
+
     def ask(self, kind: str, questions: Mapping[int, Letter]) -> dict[int, Letter | str]:
         """As Link has it."""
+        self._look()
         by_node = {self._nodes[client]: letter for client, letter in questions.items()}
         answers = self._send(KINDS[kind], by_node)
         return {client: answers[self._nodes[client]] for client in questions}

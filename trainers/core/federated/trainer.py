@@ -163,11 +163,9 @@ class FederatedTrainer(PromptTrainer):
         is_last = self.epoch + 1 == self.max_epoch
         asked = {}
         for client in range(self.options.clients):
-            question = self._question(client, all=is_last)
+            asked[client] = self._question(client, all=is_last)
             if client in trained and self.tests_own:  # with what it has just been trained with
-                extra = {name: t for name, t in trained[client].tensors.items() if name not in question.tensors}
-                question = Letter(question.words, question.tensors | trained[client].tensors | extra)
-            asked[client] = question
+                asked[client] = Letter(asked[client].words, trained[client].tensors)
         assert self.link is not None
         answers = self.link.ask("evaluate", asked)
         own, everything, self._clients = [], [], []

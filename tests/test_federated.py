@@ -13,9 +13,10 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
-from conftest import ROOT, patience, run_train
+from conftest import DATA, ROOT, fidelity_root, in_double, noting_steps, patience, run_train
 from dassl.engine import build_trainer
 from dassl.utils import set_random_seed
 from hypothesis import given, settings
@@ -24,10 +25,13 @@ from hypothesis import strategies as st
 import datasets
 import train
 from trainers import load_run, methods
+from trainers.core.clip.backbones import load_backbone
 from trainers.core.federated.client import Client
 from trainers.core.federated.letters import Letter, fault_of, weighted_mean
-from trainers.core.federated.partition import partition
+from trainers.core.federated.partition import Part, partition
 from trainers.core.training import checkpoints
+from trainers.core.training.trainer import PromptTrainer
+from trainers.pfedmoap.model import ExpertsCLIP
 from trainers.pfedmoap.trainer import selected
 
 FEDERATED = [name for name, method in methods.methods().items() if method.federated]
@@ -394,3 +398,123 @@ def test_a_federation_of_processes_that_talk_over_the_network(mini_root, literat
     assert answered()[0] == 2
     assert answered()[-1] == 2, answered()  # it is back
     assert list((tmp_path / "kept0" / "client0").glob("round-*"))
+
+
+# --- the authors' code of pFedMoAP ----------------------------------------------------------------------------------------
+
+GATES = {f"gate.{one}.{part}": f"gating.W_{one}.{part}" for one in "qkvo" for part in ("weight", "bias")}
+NAMES = {"ctx": "prompt_learner.ctx"} | GATES
+
+
+def golden(file):
+    with np.load(DATA / "leaders" / file) as arrays:
+        return {name: torch.from_numpy(arrays[name]) for name in arrays.files if arrays[name].dtype.kind != "U"} | {
+            name: arrays[name].tolist() for name in arrays.files if arrays[name].dtype.kind == "U"
+        }
+
+
+@pytest.mark.parametrize("encoder", ["fast", "plain"])
+def test_eight_steps_of_a_client_of_the_authors(encoder, literate_clip_file):
+    """With three prompts of others; gradients, losses, tensors, logits with and without experts, in float64."""
+    theirs = golden("pfedmoap.npz")
+    clip = in_double(load_backbone(str(literate_clip_file)).model)
+    model = ExpertsCLIP(clip, theirs["names"], n_ctx=4, gate_width=32, gate_heads=4, text_encoder=encoder).double()
+    own = model.trainable()
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(theirs[f"start/{NAMES[name]}"])
+    model.set_experts(theirs["others"])
+    gate = [p for name, p in own.items() if name != "ctx"]
+    optimiser = torch.optim.SGD([{"params": [own["ctx"]]}, {"params": gate, "lr": 0.1}], lr=0.02, momentum=0.9,
+                                weight_decay=5e-4)  # fmt: skip
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(8, 5, 3, 32, 32, generator=generator).double()
+    labels = torch.randint(0, 6, (8, 5), generator=generator)
+    losses = []
+    for step, (batch, wanted) in enumerate(zip(images, labels, strict=True)):
+        optimiser.zero_grad()
+        loss = torch.nn.functional.cross_entropy(model(batch), wanted)
+        loss.backward()
+        if step == 0:
+            for name, tensor in own.items():
+                torch.testing.assert_close(tensor.grad, theirs[f"grad/{NAMES[name]}"], rtol=1e-8, atol=1e-12)
+        optimiser.step()
+        losses.append(loss.item())
+    np.testing.assert_allclose(losses, theirs["losses"].numpy(), rtol=1e-10)
+    for name, tensor in own.items():
+        torch.testing.assert_close(tensor.detach(), theirs[f"after/{NAMES[name]}"], rtol=1e-9, atol=1e-11)
+    model.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(model(images[0]), theirs["logits"], rtol=1e-8, atol=1e-9)
+        model.set_experts(None)
+        torch.testing.assert_close(model(images[0]), theirs["logits_alone"], rtol=1e-8, atol=1e-9)
+
+
+def test_three_rounds_of_the_authors_server(literate_clip_file, tmp_path, monkeypatch):
+    """Four clients of two classes, two experts of others, in float64, from their start, parts, orders of pictures and order
+    of selection.
+
+    Their loop runs without what leaks from client to client there: a gate, a momentum and a schedule, and prompts of the
+    same round.
+    """
+    theirs = golden("whole/pfedmoap.npz")
+    for name, function in noting_steps([], in_float64=True).items():
+        monkeypatch.setattr(PromptTrainer, name, function)
+    order = theirs["order"].tolist()
+    monkeypatch.setattr(
+        "trainers.pfedmoap.trainer.selected",
+        lambda taken, client, count, *_: (
+            sorted(taken.keys() - {client}, key=order.index)[:count] if client in taken else []
+        ),
+    )
+    root = fidelity_root(tmp_path / "data")
+    more = ("CLIENTS", 4, "EXPERTS", 3, "GATE_HEADS", 4, "GATE_WIDTH", 32, "GATE_LR_MULT", 5.0, "CTX_INIT", "", "N_CTX", 4,
+            "OPTIM.LR", 0.02, "OPTIM.LR_SCHEDULER", "single_step", "OPTIM.STEPSIZE", "(100,)",
+            "DATASET.NUM_SHOTS", 20, "DATALOADER.TRAIN_X.BATCH_SIZE", 4)  # fmt: skip
+    server = federation(root, literate_clip_file, tmp_path / "run", "PFedMoAP", *more)
+    for trainer in (server, server.link.trainer):
+        items = trainer.train_loader_x.dataset.data_source
+        place = {"/".join(Path(item.impath).parts[-2:]): i for i, item in enumerate(items)}
+        at = [place[name] for name in theirs["names"]]
+        trainer.parts = [
+            Part(
+                tuple(at[i] for i in theirs[f"parts/{k}"]),
+                frozenset(items[at[i]].label for i in theirs[f"parts/{k}"].tolist()),
+            )
+            for k in range(4)
+        ]
+        with torch.no_grad():
+            for name, tensor in {**trainer.shared(), **trainer.private()}.items():
+                tensor.copy_(theirs[f"start/{NAMES[name]}"])
+                trainer.start[name] = tensor.detach().clone()
+
+    def as_theirs(client, question):
+        """The clients' order of pictures for the two epochs of this round."""
+        batches = theirs[f"round{question.words['round']}/client{client}/pictures"]
+        part = server.parts[client].train
+        return iter([torch.tensor([part.index(at[i]) for i in half.flatten().tolist()]) for half in batches.chunk(2)])
+
+    train_client, losses, gates = Client.train, {}, {}
+
+    def noted(self, question):
+        orders = as_theirs(self.number, question)
+        epoch = self._epoch
+        found = losses.setdefault((question.words["round"], self.number), [])
+        self._epoch = lambda received: (new := epoch(received), found.extend(new))[0]
+        with monkeypatch.context() as patched:
+            patched.setattr(torch, "randperm", lambda n: next(orders))
+            answer = train_client(self, question)
+        gates[question.words["round"], self.number] = self.trainer.private()["gate.q.weight"].detach().clone()
+        return answer
+
+    monkeypatch.setattr(Client, "train", noted)
+    means, update = [], server.update_lr
+    server.update_lr = lambda: (means.append(server.shared()["ctx"].detach().clone()), update())
+    server.train()
+    for number in range(1, ROUNDS + 1):
+        for k in range(4):
+            name = f"round{number}/client{k}"
+            np.testing.assert_allclose(losses[number, k], theirs[f"{name}/losses"].numpy(), rtol=1e-9)
+            torch.testing.assert_close(gates[number, k], theirs[f"{name}/gate"], rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(means[number - 1], theirs[f"round{number}/mean"], rtol=1e-9, atol=1e-11)
+        assert server.rounds[number - 1]["accuracy"] == theirs[f"round{number}/accuracies"].mean()

@@ -366,7 +366,7 @@ def test_a_federation_of_processes_that_talk_over_the_network(mini_root, literat
             time.sleep(0.5)
 
     given = words(mini_root, literate_clip_file, tmp_path / "out", "PromptFL", "CLIENTS", 2, "WAIT", patience(25),
-                  "OPTIM.MAX_EPOCH", 5)  # fmt: skip
+                  "OPTIM.MAX_EPOCH", 4)  # fmt: skip
     try:
         start(
             "link", "flower-superlink", "--insecure", "--port", str(port), "--disable-runtime-dependency-installation"

@@ -27,7 +27,7 @@ COLOURS = ["#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#5
 # the last ones are stars of so many points, some of them upside down
 MARKERS: list[Any] = [*"osD^vP*Xphd<>8H.", (4, 1, 0), (6, 1, 0), (8, 1, 0), (3, 1, 0),
                       (5, 1, 180), (3, 1, 180), (12, 1, 0), (4, 1, 45), (7, 1, 0), (9, 1, 0), (10, 1, 0),
-                      (7, 0, 0), (9, 0, 0)]  # fmt: skip
+                      (7, 0, 0), (9, 0, 0), (11, 1, 0), (5, 0, 180), (3, 2, 0)]  # fmt: skip
 DASHES: list[Any] = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2))]
 HATCHES = ["", "//", "..", "xx", "\\\\", "++", "oo", "--"]
 # Methods keep their look from figure to figure; others take the looks that are left, in order.

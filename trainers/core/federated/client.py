@@ -34,7 +34,8 @@ class Client:
         set_random_seed((trainer.cfg.SEED * 1_000_003 + self.number * 1_009 + words["round"]) % 2**31)
         self._put(question, own_shared=False)
         received = {name: tensor.detach().clone() for name, tensor in trainer.shared().items()}
-        trainer.optim.state.clear()
+        trainer.optim.state.clear()  # of the client before, as its scaler
+        trainer.scaler = torch.amp.GradScaler("cuda", enabled=trainer.precision == "amp")
         for group, rate in zip(trainer.optim.param_groups, words["rates"], strict=True):
             group["lr"] = rate
         trainer.set_model_mode("train")

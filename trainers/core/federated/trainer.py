@@ -19,7 +19,6 @@ from ..ranks.collectives import this_rank
 from ..runs.files import write_atomically
 from ..training import checkpoints
 from ..training.schedule import before_any_step
-from ..training.stopping import StopSignals
 from ..training.trainer import PromptTrainer
 from .letters import Letter, Link, fault_of, weighted_mean
 from .partition import Part, partition
@@ -64,6 +63,8 @@ class FederatedTrainer(PromptTrainer):
             raise ValueError(f"{cfg.TRAINER.NAME} needs Flower: pip install 'flwr[simulation]>=1.42'")
         if cfg.TEST.FINAL_MODEL != "last_step":
             raise ValueError("TEST.FINAL_MODEL is best_val: a federation tests its last round; leave it out")
+        if cfg.TEST.NO_TEST:
+            raise ValueError("TEST.NO_TEST is True: a federation tests every round; leave it out")
 
     def build_data_loader(self) -> None:
         super().build_data_loader()
@@ -80,8 +81,10 @@ class FederatedTrainer(PromptTrainer):
 
     def prepare_client(self) -> None:
         """Once in a process of clients, behind building."""
-        self._prepare_pictures()
-        self.scaler = torch.amp.GradScaler("cuda", enabled=self.precision == "amp")
+        super()._prepare_pictures()
+
+    def _prepare_pictures(self) -> None:
+        """The server trains on none."""
 
     # --- the server ----------------------------------------------------------------------------------------------------
 
@@ -101,11 +104,6 @@ class FederatedTrainer(PromptTrainer):
         self.write_parts()
         pictures, classes = ([len(getattr(part, name)) for part in self.parts] for name in ("train", "classes"))
         print(f"{len(self.parts):,} clients with {_span(pictures)} pictures of {_span(classes)} classes each")
-
-    def _prepare_pictures(self) -> None:
-        if isinstance(getattr(self, "stop", None), StopSignals):  # the server trains on none
-            return
-        super()._prepare_pictures()
 
     def chosen(self) -> list[int]:
         """The clients of this round, by the run's seed and the round's number."""
@@ -135,7 +133,6 @@ class FederatedTrainer(PromptTrainer):
         self.last |= dict.fromkeys(good, number)
         with before_any_step():  # the server takes none
             self.update_lr()
-        self.num_batches = 1
         row = {
             "round": number, "asked": len(chosen), "answered": len(good), "lr": rates[0],
             "loss": sum(answer.words["loss"] for answer in good.values()) / len(good),

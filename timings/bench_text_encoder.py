@@ -9,6 +9,8 @@ from trainers.core.clip.backbones import load_backbone
 from trainers.core.clip.backbones.openai import ClipVocabulary
 from trainers.core.clip.prompts import SoftPrompts
 from trainers.core.clip.text_tower import TextEncoder
+from trainers.ivlp.model import IvlpCLIP
+from trainers.tcp.model import TcpCLIP
 
 
 def backward_through(model: Any, mode: str, plans: list[SoftPrompts]) -> Callable[[], None]:
@@ -56,8 +58,32 @@ def small_sizes() -> None:
     report("text_encoder_small", title, ["prompts", "classes", "plain, s", "fast, s", "plain / fast"], rows)
 
 
+def of_published_methods() -> None:
+    """Methods that change what stands between the blocks: deep prompts, and tokens made from each class."""
+    clip, names, rows = vit_b16(), classnames(100), []
+    makers = {
+        "IVLP, deep prompts to block 9": lambda mode: IvlpCLIP(clip, names, prompt_depth_vision=0, text_encoder=mode),
+        "TCP, tokens of each class from block 8 on": lambda mode: TcpCLIP(
+            clip, names, "X X X X {}.", "a photo of a {}.", text_encoder=mode
+        ),
+    }
+    for label, make in makers.items():
+        calls = {mode: encoding(make(mode)) for mode in ("plain", "fast")}
+        times = alternate(calls, rounds=2)
+        rows.append([label, *map(spread, times.values()), f"{ratio(times['plain'], times['fast']):.1f}"])
+    title = "Text of published methods, forward + backward, 100 classes, ViT-B/16 sizes, float32"
+    report("text_encoder_methods", title, ["", "plain, s", "fast, s", "plain / fast"], rows)
+
+
+def encoding(model: Any) -> Callable[[], None]:
+    """Encodes and differentiates what a model in training asks of the text tower."""
+    model.text_encoder.training_chunk = 100
+    return lambda: model.train().text_features().square().sum().backward()
+
+
 def main() -> None:
     vit_b16_sizes()
+    of_published_methods()
     small_sizes()
 
 

@@ -5,7 +5,7 @@ Only the shared tensors and counts leave it. Its pictures do not, nor does what 
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from dassl.utils import set_random_seed
@@ -16,14 +16,12 @@ from ..training import checkpoints
 from .letters import Letter
 from .partition import Part
 
-if TYPE_CHECKING:
-    from .trainer import FederatedTrainer
-
 
 class Client:
-    """Client `number`. trainer: with the model and all pictures, used by several clients in turn. folder: its own."""
+    """Client `number`. trainer: a FederatedTrainer, with the model and all pictures, used by several clients in turn.
+    folder: where they keep what is theirs."""
 
-    def __init__(self, trainer: "FederatedTrainer", number: int, folder: Path) -> None:
+    def __init__(self, trainer: Any, number: int, folder: Path) -> None:
         self.trainer, self.number, self.folder = trainer, number, folder
         self.part: Part = trainer.parts[number]
 

@@ -9,8 +9,6 @@ import functools
 import io
 import os
 import queue
-import shlex
-import sys
 import threading
 import time
 import warnings
@@ -30,6 +28,7 @@ from ...paths import ROOT
 from ..settings.errors import one_line
 from .letters import Letter
 
+given: list[Grid] = []  # of a SuperLink that has started this process (scripts/federation)
 KINDS = {"train": MessageType.TRAIN, "evaluate": MessageType.EVALUATE}
 FAULT = "fault"  # of an answer: why it is none
 AT_START = 300.0  # seconds that the server waits until all its clients are there
@@ -188,24 +187,6 @@ def _trainer(config: str, data: str) -> Any:
         trainer = build_trainer(cfg)
         trainer.prepare_client()
     return trainer
-
-
-# --- a federation of several machines ------------------------------------------------------------------------------------
-
-
-server_app = ServerApp()
-given: list[Grid] = []  # in the process of a SuperLink's server
-
-
-@server_app.main()
-def serve(grid: Grid, context: Context) -> None:
-    """A run of train.py, with the words of the run's configuration, whose clients are the grid's nodes."""
-    import train
-
-    given.append(grid)
-    os.chdir(ROOT)
-    sys.argv = ["train.py", *shlex.split(str(context.run_config["words"]))]
-    train.main()
 
 
 # --- a simulation on one machine ----------------------------------------------------------------------------------------

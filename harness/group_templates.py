@@ -26,9 +26,9 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import silhouette_samples
 from tabulate import tabulate
 
-from harness.near_duplicates import SMALL
+from harness.near_duplicates import backbone_of
 from harness.plan import dataset_of
-from trainers.core.clip.backbones import Backbone, load_backbone
+from trainers.core.clip.backbones import Backbone
 from trainers.core.clip.hard_features import hard_features
 from trainers.core.clip.prompts import alike, hard_plan
 from trainers.core.clip.text_tower import TextEncoder
@@ -112,11 +112,6 @@ class Groups:
     templates: list[list[str]]
     silhouettes: list[list[float]]  # of each template, from -1 to 1
     tried: dict[int, float]  # mean silhouette by number of groups
-
-    @property
-    def mean(self) -> float:
-        values = [value for group in self.silhouettes for value in group]
-        return sum(values) / len(values)
 
 
 def grouped(templates: Sequence[str], points_TT: torch.Tensor, number: int | None, seed: int) -> Groups:
@@ -216,7 +211,7 @@ def main() -> int:
         templates = read_templates(args.templates)
         names = dataset_of(args.pictures, args.data).classnames
         names = names[:: -(-len(names) // NAMES)]
-        backbone = load_backbone(str(SMALL) if args.backbone == "small" else args.backbone)
+        backbone = backbone_of(args.backbone)
         kept, faults = usable(templates, names, backbone)
         for template, fault in faults.items():
             print(f'left out: "{printable(template)}" {printable(fault)}')

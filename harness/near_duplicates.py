@@ -30,6 +30,11 @@ BATCH = 32
 SHOWN = 20
 
 
+def backbone_of(word: str) -> Backbone:
+    """A CLIP's name or file, or small for the one that the project ships."""
+    return load_backbone(str(SMALL) if word == "small" else word)
+
+
 def features(paths: list[str], backbone: Backbone) -> torch.Tensor:
     """Unit features, N x D. Raises OSError or ValueError for a picture that cannot be read."""
     transform, found = backbone.preprocessing.transform(), []
@@ -71,7 +76,7 @@ def main() -> int:
         train, val, test = parts(args.pictures, args.data)
         if args.csv and args.csv.resolve() in {Path(path).resolve() for path in (args.pictures, *train, *val, *test)}:
             raise ValueError(f"{args.csv} would be overwritten: name another file")
-        backbone = load_backbone(str(SMALL) if args.backbone == "small" else args.backbone)
+        backbone = backbone_of(args.backbone)
         found = pairs_above(test, [*train, *val], backbone, args.above)
         if args.csv:
             text = io.StringIO()

@@ -5,6 +5,8 @@ A client trains its prompt from the mean of the last round's, beside prompts of 
 mean, and a gate over all of them, which never leaves it. One that trains for the first time trains its prompt alone.
 """
 
+import random
+
 import torch
 
 from ..coop.options import CoOpModelOptions
@@ -61,8 +63,7 @@ def selected(taken: dict[int, dict[str, torch.Tensor]], client: int, count: int,
         return []
     others = sorted(taken.keys() - {client})
     if select == "random":
-        order = torch.randperm(max(taken) + 1, generator=torch.Generator().manual_seed(seed)).tolist()
-        return sorted(others, key=order.index)[:count]
+        return sorted(others, key=lambda k: random.Random(f"{seed} {k}").random())[:count]
     own = taken[client]["ctx"].double()
     return sorted(others, key=lambda k: (float((taken[k]["ctx"].double() - own).norm()), k))[:count]
 

@@ -3,7 +3,6 @@
 Only the shared tensors and counts leave it. Its pictures do not, nor does what it keeps for itself (a gate, a router).
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ..training import checkpoints
-from .letters import Letter
+from .letters import Letter, copied
 from .partition import Part
 
 
@@ -38,7 +37,7 @@ class Client:
             group["lr"] = rate
         trainer.set_model_mode("train")
         losses = [loss for _ in range(trainer.options.local_epochs) for loss in self._epoch(received)]
-        shared, private = (_on_cpu(tensors) for tensors in (trainer.shared(), trainer.private()))
+        shared, private = (copied(tensors) for tensors in (trainer.shared(), trainer.private()))
         checkpoints.save(self._file(words["round"]), {"state_dict": shared | private})
         self._forget(words["last"])
         return Letter({"pictures": len(self.part.train), "loss": sum(losses) / len(losses)}, shared)
@@ -107,7 +106,3 @@ class Client:
             number = file.name.removeprefix("round-").removesuffix(".pth.tar")
             if number.isdigit() and int(number) < last:
                 file.unlink(missing_ok=True)
-
-
-def _on_cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}

@@ -29,6 +29,11 @@ class Link(Protocol):
         """The answer of each client that was asked, or why there is none. kind: "train" or "evaluate"."""
 
 
+def copied(tensors: Tensors) -> dict[str, torch.Tensor]:
+    """As they are now, on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+
+
 def fault_of(answer: Letter | str, like: Tensors) -> str:
     """Why what a client says it has learned cannot be used; empty if it can. like: tensors as they should be."""
     if isinstance(answer, str):

@@ -6,6 +6,7 @@ A method is a PromptTrainer with this class before it, which says what its clien
 
 import contextlib
 import csv
+import functools
 import importlib.util
 import io
 import time
@@ -17,10 +18,9 @@ import torch
 
 from ..ranks.collectives import this_rank
 from ..runs.files import write_atomically
-from ..training import checkpoints
 from ..training.schedule import before_any_step
 from ..training.trainer import PromptTrainer
-from .letters import Letter, Link, fault_of, weighted_mean
+from .letters import Letter, Link, copied, fault_of, weighted_mean
 from .partition import Part, partition
 
 
@@ -151,8 +151,7 @@ class FederatedTrainer(PromptTrainer):
               f"{time.monotonic() - begin:.1f} s", flush=True)  # fmt: skip
 
     def _question(self, client: int, **words: Any) -> Letter:
-        shared = {name: tensor.detach().cpu().clone() for name, tensor in self.shared().items()}
-        return Letter({"last": self.last.get(client, 0), **words}, shared | self.further(client))
+        return Letter({"last": self.last.get(client, 0), **words}, copied(self.shared()) | self.further(client))
 
     def _evaluated(self, trained: dict[int, Letter]) -> dict[str, float]:
         """Mean and deviation over clients of the accuracy on their kind of test pictures, each in percent; in the last
@@ -212,15 +211,18 @@ class FederatedTrainer(PromptTrainer):
         loader = self.val_loader if self.cfg.TEST.SPLIT == "val" else self.test_loader
         return loader.dataset.data_source
 
+    @functools.cached_property
+    def tested_features(self) -> torch.Tensor:
+        """Of tested_items(), by a frozen picture encoder; N x D, on the CPU."""
+        return self.features_of(self.model.backbone, self.tested_items())
+
     def test_batches(self, places: Sequence[int]) -> Iterator[tuple[torch.Tensor, torch.Tensor, Sequence[int]]]:
         """Pictures, or their features, labels, and their places among tested_items()."""
         items = self.tested_items()
         if self.sees_features:
-            if not hasattr(self, "_test_features"):
-                self._test_features = self.features_of(self.model.backbone, items)
             for some in _in_batches(places, self.cfg.DATALOADER.TEST.BATCH_SIZE):
                 labels_B = torch.tensor([items[i].label for i in some])
-                yield self._test_features[list(some)].to(self.device), labels_B.to(self.device), some
+                yield self.tested_features[list(some)].to(self.device), labels_B.to(self.device), some
             return
         loader: Any = self.as_tested([items[i] for i in places])
         parts = _in_batches(places, loader.batch_size)
@@ -238,8 +240,7 @@ class FederatedTrainer(PromptTrainer):
         write_csv(Path(self.output_dir) / "parts.csv", [("client", "picture", "class"), *rows])
 
     def _write_rounds(self) -> None:
-        header = list(dict.fromkeys(name for row in reversed(self.rounds) for name in row))
-        header = sorted(header, key=list(self.rounds[-1]).index)
+        header = list(self.rounds[-1])  # of the last round there is most to say
         write_csv(
             Path(self.output_dir) / "rounds.csv", [header, *([row.get(n, "") for n in header] for row in self.rounds)]
         )
@@ -253,16 +254,11 @@ class FederatedTrainer(PromptTrainer):
         last = {str(client): number for client, number in self.last.items()}
         return super()._about() | {"federation": {"taken": taken, "last": last, "rounds": self.rounds}}
 
-    def resume_model_if_exist(self, directory: str) -> int:
-        done = super().resume_model_if_exist(directory)
-        if done:
-            path = checkpoints.latest(Path(directory))
-            assert path is not None
-            kept = checkpoints.load(path)["federation"]
-            self.taken = {int(client): tensors for client, tensors in kept["taken"].items()}
-            self.last = {int(client): number for client, number in kept["last"].items()}
-            self.rounds = kept["rounds"]
-        return done
+    def restored(self, state: dict[str, Any]) -> None:
+        kept = state["federation"]
+        self.taken = {int(client): tensors for client, tensors in kept["taken"].items()}
+        self.last = {int(client): number for client, number in kept["last"].items()}
+        self.rounds = kept["rounds"]
 
 
 def write_csv(path: Path, rows: Sequence[Sequence[Any]]) -> None:

@@ -126,6 +126,9 @@ class PromptTrainer(TrainerX):
         """Hook: take the values that the model is built from out of a checkpoint's identity and tensors. May raise
         ValueError."""
 
+    def restored(self, state: dict[str, Any]) -> None:
+        """Hook: take what a method keeps beside tensors, in _about(), out of the checkpoint that is resumed."""
+
     def convert_state(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Hook: rename or drop tensors of checkpoints written by other projects.
 
@@ -559,6 +562,7 @@ class PromptTrainer(TrainerX):
         print(f"Found checkpoint at {directory} (will resume training)")
         state = self.training().restore(path, self.max_epoch)
         self.best_result = state["best_result"]
+        self.restored(state)
         if "batches_done" in state:
             self._resume_at = state
             print(f"Continuing epoch {state['epoch'] + 1} after batch {state['batches_done']}")

@@ -5,6 +5,7 @@ Shapes: B pictures, C classes, M representation tokens, W width of a tower, D fe
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 
 from ..core.clip.adapted import Trained
 from ..core.clip.backbones import Backbone
-from ..core.clip.doors import VisualPrompts
+from ..core.clip.doors import Inserted, VisualPrompts
 from ..core.clip.exportable import Exportable, ExportableLinear, ExportableTwoHeads
 from ..core.clip.hard_features import hard_features
 from ..core.clip.precision import cosine_logits, mean_angle
@@ -49,7 +50,7 @@ class MmrlCLIP(ClassTextCLIP):
         **options: Any,
     ) -> None:
         super().__init__(clip_model, False, text_encoder, text_chunk, text_memory)
-        self.options, self.both_heads = MmrlModelOptions(**options), both_heads
+        self.options, self.both_heads = self.make_options(options), both_heads
         b, o = self.backbone, self.options
         blocks = min(b.text_layers, b.visual_blocks)
         if o.first_block >= blocks:
@@ -64,6 +65,14 @@ class MmrlCLIP(ClassTextCLIP):
         self.plan = hard_plan([template], classnames, self.vocabulary)
         hard_TCD = hard_features(self.text_encoder, [template], classnames, self.vocabulary)
         self.register_buffer("teacher_CD", hard_TCD[0], persistent=False)
+        self.make_tokens(dim)
+
+    def make_options(self, options: dict[str, Any]) -> MmrlModelOptions:
+        return MmrlModelOptions(**options)
+
+    def make_tokens(self, dim: int) -> None:
+        """What is learned."""
+        b, o = self.backbone, self.options
         self.proj_rep = nn.Parameter(torch.randn(b.visual_width, b.features) * b.visual_width**-0.5)
         self.tokens = nn.Parameter(nn.init.normal_(torch.empty(o.n_tokens, dim), std=0.02))
         self.to_vision = _alike(nn.Linear(dim, b.visual_width), b.visual_blocks - o.first_block)
@@ -73,16 +82,22 @@ class MmrlCLIP(ClassTextCLIP):
         rows = {self.options.first_block + i: to(self.tokens) for i, to in enumerate(self.to_vision)}
         return VisualPrompts(rows, "after_ln_pre", "after_class", reads=True)
 
+    def inserted_text(self) -> Inserted:
+        return Inserted({self.options.first_block + i: to(self.tokens) for i, to in enumerate(self.to_text)})
+
+    def representation_projection(self) -> torch.Tensor:
+        """Of the mean of the representation tokens; W x D."""
+        return self.proj_rep
+
     def text_features(self) -> torch.Tensor:
         """Normalised; C x D."""
-        rows = {self.options.first_block + i: to(self.tokens) for i, to in enumerate(self.to_text)}
-        return F.normalize(self.text_encoder(self.plan, deep=rows, inserts=True)[0], dim=-1)
+        return F.normalize(self.text_encoder(self.plan, deep=self.inserted_text())[0], dim=-1)
 
     def both_features(self, images_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Normalised features of the class token, and of the mean of the representation tokens; B x D each."""
         encoded: Any = self.encoded(images_BCHW)
         features_BD, rows_BMW = encoded
-        rep_BD = rows_BMW.mean(1) @ self.proj_rep.to(rows_BMW.dtype)
+        rep_BD = rows_BMW.mean(1) @ self.representation_projection().to(rows_BMW.dtype)
         return F.normalize(features_BD, dim=-1), F.normalize(rep_BD, dim=-1)
 
     def image_features(self, images_BCHW: torch.Tensor) -> torch.Tensor:
@@ -121,9 +136,9 @@ class MmrlCLIP(ClassTextCLIP):
     def exportable(self) -> Exportable:
         class_CD = self.logit_scale.exp() * self.cached_in_eval(self.text_features)
         if self.both_heads:
-            return ExportableTwoHeads(self.backbone, class_CD, self.proj_rep, self.options.alpha, self.visual_prompts())
-        rows = VisualPrompts(self.visual_prompts().rows, "after_ln_pre", "after_class")
-        return ExportableLinear(self.backbone, class_CD, visual=rows)
+            proj_WD = self.representation_projection()
+            return ExportableTwoHeads(self.backbone, class_CD, proj_WD, self.options.alpha, self.visual_prompts())
+        return ExportableLinear(self.backbone, class_CD, visual=replace(self.visual_prompts(), reads=False))
 
     @classmethod
     def from_checkpoint(cls, backbone: Backbone, trained: Trained, classnames: Sequence[str]) -> "MmrlCLIP":

@@ -12,7 +12,7 @@ from yacs.config import CfgNode
 from ..core.clip.losses import accuracy
 from ..core.settings.configure import declaring
 from ..core.settings.templates import template_of
-from ..core.settings.text_files import read_yaml
+from ..core.settings.text_files import of_dataset
 from ..core.training.trainer import PromptTrainer, register
 from .model import MmrlCLIP, answers_with_both
 from .options import MmrlModelOptions, MmrlOptions
@@ -22,18 +22,23 @@ from .options import MmrlModelOptions, MmrlOptions
 class MMRL(PromptTrainer):
     """Trains MmrlCLIP: L = alpha L_class + (1 - alpha) L_rep + REG_WEIGHT (L_image + L_text)."""
 
+    CONSTANTS = Path(__file__).with_name("by_dataset.yaml")
+
     @classmethod
     def templates_of(cls, cfg: CfgNode) -> list:
         return [template_of(cfg)]
 
     def constant(self, name: str) -> Any:
-        """DIM or REG_WEIGHT: the option, or the authors' for the dataset."""
+        """An option, or the authors' value for the dataset."""
         given = getattr(self.options, name)
-        known = read_yaml(Path(__file__).with_name("by_dataset.yaml"))
-        return known.get(self.cfg.DATASET.NAME, known["other"])[name] if given is None else given
+        return of_dataset(self.CONSTANTS, self.cfg.DATASET.NAME)[name] if given is None else given
+
+    def known(self) -> dict[str, Any]:
+        """What the model is built from besides its options."""
+        return {"dim": self.dim}
 
     def identity(self) -> dict:
-        return super().identity() | {"templates": self.templates_of(self.cfg), "dim": self.dim}
+        return super().identity() | {"templates": self.templates_of(self.cfg)} | self.known()
 
     def build_model(self) -> None:
         if not hasattr(self, "dim"):  # a checkpoint brings its own
@@ -55,6 +60,10 @@ class MMRL(PromptTrainer):
         if identity.get("dim", self.dim) != self.dim:
             self.dim = int(identity["dim"])
             self.rebuild_model()
+        self.choose_heads(identity)
+
+    def choose_heads(self, identity: dict[str, Any]) -> None:
+        """Which heads answer for the classes asked, of a checkpoint of that identity."""
         trained = identity.get("classnames", self.classnames)
         self.model.both_heads = answers_with_both(self.options.heads, trained, self.classnames)
         answers = "Both heads answer" if self.model.both_heads else "The class token's head alone answers"

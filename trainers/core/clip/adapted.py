@@ -14,7 +14,7 @@ from torch.nn.utils import parametrize
 
 from ..heads.text_means import TextMeansHead
 from .backbones import Backbone, as_backbone
-from .doors import VisualPrompts
+from .doors import KeyValues, VisualPrompts
 from .exportable import Exportable
 from .hard_features import group_means, hard_features
 from .precision import linear
@@ -173,7 +173,7 @@ class AdaptedCLIP(nn.Module):
         encode = self._compiled if self._compiled and self.training else encode_pictures
         return encode(self.backbone, images_BCHW, learns=bool(self.tuned), prompts=self.visual_prompts())
 
-    def visual_prompts(self) -> VisualPrompts | None:
+    def visual_prompts(self) -> VisualPrompts | KeyValues | None:
         """Hook: the prompt tokens of the picture tower; None where a method has none."""
         return None
 

@@ -1,17 +1,40 @@
-"""Prompt tokens inside a tower: how a method inserts or replaces them before some blocks.
+"""Prompt tokens inside a tower: how a method inserts or replaces them before some blocks, or lets attention read them.
 
 Shapes: B pictures, P positions of the visual tower, N prompts, C classes, L positions of the text tower, M prompt tokens,
-W width.
+W width, H heads, E width of a head, R rows of all contexts of a block, K contexts.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+from torch import nn
+from torch.nn import functional as F
 
-DeepText = Mapping[
-    int, torch.Tensor
-]  # block -> M x W, or C x M x W: what replaces the M positions behind SOS before it
+Rows = Mapping[int, torch.Tensor]  # block -> M x W, or C x M x W: what replaces the M positions behind SOS before it
+
+
+@dataclass(frozen=True)
+class Inserted:
+    """Rows of the text tower that have no positions of their own: those of the first block in `rows` are inserted behind
+    SOS there; before a later block they are replaced by its own rows and `keeps` of what they have become."""
+
+    rows: Rows
+    keeps: float = 0.0
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of a transformer with LayerNorms before attention and MLP; scale_1 and scale_2 follow them."""
+
+    ln_1: Any
+    attn: nn.MultiheadAttention
+    ln_2: Any
+    mlp: Any
+    scale_1: Any
+    scale_2: Any
 
 
 @dataclass(frozen=True)
@@ -21,13 +44,15 @@ class VisualPrompts:
     rows: block -> M x W, the tokens used from that block on, until another block replaces them. entry: where the tokens
     of block 0 are inserted, "before_ln_pre", as in VPT, IVLP and MaPLe, or "after_ln_pre". place: at the "end" of the
     sequence, or "after_class". Tokens of a later block than the first are inserted before it. reads: whether what the
-    tower makes of the last tokens is wanted, too. Raises ValueError for other words.
+    tower makes of the last tokens is wanted, too. keeps: share of what the tokens have become that stays where another
+    block replaces them. Raises ValueError for other words.
     """
 
     rows: Mapping[int, torch.Tensor]
     entry: str = "before_ln_pre"
     place: str = "end"
     reads: bool = False
+    keeps: float = 0.0
 
     def __post_init__(self) -> None:
         if self.entry not in ("before_ln_pre", "after_ln_pre") or self.place not in ("end", "after_class"):
@@ -49,9 +74,13 @@ def through_visual(
 
     def put(x_BPW: torch.Tensor, block: int) -> torch.Tensor:
         rows_BMW = prompts.rows[block].to(x_BPW.dtype).expand(x_BPW.shape[0], -1, -1)
-        if prompts.place == "end":
+        at_end, M = prompts.place == "end", x_BPW.shape[1] - P
+        if M and prompts.keeps:
+            before_BMW = x_BPW[:, P:] if at_end else x_BPW[:, 1 : M + 1]
+            rows_BMW = (1 - prompts.keeps) * rows_BMW + prompts.keeps * before_BMW
+        if at_end:
             return torch.cat([x_BPW[:, :P], rows_BMW], dim=1)
-        return torch.cat([x_BPW[:, :1], rows_BMW, x_BPW[:, x_BPW.shape[1] - P + 1 :]], dim=1)
+        return torch.cat([x_BPW[:, :1], rows_BMW, x_BPW[:, M + 1 :]], dim=1)
 
     early = 0 in prompts.rows and prompts.entry == "before_ln_pre"
     x_BPW = ln_pre(put(x_BPW, 0) if early else x_BPW)
@@ -67,28 +96,124 @@ def through_visual(
 
 def through_text(
     x_NLW: torch.Tensor,
-    deep: DeepText,
+    deep: Rows | Inserted,
     start: int,
     blocks: Sequence[Callable[[torch.Tensor], torch.Tensor]],
-    inserts: bool = False,
 ) -> torch.Tensor:
     """Prompts with their positions, through a text tower whose positions from `start` on are replaced before some blocks;
-    N x L x W. The N prompts stand in groups of all classes. inserts: the first rows are put before position `start`, and
-    the following ones take their place; N x (M + L) x W. Raises ValueError for a block that the tower does not have."""
-    refuse_outside(deep, len(blocks), "text")
-    first = min(deep, default=-1) if inserts else -1
+    N x L x W, with Inserted N x (M + L) x W. The N prompts stand in groups of all classes. Raises ValueError for a block
+    that the tower does not have."""
+    inserted = deep if isinstance(deep, Inserted) else Inserted({})
+    given = deep.rows if isinstance(deep, Inserted) else deep
+    refuse_outside(given, len(blocks), "text")
+    first = min(inserted.rows, default=-1)
     for number, block in enumerate(blocks):
-        if number in deep:
-            rows = deep[number].to(x_NLW.dtype)
+        if number in given:
+            rows = given[number].to(x_NLW.dtype)
             rows_NMW = (
                 rows.expand(x_NLW.shape[0], -1, -1)
                 if rows.ndim == 2
                 else rows.repeat(x_NLW.shape[0] // len(rows), 1, 1)
             )
             behind = start if number == first else start + rows_NMW.shape[1]
+            if inserted.keeps and number != first:
+                rows_NMW = (1 - inserted.keeps) * rows_NMW + inserted.keeps * x_NLW[:, start:behind]
             x_NLW = torch.cat([x_NLW[:, :start], rows_NMW, x_NLW[:, behind:]], dim=1)
         x_NLW = block(x_NLW)
     return x_NLW
+
+
+@dataclass(frozen=True)
+class KeyValues:
+    """Rows that a block's attention reads beside its own positions, as keys and values alone: every position sees them,
+    none of them looks, and nothing of them goes on to the next block.
+
+    rows: block -> R x W. lengths: where it is not empty, the R rows are K contexts of so many rows each, one after the
+    other, and the block's attention is the sum of those to each of them, weighted by weights[block], K.
+    """
+
+    rows: Mapping[int, torch.Tensor]
+    lengths: tuple[int, ...] = ()
+    weights: Mapping[int, torch.Tensor] = field(default_factory=dict)
+
+    def keys_and_values(self, block: Block, number: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """Those of the rows of block `number`; H x R x E each."""
+        attn, rows_RW = block.attn, self.rows[number].to(dtype)
+        W = rows_RW.shape[1]
+        kv_R2W = F.linear(block.ln_1(rows_RW), attn.in_proj_weight[W:], attn.in_proj_bias[W:])
+        k_HRE, v_HRE = kv_R2W.view(len(rows_RW), 2, attn.num_heads, -1).permute(1, 2, 0, 3)
+        return k_HRE, v_HRE
+
+    def attention(self, scores: torch.Tensor, number: int) -> torch.Tensor:
+        """What each position looks at, of its scores, ... x (own + R): the softmax, or the weighted sum of those over the
+        own positions and one context each. The sum of such attentions to the same values is one attention."""
+        if not self.lengths:
+            return scores.softmax(-1)
+        scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+        own, *each = scores.split([scores.shape[-1] - sum(self.lengths), *self.lengths], -1)
+        of_own = own.logsumexp(-1, keepdim=True)
+        of_both = [
+            torch.logaddexp(of_own, rows.logsumexp(-1, keepdim=True)) if rows.shape[-1] else of_own for rows in each
+        ]
+        weights = self.weights[number].to(scores.dtype)
+        shares = [weight * (of_own - total).exp() for weight, total in zip(weights, of_both, strict=True)]
+        beside = [weight * (rows - total).exp() for weight, rows, total in zip(weights, each, of_both, strict=True)]
+        return torch.cat([(own - of_own).exp() * sum(shares), *beside], -1)
+
+
+def reading(
+    prompts: KeyValues,
+    calls: Sequence[Callable[[torch.Tensor], torch.Tensor]],
+    blocks: Sequence[Block],
+    mask: torch.Tensor | None = None,
+) -> list[Callable[[torch.Tensor], torch.Tensor]]:
+    """A tower's blocks on N x P x W: as they are (calls), and in parts (blocks) where their attention reads rows beside.
+    mask: added to the scores of the own positions. Raises ValueError for a block that the tower does not have."""
+    refuse_outside(prompts.rows, len(blocks), "key-value")
+    return [
+        functools.partial(_with_rows, block, prompts, number, mask) if number in prompts.rows else call
+        for number, (call, block) in enumerate(zip(calls, blocks, strict=True))
+    ]
+
+
+def _with_rows(
+    block: Block, prompts: KeyValues, number: int, mask: torch.Tensor | None, x_NPW: torch.Tensor
+) -> torch.Tensor:
+    attn, (N, P, W) = block.attn, x_NPW.shape
+    qkv_NPX = F.linear(block.ln_1(x_NPW), attn.in_proj_weight, attn.in_proj_bias)
+    q_NHPE, k_NHPE, v_NHPE = qkv_NPX.view(N, P, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)
+    k_HRE, v_HRE = prompts.keys_and_values(block, number, x_NPW.dtype)
+    q_NHPE = q_NHPE * q_NHPE.shape[-1] ** -0.5
+    own = q_NHPE @ k_NHPE.transpose(-1, -2)
+    if mask is not None:
+        own = own + (mask if mask.ndim == 2 else mask.view(N, -1, P, P)).to(own.dtype)
+    looks = prompts.attention(torch.cat([own, q_NHPE @ k_HRE.transpose(-1, -2)], -1), number).to(x_NPW.dtype)
+    found_NHPE = looks[..., :P] @ v_NHPE + looks[..., P:] @ v_HRE
+    x_NPW = x_NPW + block.scale_1(attn.out_proj(found_NHPE.transpose(1, 2).reshape(N, P, W)))
+    return x_NPW + block.scale_2(block.mlp(block.ln_2(x_NPW)))
+
+
+DeepText = Rows | Inserted | KeyValues  # what a text tower takes besides its prompts
+Form = tuple[tuple[int, ...], Any]  # its blocks, and what else is fixed of it: None, keeps, or lengths
+
+
+def taken_apart(deep: DeepText | None) -> tuple[Form, tuple[torch.Tensor, ...]]:
+    """What is fixed of it, and its tensors, for what follows gradients through arguments alone."""
+    if isinstance(deep, KeyValues):
+        return (tuple(deep.rows), deep.lengths), (*deep.rows.values(), *deep.weights.values())
+    if isinstance(deep, Inserted):
+        return (tuple(deep.rows), deep.keeps), tuple(deep.rows.values())
+    return (tuple(deep or ()), None), tuple((deep or {}).values())
+
+
+def put_together(form: Form, tensors: Sequence[torch.Tensor]) -> DeepText:
+    numbers, rest = form
+    rows = dict(zip(numbers, tensors, strict=False))
+    if rest is None:
+        return rows
+    if isinstance(rest, float):
+        return Inserted(rows, rest)
+    return KeyValues(rows, rest, dict(zip(numbers, tensors[len(numbers) :], strict=False)))
 
 
 def longer_mask(mask: torch.Tensor, more: int) -> torch.Tensor:

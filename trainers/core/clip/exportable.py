@@ -11,13 +11,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from .backbones import Backbone
-from .doors import VisualPrompts
+from .doors import KeyValues, VisualPrompts
 
 
 class Exportable(nn.Module):
     """An image encoder with class features, or a fitted classifier, as buffers."""
 
-    def __init__(self, backbone: Backbone, visual: VisualPrompts | None = None, **tensors: torch.Tensor) -> None:
+    def __init__(
+        self, backbone: Backbone, visual: VisualPrompts | KeyValues | None = None, **tensors: torch.Tensor
+    ) -> None:
         super().__init__()
         self._backbone, self.model, self._visual = backbone, backbone.model, visual
         rows = {f"visual_{block}": rows for block, rows in (visual.rows if visual else {}).items()}
@@ -38,7 +40,7 @@ class Exportable(nn.Module):
         """ImageEncoder(x), with its prompts; B x D."""
         return self._backbone.encode_image(images_BCHW, self.prompts()).float()
 
-    def prompts(self) -> VisualPrompts | None:
+    def prompts(self) -> VisualPrompts | KeyValues | None:
         """The picture tower's, of buffers."""
         if self._visual is None:
             return None
@@ -65,7 +67,7 @@ class ExportableLinear(Exportable):
         class_CD: torch.Tensor,
         bias_C: torch.Tensor | None = None,
         normalizes: bool = True,
-        visual: VisualPrompts | None = None,
+        visual: VisualPrompts | KeyValues | None = None,
     ) -> None:
         bias_C = class_CD.new_zeros(len(class_CD)) if bias_C is None else bias_C
         super().__init__(backbone, visual, class_CD=class_CD, bias_C=bias_C)

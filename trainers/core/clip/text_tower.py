@@ -12,7 +12,7 @@ positions, H heads, E width of a head, W = H x E, L context length, R rows of th
 import functools
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -22,8 +22,8 @@ from torch.utils.checkpoint import checkpoint
 
 from ..ranks.collectives import this_rank
 from .backbones import as_backbone
-from .backbones.protocol import Block, CausalTower
-from .doors import DeepText, refuse_outside
+from .backbones.protocol import CausalTower
+from .doors import Block, DeepText, Form, Inserted, KeyValues, put_together, refuse_outside, taken_apart
 from .prompts import HeadRows, PromptPlan
 
 # Bytes that training keeps per token, layer and unit of width, by the bytes of a number that it computes in. Measured were
@@ -88,26 +88,59 @@ def _packed(prefix: torch.Tensor, tail: torch.Tensor, heads: HeadRows) -> torch.
     return rows
 
 
+Beside = tuple[torch.Tensor, torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]
+
+
 def _attend(
     q_GHCQE: torch.Tensor,
     prefix: tuple[torch.Tensor, torch.Tensor],
     tail: tuple[torch.Tensor, torch.Tensor],
     prefix_mask: torch.Tensor | None,
     tail_mask: torch.Tensor,
+    beside: Beside | None = None,
 ) -> torch.Tensor:
     """Attention of tail positions to their prefix (keys and values G x H x P x E) and to their own tail
-    (G x H x C x T x E), without copying the prefix for each class; G x H x C x Q x E."""
+    (G x H x C x T x E), without copying the prefix for each class; G x H x C x Q x E. beside: keys and values of what all
+    positions see (H x R x E), and what takes the place of the softmax."""
     G, H, C, Q, E = q_GHCQE.shape
     q_GHCQE = q_GHCQE * E**-0.5
     (kp, vp), (kt, vt) = prefix, tail
-    P = kp.shape[2]
-    to_prefix = (q_GHCQE.reshape(G, H, C * Q, E) @ kp.transpose(-1, -2)).view(G, H, C, Q, P)
+    P, T = kp.shape[2], kt.shape[3]
+
+    def to_all(k_HRE: torch.Tensor) -> torch.Tensor:
+        return (q_GHCQE.reshape(G, H, C * Q, E) @ k_HRE.transpose(-1, -2)).view(G, H, C, Q, -1)
+
+    def from_all(looks_GHCQR: torch.Tensor, v_HRE: torch.Tensor) -> torch.Tensor:
+        return (looks_GHCQR.reshape(G, H, C * Q, -1) @ v_HRE).view(G, H, C, Q, E)
+
+    to_prefix = to_all(kp)
     if prefix_mask is not None:
         to_prefix = to_prefix + prefix_mask
     to_tail = q_GHCQE @ kt.transpose(-1, -2) + tail_mask
-    weights = torch.cat([to_prefix, to_tail], dim=-1).softmax(dim=-1).to(vt.dtype)
-    from_prefix = (weights[..., :P].reshape(G, H, C * Q, P) @ vp).view(G, H, C, Q, E)
-    return from_prefix + weights[..., P:] @ vt
+    if beside is None:
+        weights = torch.cat([to_prefix, to_tail], dim=-1).softmax(dim=-1).to(vt.dtype)
+        return from_all(weights[..., :P], vp) + weights[..., P:] @ vt
+    k_HRE, v_HRE, looks_at = beside
+    weights = looks_at(torch.cat([to_prefix, to_tail, to_all(k_HRE)], dim=-1)).to(vt.dtype)
+    found = from_all(weights[..., :P], vp) + weights[..., P : P + T] @ vt
+    return found + from_all(weights[..., P + T :], v_HRE)
+
+
+def _causal_beside(q_GHPE: torch.Tensor, k_GHPE: torch.Tensor, v_GHPE: torch.Tensor, beside: Beside) -> torch.Tensor:
+    """Attention of prefix positions to those before them and to what stands beside; G x H x P x E."""
+    k_HRE, v_HRE, looks_at = beside
+    P, E = q_GHPE.shape[2:]
+    q_GHPE = q_GHPE * E**-0.5
+    own = (q_GHPE @ k_GHPE.transpose(-1, -2)).masked_fill(q_GHPE.new_ones(P, P).triu(1).bool(), -torch.inf)
+    weights = looks_at(torch.cat([own, q_GHPE @ k_HRE.transpose(-1, -2)], dim=-1)).to(v_GHPE.dtype)
+    return weights[..., :P] @ v_GHPE + weights[..., P:] @ v_HRE
+
+
+def _beside(block: Block, given: KeyValues, number: int, dtype: torch.dtype) -> Beside | None:
+    """What _attend() needs of the rows that block `number` reads beside its positions."""
+    if number not in given.rows:
+        return None
+    return *given.keys_and_values(block, number, dtype), functools.partial(given.attention, number=number)
 
 
 class TextEncoder(nn.Module):
@@ -157,29 +190,26 @@ class TextEncoder(nn.Module):
         plan: PromptPlan,
         learned_vectors_KW: torch.Tensor | None = None,
         deep: DeepText | None = None,
-        inserts: bool = False,
     ) -> torch.Tensor:
         """Text features, not normalised; G x C x D. learned_vectors_KW: the vectors that `slot(k)` stands for.
 
-        deep: block -> M x W, or C x M x W, the vectors that replace the M positions after SOS before that block. Raises
-        ValueError if a prefix is shorter than that. inserts: those of the first of these blocks are inserted there, and
-        each prompt is encoded whole.
+        deep: block -> M x W, or C x M x W, the vectors that replace the M positions after SOS before that block; or what
+        is inserted there, and then each prompt is encoded whole; or what attention reads beside all positions. Raises
+        ValueError if a prefix is shorter than what is replaced.
         """
-        numbers, rows = tuple(deep or ()), tuple((deep or {}).values())
-        if not inserts:
-            self._check_deep(plan, numbers, rows)
+        form, rows = taken_apart(deep)
+        self._check_deep(plan, deep)
         bank_RW = plan.bank(self._backbone.token_embedding, learned_vectors_KW).type(self._backbone.text_dtype)
-        tower = self._backbone.causal_tower() if self.mode == "fast" and not inserts else None
-        plain = functools.partial(self._plain, inserts)
-        run: Callable[..., torch.Tensor] = functools.partial(self._fast, tower) if tower else plain
+        tower = self._backbone.causal_tower() if self.mode == "fast" and not isinstance(deep, Inserted) else None
+        run: Callable[..., torch.Tensor] = functools.partial(self._fast, tower) if tower else self._plain
         if tower and self._compiled and torch.is_grad_enabled():
             if not plan.is_laid_out:
                 with torch.no_grad():
-                    run(plan, bank_RW, numbers, *rows)  # builds the plan's tables, which must not be compiled
+                    run(plan, bank_RW, form, *rows)  # builds the plan's tables, which must not be compiled
             run = functools.partial(self._compiled, tower)
         size = self._chunk(plan, tower is not None)
         if size >= plan.G * plan.C:
-            return run(plan, bank_RW, numbers, *rows)
+            return run(plan, bank_RW, form, *rows)
         features, row = [], []
         for of_c, part in plan.parts(size):
             own = [r[of_c] if r.ndim == 3 else r for r in rows]
@@ -188,17 +218,20 @@ class TextEncoder(nn.Module):
                 # nodes live until the backward pass and keep malloc from reusing freed memory: 9.7 GB instead of 1.5.
                 reentrant = any(t.requires_grad for t in (bank_RW, *own))  # it needs an input to hang on
                 again = checkpoint(
-                    run, part, bank_RW, numbers, *own, use_reentrant=reentrant, preserve_rng_state=self.draws
+                    run, part, bank_RW, form, *own, use_reentrant=reentrant, preserve_rng_state=self.draws
                 )
                 row.append(again)
             else:
-                row.append(run(part, bank_RW, numbers, *own))
+                row.append(run(part, bank_RW, form, *own))
             if of_c.stop == plan.C:
                 features.append(torch.cat(row, dim=1))
                 row = []
         return torch.cat(features)
 
-    def _check_deep(self, plan: PromptPlan, numbers: tuple[int, ...], rows: tuple[torch.Tensor, ...]) -> None:
+    def _check_deep(self, plan: PromptPlan, deep: DeepText | None) -> None:
+        if isinstance(deep, KeyValues | Inserted):
+            return refuse_outside(deep.rows, self._backbone.text_layers, "text")
+        numbers, rows = tuple(deep or ()), tuple((deep or {}).values())
         start = len(self._backbone.vocabulary.sos)
         shortest = min(map(len, plan.prefixes)) - start
         longest = max((r.shape[-2] for r in rows), default=0)
@@ -223,8 +256,9 @@ class TextEncoder(nn.Module):
         across = plan.G if along == "classes" else plan.C
         share = plan.share(ranks.rank, ranks.size)
         first = places[ranks.rank] if along == "classes" and widths[ranks.rank] else 0
-        own_rows = {number: r[first : first + share.C] if r.ndim == 3 else r for number, r in (deep or {}).items()}
-        own_GCD = self(share, learned_vectors_KW, own_rows)
+        form, rows = taken_apart(deep)
+        own = [r[first : first + share.C] if r.ndim == 3 else r for r in rows]
+        own_GCD = self(share, learned_vectors_KW, put_together(form, own))
         own_RD = own_GCD.flatten(0, 1)[: across * widths[ranks.rank]]  # none, where its share is empty
         all_ND = ranks.gather(own_RD, [across * width for width in widths])
         if along == "groups":
@@ -251,34 +285,32 @@ class TextEncoder(nn.Module):
         budget = self.memory_budget or memory_to_use(self.device)
         return prompts if needed <= budget else max(1, prompts * budget // needed)
 
-    def _plain(
-        self, inserts: bool, plan: PromptPlan, bank_RW: torch.Tensor, numbers: tuple[int, ...] = (), *rows: torch.Tensor
-    ) -> torch.Tensor:
+    def _plain(self, plan: PromptPlan, bank_RW: torch.Tensor, form: Form, *rows: torch.Tensor) -> torch.Tensor:
         x_NLW = F.embedding(plan.whole_prompts(), bank_RW)
-        deep = dict(zip(numbers, rows, strict=True))
-        return self._backbone.run_text(x_NLW, plan.length_N, deep, inserts).view(plan.G, plan.C, -1)
+        return self._backbone.run_text(x_NLW, plan.length_N, put_together(form, rows)).view(plan.G, plan.C, -1)
 
     def _fast(
         self,
         tower: CausalTower,
         plan: PromptPlan,
         bank_RW: torch.Tensor,
-        numbers: tuple[int, ...] = (),
+        form: Form,
         *rows: torch.Tensor,
     ) -> torch.Tensor:
-        deep, (G, C) = dict(zip(numbers, rows, strict=True)), (plan.G, plan.C)
+        given, (G, C) = put_together(form, rows), (plan.G, plan.C)
+        beside = given if isinstance(given, KeyValues) else KeyValues({})
+        deep = given if isinstance(given, Mapping) else {}
         x_SW = F.embedding(plan.rows_S, bank_RW) + tower.positional_embedding[plan.position_S].type(bank_RW.dtype)
         *blocks, last = tower.blocks
         for number, block in enumerate(blocks):
             if number in deep:
                 x_SW, plan = self._replace(x_SW, deep[number], plan, C)
-            x_SW = x_SW + block.scale_1(block.attn.out_proj(self._attention(block, x_SW, plan)))
+            x_SW = x_SW + block.scale_1(block.attn.out_proj(self._attention(block, x_SW, plan, beside, number)))
             x_SW = x_SW + block.scale_2(block.mlp(block.ln_2(x_SW)))
         if len(blocks) in deep:
             x_SW, plan = self._replace(x_SW, deep[len(blocks)], plan, C)
-        x_NW = _Pick.apply(x_SW, plan.eot_N) + last.scale_1(
-            last.attn.out_proj(self._attention_at_eot(last, x_SW, plan))
-        )
+        found_NW = last.attn.out_proj(self._attention_at_eot(last, x_SW, plan, beside, len(blocks)))
+        x_NW = _Pick.apply(x_SW, plan.eot_N) + last.scale_1(found_NW)
         x_NW = x_NW + last.scale_2(last.mlp(last.ln_2(x_NW)))
         return tower.finish(x_NW).view(G, C, -1)
 
@@ -305,18 +337,26 @@ class TextEncoder(nn.Module):
     def _prefix_mask(self, plan: PromptPlan, dtype: torch.dtype) -> torch.Tensor | None:
         return plan.prefix_mask_GP[:, None, None, None].type(dtype) if plan.prefixes_differ else None
 
-    def _attention(self, block: Block, x_SW: torch.Tensor, plan: PromptPlan) -> torch.Tensor:
+    def _attention(
+        self, block: Block, x_SW: torch.Tensor, plan: PromptPlan, given: KeyValues, number: int
+    ) -> torch.Tensor:
         """Causal attention of every token, before the output projection; S x W."""
         attn, H, W = block.attn, block.attn.num_heads, x_SW.shape[1]
         qkv_SX = F.linear(block.ln_1(x_SW), attn.in_proj_weight, attn.in_proj_bias)
         (qp, kp, vp), (qt, kt, vt) = self._heads(qkv_SX, 3, H, plan)
-        prefix_GHPE = F.scaled_dot_product_attention(qp, kp, vp, is_causal=True)
+        beside = _beside(block, given, number, x_SW.dtype)
+        if beside is None:
+            prefix_GHPE = F.scaled_dot_product_attention(qp, kp, vp, is_causal=True)
+        else:
+            prefix_GHPE = _causal_beside(qp, kp, vp, beside)
         tail_mask = plan.causal_TT.type(qt.dtype)
-        tail_GHCTE = _attend(qt, (kp, vp), (kt, vt), self._prefix_mask(plan, qt.dtype), tail_mask)
+        tail_GHCTE = _attend(qt, (kp, vp), (kt, vt), self._prefix_mask(plan, qt.dtype), tail_mask, beside)
         E = W // H
         return _FromHeads.apply(prefix_GHPE.reshape(-1, E), tail_GHCTE.reshape(-1, E), plan.heads(1, H), W)
 
-    def _attention_at_eot(self, block: Block, x_SW: torch.Tensor, plan: PromptPlan) -> torch.Tensor:
+    def _attention_at_eot(
+        self, block: Block, x_SW: torch.Tensor, plan: PromptPlan, given: KeyValues, number: int
+    ) -> torch.Tensor:
         """The same, for each prompt's EOT only; N x W."""
         attn, G, C, T = block.attn, plan.G, plan.C, plan.T
         H, W = attn.num_heads, x_SW.shape[1]
@@ -327,7 +367,8 @@ class TextEncoder(nn.Module):
         q_GHCQE = q_NW.view(G, C, 1, H, -1).permute(0, 3, 1, 2, 4)
         tail_mask = plan.eot_mask_NT.view(G, 1, C, 1, T).type(q_NW.dtype)
         (kp, vp), (kt, vt) = prefix, tail
-        out_GHCQE = _attend(q_GHCQE, (kp, vp), (kt, vt), self._prefix_mask(plan, q_NW.dtype), tail_mask)
+        beside = _beside(block, given, number, x_SW.dtype)
+        out_GHCQE = _attend(q_GHCQE, (kp, vp), (kt, vt), self._prefix_mask(plan, q_NW.dtype), tail_mask, beside)
         return out_GHCQE.permute(0, 2, 3, 1, 4).reshape(G * C, W)
 
 

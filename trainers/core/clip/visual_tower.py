@@ -6,14 +6,14 @@ Shapes: B pictures, H x W pixels, M prompt tokens, W width of the visual tower, 
 import torch
 
 from .backbones import Backbone
-from .doors import VisualPrompts
+from .doors import KeyValues, VisualPrompts
 
 
 def encode_pictures(
     backbone: Backbone,
     images_BCHW: torch.Tensor,
     learns: bool = False,
-    prompts: VisualPrompts | None = None,
+    prompts: VisualPrompts | KeyValues | None = None,
 ) -> torch.Tensor:
     """Features, not normalised; B x D. Gradients flow only where something is learned: LayerNorms, or `prompts`.
 

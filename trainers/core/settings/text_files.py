@@ -68,6 +68,12 @@ class _Once(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def of_dataset(path: str | Path, dataset: str) -> dict[str, Any]:
+    """What a method's file by_dataset.yaml says of a data set; of one that it does not have, what it says of "other"."""
+    known = read_yaml(path)
+    return known.get(dataset, known["other"])
+
+
 def read_yaml(path: str | Path) -> Any:
     """What a yaml file holds. Raises ValueError, in one line, for one that is no yaml or says something twice."""
     try:

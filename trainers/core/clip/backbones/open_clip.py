@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -24,9 +24,19 @@ from filelock import FileLock
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear as OutProj
 
-from ..doors import DeepText, VisualPrompts, longer_mask, through_text, through_visual
+from ..doors import (
+    Block,
+    DeepText,
+    Inserted,
+    KeyValues,
+    VisualPrompts,
+    longer_mask,
+    reading,
+    through_text,
+    through_visual,
+)
 from .openai import MEAN, STD, cut_between_words
-from .protocol import Backbone, Block, CausalTower, Preprocessing, Vocabulary, is_untouched
+from .protocol import Backbone, CausalTower, Preprocessing, Vocabulary, is_untouched
 from .weights import file_sha256
 
 try:
@@ -204,9 +214,7 @@ class OpenClipBackbone(Backbone):
             return None
         return CausalTower(blocks, text.positional_embedding, lambda x_NW: self._project(text.ln_final(x_NW)))
 
-    def run_text(
-        self, x_NLW: torch.Tensor, length_N: torch.Tensor, deep: DeepText | None = None, inserts: bool = False
-    ) -> torch.Tensor:
+    def run_text(self, x_NLW: torch.Tensor, length_N: torch.Tensor, deep: DeepText | None = None) -> torch.Tensor:
         text = self._text
         mask = None if text.attn_mask is None else text.attn_mask.to(x_NLW.device)
         if self._class_token is not None:
@@ -221,23 +229,29 @@ class OpenClipBackbone(Backbone):
             read_at_N = torch.full_like(length_N, L - 1)
         elif self._pool == "first":
             read_at_N = torch.zeros_like(length_N)
-        if deep:
+        if isinstance(deep, KeyValues):
+            for block in self._reading(text.transformer, deep, mask):
+                x_NLW = block(x_NLW)
+            x_NW = x_NLW[torch.arange(x_NLW.shape[0], device=x_NLW.device), read_at_N]
+        elif deep:
             if not own_blocks(text):
                 raise ValueError(
                     f"the text tower is no plain transformer of open_clip, and takes no deep prompts: {_CHOOSE}"
                 )
             blocks, masks = text.transformer.resblocks, [mask] * len(text.transformer.resblocks)
+            inserts = isinstance(deep, Inserted)
             if inserts and (self._masks_padding or self._pool == "first"):
                 raise ValueError(
                     f"the text tower masks padding or is read at SOS, and takes no inserted rows: {_CHOOSE}"
                 )
-            if inserts and mask is not None:
-                masks[min(deep) :] = [longer_mask(mask, deep[min(deep)].shape[-2])] * (len(masks) - min(deep))
+            if isinstance(deep, Inserted) and mask is not None:
+                first = min(deep.rows)
+                masks[first:] = [longer_mask(mask, deep.rows[first].shape[-2])] * (len(masks) - first)
             given = [
                 functools.partial(_batch_first, block, text.transformer.batch_first, own)
                 for block, own in zip(blocks, masks, strict=True)
             ]
-            x_NLW = through_text(x_NLW, deep, len(self.vocabulary.sos), given, inserts)
+            x_NLW = through_text(x_NLW, deep, len(self.vocabulary.sos), given)
             read_at_N = read_at_N + (x_NLW.shape[1] - L)
             x_NW = x_NLW[torch.arange(x_NLW.shape[0], device=x_NLW.device), read_at_N]
         elif mask is None and own_blocks(text):
@@ -246,6 +260,15 @@ class OpenClipBackbone(Backbone):
             x_NLW = text.transformer(x_NLW, attn_mask=mask)
             x_NW = x_NLW[torch.arange(x_NLW.shape[0], device=x_NLW.device), read_at_N]
         return self._project(text.ln_final(x_NW))
+
+    def _reading(
+        self, transformer: Any, prompts: KeyValues, mask: torch.Tensor | None = None
+    ) -> list[Callable[[torch.Tensor], torch.Tensor]]:
+        blocks = _in_parts(transformer)
+        if blocks is None:
+            raise ValueError(f"the tower is no plain transformer of open_clip, and takes no keys and values: {_CHOOSE}")
+        given = [functools.partial(_batch_first, b, transformer.batch_first, mask) for b in transformer.resblocks]
+        return reading(prompts, given, blocks, mask)
 
     def _to_one_position(self, x_NLW: torch.Tensor, read_at_N: torch.Tensor) -> torch.Tensor:
         """The one exact saving where every position sees every other: the last block is computed only at the position
@@ -288,7 +311,7 @@ class OpenClipBackbone(Backbone):
             len(v.transformer.resblocks) if type(v) is VisionTransformer and type(v.transformer) is Transformer else 0
         )
 
-    def encode_image(self, images_BCHW: torch.Tensor, prompts: VisualPrompts | None = None) -> Any:
+    def encode_image(self, images_BCHW: torch.Tensor, prompts: VisualPrompts | KeyValues | None = None) -> Any:
         images_BCHW = images_BCHW.to(self._pixel_dtype)
         if prompts is None:
             return self.model.encode_image(images_BCHW, normalize=False)
@@ -301,6 +324,12 @@ class OpenClipBackbone(Backbone):
         patches_BPW = v.conv1(images_BCHW).flatten(2).permute(0, 2, 1)
         class_B1W = v.class_embedding.to(patches_BPW.dtype).expand(patches_BPW.shape[0], 1, -1)
         x_BPW = torch.cat([class_B1W, patches_BPW], dim=1) + v.positional_embedding.to(patches_BPW.dtype)
+        if isinstance(prompts, KeyValues):
+            x_BPW = v.ln_pre(v.patch_dropout(x_BPW))
+            for block in self._reading(v.transformer, prompts):
+                x_BPW = block(x_BPW)
+            pooled_BW, _ = v._pool(x_BPW)
+            return pooled_BW if v.proj is None else pooled_BW @ v.proj
         blocks = [functools.partial(_batch_first, b, v.transformer.batch_first, None) for b in v.transformer.resblocks]
         x_BPW, rows_BMW = through_visual(v.patch_dropout(x_BPW), prompts, v.ln_pre, blocks)
         pooled_BW, _ = v._pool(x_BPW)
@@ -346,9 +375,7 @@ class HubTextBackbone(OpenClipBackbone):
     def causal_tower(self) -> CausalTower | None:
         return None
 
-    def run_text(
-        self, x_NLW: torch.Tensor, length_N: torch.Tensor, deep: DeepText | None = None, inserts: bool = False
-    ) -> torch.Tensor:
+    def run_text(self, x_NLW: torch.Tensor, length_N: torch.Tensor, deep: DeepText | None = None) -> torch.Tensor:
         if deep:
             raise ValueError(f"text towers of transformers take no deep prompts: {_CHOOSE}")
         text = self._text
@@ -374,17 +401,21 @@ def causal_blocks(text: Any) -> list[Block] | None:
     """The blocks of a tower that is causal, read at EOT, and unchanged; None for any other."""
     pool, _, masks_padding = reading_of(text)
     causal = getattr(text, "attn_mask", None) is not None and pool in ("argmax", "eos") and not masks_padding
-    if not causal or not own_blocks(text):
-        return None
-    return [Block(b.ln_1, b.attn, b.ln_2, b.mlp, b.ls_1, b.ls_2) for b in text.transformer.resblocks]
+    return _in_parts(text.transformer) if causal else None
 
 
 def own_blocks(text: Any) -> bool:
     """Whether the tower's transformer is open_clip's plain one, and unchanged, so that its parts may be used one by one."""
-    gone_round: list[tuple[Any, type]] = [(text.transformer, Transformer)]
-    for b in text.transformer.resblocks:
+    return _in_parts(text.transformer) is not None
+
+
+def _in_parts(transformer: Any) -> list[Block] | None:
+    gone_round: list[tuple[Any, type]] = [(transformer, Transformer)]
+    for b in transformer.resblocks:
         gone_round += [(b, ResidualAttentionBlock), (b.attn, nn.MultiheadAttention), (b.attn.out_proj, OutProj)]
-    return all(is_untouched(module, kind) for module, kind in gone_round)
+    if not all(is_untouched(module, kind) for module, kind in gone_round):
+        return None
+    return [Block(b.ln_1, b.attn, b.ln_2, b.mlp, b.ls_1, b.ls_2) for b in transformer.resblocks]
 
 
 def facts_of(architecture: str) -> dict[str, Any]:

@@ -18,8 +18,19 @@ from clip.simple_tokenizer import SimpleTokenizer
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear as OutProj
 
-from ..doors import DeepText, VisualPrompts, longer_mask, through_text, through_visual
-from .protocol import Backbone, Block, CausalTower, Preprocessing, Vocabulary, is_untouched
+from ..doors import (
+    Block,
+    DeepText,
+    Inserted,
+    KeyValues,
+    Rows,
+    VisualPrompts,
+    longer_mask,
+    reading,
+    through_text,
+    through_visual,
+)
+from .protocol import Backbone, CausalTower, Preprocessing, Vocabulary, is_untouched
 from .weights import backbone_file, file_sha256, published, read_state_dict
 
 __all__ = ["CLIP", "ClipVocabulary", "OpenAIBackbone", "OpenAISource", "build_model"]
@@ -102,27 +113,23 @@ class OpenAIBackbone(Backbone):
 
     def causal_tower(self) -> CausalTower | None:
         m = self.model
-        gone_round: list[tuple[Any, type]] = [(m.transformer, Transformer)]
-        for block in m.transformer.resblocks:
-            gone_round += [(block, ResidualAttentionBlock), (block.attn, nn.MultiheadAttention)]
-            gone_round += [(block.attn.out_proj, OutProj)]
-        if not all(is_untouched(module, kind) for module, kind in gone_round):
+        blocks = _in_parts(m.transformer)
+        if blocks is None:
             return None
-        same = nn.Identity()
-        blocks = [Block(b.ln_1, b.attn, b.ln_2, b.mlp, same, same) for b in m.transformer.resblocks]
         return CausalTower(blocks, m.positional_embedding, lambda x_NW: m.ln_final(x_NW) @ m.text_projection)
 
-    def run_text(
-        self, x_NLW: torch.Tensor, length_N: torch.Tensor, deep: DeepText | None = None, inserts: bool = False
-    ) -> torch.Tensor:
+    def run_text(self, x_NLW: torch.Tensor, length_N: torch.Tensor, deep: DeepText | None = None) -> torch.Tensor:
         m = self.model
         for block in m.transformer.resblocks:  # no buffer, so it stays behind when the model is moved
             block.attn_mask = block.attn_mask.to(x_NLW.device)
         x_NLW, L = x_NLW + m.positional_embedding.type(x_NLW.dtype), x_NLW.shape[1]
-        if deep:
+        if isinstance(deep, KeyValues):
+            for block in self._reading(m.transformer, deep, m.transformer.resblocks[0].attn_mask):
+                x_NLW = block(x_NLW)
+        elif deep:
             blocks, sos = m.transformer.resblocks, len(self.vocabulary.sos)
-            with _masks_for(blocks, deep) if inserts else nullcontext():
-                x_NLW = through_text(x_NLW, deep, sos, _batch_first(blocks), inserts)
+            with _masks_for(blocks, deep.rows) if isinstance(deep, Inserted) else nullcontext():
+                x_NLW = through_text(x_NLW, deep, sos, _batch_first(blocks))
             length_N = length_N + (x_NLW.shape[1] - L)
         else:
             x_NLW = m.transformer(x_NLW.permute(1, 0, 2)).permute(1, 0, 2)
@@ -140,7 +147,15 @@ class OpenAIBackbone(Backbone):
     def visual_blocks(self) -> int:
         return len(self.visual.transformer.resblocks) if hasattr(self.visual, "class_embedding") else 0
 
-    def encode_image(self, images_BCHW: torch.Tensor, prompts: VisualPrompts | None = None) -> Any:
+    def _reading(
+        self, transformer: Any, prompts: KeyValues, mask: torch.Tensor | None = None
+    ) -> list[Callable[[torch.Tensor], torch.Tensor]]:
+        blocks = _in_parts(transformer)
+        if blocks is None:
+            raise ValueError("this tower's blocks have been changed, and take no keys and values: use another backbone")
+        return reading(prompts, _batch_first(transformer.resblocks), blocks, mask)
+
+    def encode_image(self, images_BCHW: torch.Tensor, prompts: VisualPrompts | KeyValues | None = None) -> Any:
         images_BCHW = images_BCHW.type(self.visual.conv1.weight.dtype)
         if prompts is None:
             return self.visual(images_BCHW)
@@ -150,14 +165,32 @@ class OpenAIBackbone(Backbone):
         patches_BPW = v.conv1(images_BCHW).flatten(2).permute(0, 2, 1)
         class_B1W = v.class_embedding.to(patches_BPW.dtype).expand(patches_BPW.shape[0], 1, -1)
         x_BPW = torch.cat([class_B1W, patches_BPW], dim=1) + v.positional_embedding.to(patches_BPW.dtype)
+        if isinstance(prompts, KeyValues):
+            x_BPW = v.ln_pre(x_BPW)
+            for block in self._reading(v.transformer, prompts):
+                x_BPW = block(x_BPW)
+            features_BW = v.ln_post(x_BPW[:, 0])
+            return features_BW if v.proj is None else features_BW @ v.proj
         x_BPW, rows_BMW = through_visual(x_BPW, prompts, v.ln_pre, _batch_first(v.transformer.resblocks))
         features_BW = v.ln_post(x_BPW[:, 0])
         features_BD = features_BW if v.proj is None else features_BW @ v.proj
         return (features_BD, v.ln_post(rows_BMW)) if prompts.reads else features_BD
 
 
+def _in_parts(transformer: Any) -> list[Block] | None:
+    """The blocks of one of `clip`'s transformers; None where something has been changed in them."""
+    gone_round: list[tuple[Any, type]] = [(transformer, Transformer)]
+    for block in transformer.resblocks:
+        gone_round += [(block, ResidualAttentionBlock), (block.attn, nn.MultiheadAttention)]
+        gone_round += [(block.attn.out_proj, OutProj)]
+    if not all(is_untouched(module, kind) for module, kind in gone_round):
+        return None
+    same = nn.Identity()
+    return [Block(b.ln_1, b.attn, b.ln_2, b.mlp, same, same) for b in transformer.resblocks]
+
+
 @contextmanager
-def _masks_for(blocks: Sequence[Any], deep: DeepText) -> Iterator[None]:
+def _masks_for(blocks: Sequence[Any], deep: Rows) -> Iterator[None]:
     """From the block on before which rows are inserted, the mask is for so many positions more."""
     first = min(deep)
     before = [block.attn_mask for block in blocks]

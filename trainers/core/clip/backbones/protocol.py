@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from ..doors import DeepText, VisualPrompts
+from ..doors import Block, DeepText, KeyValues, VisualPrompts
 
 
 @dataclass(frozen=True)
@@ -93,18 +93,6 @@ class Vocabulary(Protocol):
 
 
 @dataclass(frozen=True)
-class Block:
-    """A block of a transformer with LayerNorms before attention and MLP; scale_1 and scale_2 follow them."""
-
-    ln_1: Any
-    attn: nn.MultiheadAttention
-    ln_2: Any
-    mlp: Any
-    scale_1: Any
-    scale_2: Any
-
-
-@dataclass(frozen=True)
 class CausalTower:
     """A text tower whose mask is causal and whose feature is read at EOT, in parts. finish: N x W -> N x D."""
 
@@ -139,18 +127,16 @@ class Backbone(Protocol):
         is exact. None if each prompt must be encoded whole."""
 
     @abstractmethod
-    def run_text(
-        self, x_NLW: torch.Tensor, length_N: torch.Tensor, deep: DeepText | None = None, inserts: bool = False
-    ) -> torch.Tensor:
+    def run_text(self, x_NLW: torch.Tensor, length_N: torch.Tensor, deep: DeepText | None = None) -> torch.Tensor:
         """Features (N x D, not normalised) of embeddings without positions, by the model's own modules.
 
         All L positions are given; `length_N` is the number of positions per prompt that are not padding (SOS, text,
-        EOT). deep: vectors that replace the positions after SOS before some blocks; inserts: those of the first of these
-        blocks are inserted there. Raises ValueError for a tower that does not support this.
+        EOT). deep: vectors that replace the positions after SOS before some blocks, or are inserted there, or that
+        attention reads beside all positions. Raises ValueError for a tower that does not support this.
         """
 
     @abstractmethod
-    def encode_image(self, images_BCHW: torch.Tensor, prompts: VisualPrompts | None = None) -> Any:
+    def encode_image(self, images_BCHW: torch.Tensor, prompts: VisualPrompts | KeyValues | None = None) -> Any:
         """Features (B x D, not normalised). Raises ValueError for `prompts` in a tower without a door for them."""
 
     @property

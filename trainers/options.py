@@ -84,7 +84,7 @@ class Setting:
 _IN_WORDS = {
     "int": "a whole number", "float": "a number", "bool": "True or False", "None": "None", "str": "text",
     "list[int]": "a list of whole numbers", "list[float]": "a list of numbers",
-    "list[str]": "a list of words", "list[list[str]]": "lists of words",
+    "list[str]": "a list of words", "list[list[str]]": "lists of words", "list[list[int]]": "lists of whole numbers",
     "tuple[int, int]": "two whole numbers", "tuple[float, float]": "two numbers",
     "tuple[float, float, float]": "three numbers",
 }  # fmt: skip

@@ -46,7 +46,8 @@ class LoraCLIP(ClassTextCLIP):
         self.adapted = []
         for tower in ("text", "vision"):
             if o.towers in ("both", tower):
-                own = attentions(self.backbone, tower)
+                other = "text" if tower == "vision" else "vision"
+                own = attentions(self.backbone, tower, f"set TRAINER.CLIPLORA.TOWERS {other}, or ")
                 for attention in own:
                     LoraAttention.put_into(attention, o.rank, o.alpha, o.dropout, o.matrices)
                 self.adapted += own
@@ -77,17 +78,17 @@ class LoraCLIP(ClassTextCLIP):
         return cls(backbone, classnames, trained.identity["templates"][0], **own)
 
 
-def attentions(backbone: Backbone, tower: str) -> list[nn.MultiheadAttention]:
-    """The attention of each block of the "text" or "vision" tower. Raises ValueError where it has none of torch's own."""
+def attentions(backbone: Backbone, tower: str, otherwise: str = "") -> list[nn.MultiheadAttention]:
+    """The attention of each block of the "text" or "vision" tower. Raises ValueError where it has none of torch's own, with
+    what to do otherwise."""
     found = [
         module
         for name, module in backbone.model.named_modules()
         if re.search(r"resblocks\.\d+\.attn$", name) and name.startswith("visual.") == (tower == "vision")
     ]
     if not found or not all(isinstance(module, nn.MultiheadAttention) for module in found):
-        other = "text" if tower == "vision" else "vision"
         raise ValueError(
             f"the {tower} tower of this backbone has no attention of torch's own (a ResNet, timm, transformers): "
-            f"set TRAINER.CLIPLORA.TOWERS {other}, or use another backbone"
+            f"{otherwise}use another backbone"
         )
     return found

@@ -255,7 +255,7 @@ class PromptTrainer(TrainerX):
         groups: list[dict] = [{"params": others}]
         if slower:
             groups.insert(0, {"params": slower, "lr": self.cfg.OPTIM.LR * times})
-        self.optim, self.sched = optimiser_and_schedule(self.cfg.OPTIM, groups, len(self.train_loader_x), restart)
+        self.optim, self.sched = optimiser_and_schedule(self.cfg.OPTIM, groups, self.planned_moves(), restart)
         self.scaler = torch.amp.GradScaler("cuda", enabled=self.precision == "amp")
         self.register_model(checkpoints.FOLDER, self.model, self.optim, self.sched)
         self._guides: list[torch.Tensor] = []
@@ -265,6 +265,10 @@ class PromptTrainer(TrainerX):
             print("Text encoder: every prompt whole, since the method changes the tower")
         count = sum(p.numel() for p in self.model.trainable().values())
         print(f"Training {count:,} parameters in {self.precision}")
+
+    def planned_moves(self) -> int:
+        """Hook: moves of the schedule, with OPTIM.SCHEDULE step, that its plan counts as an epoch."""
+        return len(self.train_loader_x)
 
     def record_anew(self) -> None:
         """Steps are recorded from here on, where they can be; call it when they change."""

@@ -14,7 +14,8 @@ PICTURES = "validation pictures, to choose by"
 TESTED = "the test pictures themselves, to choose by"
 TOLD = "being told at test whether the classes asked are those of training"
 CONSTANTS = "settings chosen for each dataset"
-SIGNS = {NAMES: "*", PICTURES: "†", TESTED: "‡", TOLD: "§", CONSTANTS: "¶"}  # behind a method's title
+SENTENCES = "texts of a language model"
+SIGNS = {NAMES: "*", PICTURES: "†", TESTED: "‡", TOLD: "§", CONSTANTS: "¶", SENTENCES: "‖"}  # behind a method's title
 
 Column = tuple[str, str, str]  # protocol, method, config
 
@@ -39,6 +40,8 @@ def used(runs: Sequence[Run]) -> dict[Column, list[str]]:
             kinds.add(TOLD)
         if run.dataset in group("benchmarks") and _has_settings_of_its_own(run):
             kinds.add(CONSTANTS)
+        if any(value for key, value in settings.items() if key.endswith(".SENTENCES")):
+            kinds.add(SENTENCES)
         searched = next((value for key, value in settings.items() if key.endswith(".SEARCH_ON")), "val")
         if searched == "test":
             kinds.add(TESTED)

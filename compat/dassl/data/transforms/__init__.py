@@ -6,10 +6,12 @@ from torchvision import transforms as T
 from torchvision.transforms import InterpolationMode
 from yacs.config import CfgNode
 
+from .randaugment import RandAugment
+
 INTERPOLATION_MODES = {mode.value: mode for mode in (InterpolationMode.BILINEAR, InterpolationMode.BICUBIC,
                                                      InterpolationMode.NEAREST)}  # fmt: skip
-AVAI_CHOICES = ["random_flip", "random_resized_crop", "random_crop", "center_crop", "normalize", "colorjitter",
-                "randomgrayscale", "gaussian_blur"]  # fmt: skip
+AVAI_CHOICES = ["random_flip", "random_resized_crop", "random_crop", "center_crop", "normalize", "randaugment",
+                "colorjitter", "randomgrayscale", "gaussian_blur"]  # fmt: skip
 
 
 def build_transform(cfg: CfgNode, is_train: bool = True, choices: list[str] | None = None) -> Callable | None:
@@ -54,6 +56,11 @@ def _training_steps(cfg: CfgNode, chosen: list[str]) -> list[Callable]:
             lambda: T.RandomResizedCrop(size, scale=tuple(c.RRCROP_SCALE), interpolation=mode),
         ),
         ("random_flip" in chosen, "random flip", T.RandomHorizontalFlip),
+        (
+            "randaugment" in chosen,
+            f"randaugment (n={c.RANDAUGMENT_N}, m={c.RANDAUGMENT_M})",
+            lambda: RandAugment(c.RANDAUGMENT_N, c.RANDAUGMENT_M),
+        ),
         (
             "colorjitter" in chosen,
             "color jitter",

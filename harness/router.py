@@ -24,7 +24,7 @@ from yacs.config import CfgNode
 
 import datasets
 from harness.catalog import existing
-from harness.report import plots
+from harness.report import left_by_runs, plots
 from trainers.core.clip.backbones import trained_backbone
 from trainers.core.loading.loaders import Pictures, follow_backbone, test_transform
 from trainers.core.runs.files import write_atomically
@@ -201,6 +201,6 @@ def write_files(routing: Routing, by: str, folder: Path, across: int) -> None:
     record = {"by": by, "rows": names, "experts": routing.experts, "percent": percent_RG.tolist(), **routing.summary()}
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "router.json", json.dumps(record, indent=1).encode())
-    plots.save([("router", plots.heat_map(percent_RG, names, routing.experts))], folder)
+    plots.save([("router", left_by_runs.heat_map(percent_RG, names, routing.experts))], folder)
     contact_sheet(routing, across).savefig(folder / "contact_sheet.png", dpi=150)
     print(f"\nWritten into {folder}: router.json, router.png, router.pdf, contact_sheet.png")

@@ -374,6 +374,11 @@ def varied(tmp_path):
         "percent": [[90, 10], [0, 100]],
     }
     (root / "fewshot/dtd/shots_16/MoCoOp/a/seed1/router.json").write_text(json.dumps(record))
+    search = {tower: {"lengths": [0, 1], "probabilities": [[0.9, 0.1], [0.2, 0.8]]} for tower in ("vision", "text")}
+    (root / "fewshot/dtd/shots_16/CoOp/a/seed1/search.json").write_text(json.dumps(search))
+    (root / "fewshot/dtd/shots_16/CoOp/a/seed1/rounds.csv").write_text("round,accuracy\n1,50\n2,\n3,60\n")
+    (root / "fewshot/dtd/shots_16/CoOp/a/seed2/search.json").write_text('{"vision": {"probabilities": [["x"]]}}')
+    (root / "fewshot/dtd/shots_16/CoOp/a/seed2/rounds.csv").write_text("round\n1\n")
     theirs(root, "fewshot/dtd/shots_16/LASP/a/seed1", 80.0, "LASP", "DescribableTextures", Finish_training="")
     (root / "fewshot/dtd/shots_16/LASP/a/seed1/config.json").write_text("{}")
     return root
@@ -387,6 +392,7 @@ def test_plots(varied, tmp_path, capsys, monkeypatch):
     assert names == {
         "fewshot_DTD", "fewshot_EuroSAT", "fewshot_average_of_2", "fewshot_most_shots", "base2new_scatter", "base2new_h",
         "xd_from_dtd", "ablation", "training_DTD", "training_EuroSAT", "router_fewshot_dtd_16shots_seed1",
+        "search_fewshot_dtd_16shots_seed1", "rounds_DTD",
     }  # fmt: skip
     for path in (tmp_path / "figures").glob("*.png"):
         with Image.open(path) as picture:
@@ -404,7 +410,7 @@ def test_the_page_is_self_contained(varied, tmp_path, monkeypatch, capsys):
     assert "<link" not in text
     assert "<b>Other" not in text  # names are text, not markup
     assert "&lt;b&gt;Other" in text
-    assert text.count("<img") == 11
+    assert text.count("<img") == 13
     assert "unfinished, at epoch 50/50" in text
     assert "OPTIM.LR: 5" in text
     assert "published beside here" in text

@@ -1,6 +1,5 @@
 """Figures of the tables and of training. Methods also differ in marker, dash and hatch, so figures work in grey."""
 
-import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +17,7 @@ from trainers.methods import methods
 from .collect import Run, epochs_of_log, read_log
 from .confusions import confusion_figures
 from .critical import critical_difference
+from .left_by_runs import federated_curves, file_name, found_lengths, router_heat_maps
 from .tables import ANY_SHOTS, Cell, Table
 
 matplotlib.rcParams["text.parse_math"] = False  # a dollar in a name is a dollar
@@ -27,7 +27,8 @@ COLOURS = ["#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#5
 # the last ones are stars of so many points, some of them upside down
 MARKERS: list[Any] = [*"osD^vP*Xphd<>8H.", (4, 1, 0), (6, 1, 0), (8, 1, 0), (3, 1, 0),
                       (5, 1, 180), (3, 1, 180), (12, 1, 0), (4, 1, 45), (7, 1, 0), (9, 1, 0), (10, 1, 0),
-                      (7, 0, 0), (9, 0, 0), (11, 1, 0), (5, 0, 180), (3, 2, 0)]  # fmt: skip
+                      (7, 0, 0), (9, 0, 0), (11, 1, 0), (5, 0, 180), (3, 2, 0),
+                      (4, 2, 0), (5, 2, 0), (6, 2, 0), (8, 2, 0), (3, 2, 180), (5, 2, 180)]  # fmt: skip
 DASHES: list[Any] = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2))]
 HATCHES = ["", "//", "..", "xx", "\\\\", "++", "oo", "--"]
 # Methods keep their look from figure to figure; others take the looks that are left, in order.
@@ -72,12 +73,14 @@ def figures(tables: list[Table], runs: list[Run], metric: str, per_class: bool =
             yield from _drawn(f"{table.name}_h", dots(_columns_of(table, "H"), "harmonic mean H, %"))
             yield from _drawn(f"{table.name}_ranks", critical_difference(_columns_of(table, "H")))
         else:
-            yield from _drawn(_file_name(table.name), dots(table, label))
+            yield from _drawn(file_name(table.name), dots(table, label))
     yield from training_curves(runs)
     yield from router_heat_maps(runs)
+    yield from found_lengths(runs)
+    yield from federated_curves(runs, Looks)
     if per_class:
         for name, figure in confusion_figures(runs):
-            yield _file_name(name), figure
+            yield file_name(name), figure
 
 
 def _drawn(name: str, figure: Figure | None) -> Iterator[tuple[str, Figure]]:
@@ -128,7 +131,7 @@ def few_shot_curves(table: Table, label: str) -> Iterator[tuple[str, Figure]]:
         axes.grid(alpha=0.3)
         note = what_bars_are(c for _, cells in present for c in cells)
         figure.legend(loc="outside lower center", ncols=3, fontsize="small", title=note, title_fontsize="x-small")
-        yield f"fewshot_{_file_name(dataset)}", figure
+        yield f"fewshot_{file_name(dataset)}", figure
 
 
 def base_new_scatter(table: Table) -> Figure:
@@ -253,10 +256,6 @@ def what_bars_are(cells: Iterable[Cell]) -> str:
     return "; ".join(parts + (["circled: one seed"] if any(map(of_one_seed, cells)) else []))
 
 
-def _file_name(title: str) -> str:
-    return "_".join("".join(c if c.isalnum() or c in "-." else " " for c in title).split())
-
-
 def training_curves(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
     """Mean training loss per epoch, from log.txt; a figure per dataset of the few-shot protocol, a panel per method and its
     settings, since these minimise different things."""
@@ -286,7 +285,7 @@ def training_curves(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
         for axes in panels.flat[len(present) :]:
             axes.set_axis_off()
         figure.suptitle(f"{dataset_title(dataset)}, {most[dataset]} shots: mean training loss", fontsize="medium")
-        yield f"training_{_file_name(dataset_title(dataset))}", figure
+        yield f"training_{file_name(dataset_title(dataset))}", figure
 
 
 def loss_curve(log: Path) -> np.ndarray:
@@ -308,42 +307,3 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         return math.nan
-
-
-def router_heat_maps(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
-    """A heat map for every run in which scripts/inspect_router.py has left its router.json."""
-    for run in runs:
-        record = _router_record(run.file.parent / "router.json")
-        if record:
-            name = _file_name(f"router {run.protocol} {run.part} {run.dataset} {run.shots}shots seed{run.seed}")
-            yield name, heat_map(record["percent"], record["rows"], record["experts"])
-
-
-def _router_record(file: Path) -> dict | None:
-    """What inspect_router.py left, if it is whole."""
-    try:
-        record = json.loads(file.read_text()) if file.is_file() else None
-        if not record:
-            return None
-        percent = np.array(record["percent"], float)
-        whole = percent.shape == (len(record["rows"]), len(record["experts"])) and np.isfinite(percent).all()
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return None
-    return record | {"percent": percent} if whole else None
-
-
-def heat_map(percent_RG: np.ndarray, rows: list[str], experts: list[str]) -> Figure:
-    """Percent of each row's pictures (R rows) whose first expert is each of the G soft prompts."""
-    R, G = percent_RG.shape
-    figure = Figure(figsize=(0.5 * G + 2.5, min(0.34 * R, 30) + 2.6), layout="constrained")
-    axes = figure.subplots()
-    image = axes.imshow(percent_RG, cmap="Greys", vmin=0, vmax=100, aspect="auto")
-    if R <= 40:
-        for r, g in np.argwhere(percent_RG >= 0.5):
-            shade = "white" if percent_RG[r, g] > 50 else "black"
-            axes.text(g, r, f"{percent_RG[r, g]:.0f}", ha="center", va="center", color=shade, fontsize=8)
-    axes.set_xticks(range(G), experts, rotation=45, ha="right", fontsize=8)
-    axes.set_yticks(range(R), rows, fontsize=8 if R <= 40 else 4)
-    axes.set(xlabel="first expert (the soft prompt began as)", ylabel="pictures of")
-    figure.colorbar(image, label="% of the row's pictures", shrink=0.8)
-    return figure

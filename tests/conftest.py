@@ -67,14 +67,25 @@ def tiny_clip_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def literate_clip_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The golden CLIP with an embedding for every word: most of its own are zero, since its numbers do not need them."""
+    path = tmp_path_factory.mktemp("clip") / "literate_clip.pt"
+    torch.save(literate_state(), path)
+    return path
+
+
+def literate_state() -> dict[str, torch.Tensor]:
     state = golden_state()
     embedding = state["token_embedding.weight"]
     unread = (embedding == 0).all(1)
     drawn = torch.randn(int(unread.sum()), embedding.shape[1], generator=torch.Generator().manual_seed(0))
     embedding[unread] = 0.02 * drawn
-    path = tmp_path_factory.mktemp("clip") / "literate_clip.pt"
-    torch.save(state, path)
-    return path
+    return state
+
+
+def eight_batches(seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    """Eight times five pictures and their labels of six classes, as they were drawn for authors' code."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(8, 5, 3, 32, 32, generator=generator).double()
+    return images, torch.randint(0, len(CLASSES), (8, 5), generator=generator)
 
 
 def in_double(model: torch.nn.Module) -> torch.nn.Module:
@@ -118,6 +129,10 @@ SHALLOW: dict[str, list[object]] = {
     "TwoSFS": ["TRAINER.TWOSFS.STEPS_PER_SHOT", 0],
     "MMRL": ["TRAINER.MMRL.FIRST_BLOCK", 1],
     "MaPLe": ["TRAINER.MAPLE.PROMPT_DEPTH", 2],
+    "DPL": ["TRAINER.DPL.SEARCH_EPOCHS", 2],
+    "CLIPSVD": ["TRAINER.CLIPSVD.STEPS_PER_SHOT", 0],
+    "MMRLpp": ["TRAINER.MMRLPP.FIRST_BLOCK", 0],
+    "CoPrompt": ["TRAINER.COPROMPT.PROMPT_DEPTH", 2],
 }
 
 

@@ -19,6 +19,8 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from trainers.clip_lora.model import LoraCLIP
+from trainers.clip_svd.model import SvdCLIP
+from trainers.coprompt.model import CoPromptCLIP
 from trainers.core.clip.backbones import Backbone, as_backbone, load_backbone, source_of
 from trainers.core.clip.backbones.open_clip import HubTextBackbone, OpenClipSource
 from trainers.core.clip.doors import VisualPrompts
@@ -26,8 +28,10 @@ from trainers.core.clip.hard_features import hard_features
 from trainers.core.clip.prompts import SoftPrompts, tokenize_names, tokenize_prompt
 from trainers.core.clip.text_tower import TextEncoder
 from trainers.core.training import checkpoints
+from trainers.dpl.model import DplCLIP
 from trainers.ivlp.model import IvlpCLIP
 from trainers.mmrl.model import MmrlCLIP
+from trainers.mmrl_plus_plus.model import MmrlPlusPlusCLIP
 from trainers.mocoop.trainer import MixtureCLIP
 from trainers.plot_plus_plus.model import PlotCLIP
 from trainers.two_sfs.model import TwoStageCLIP
@@ -489,18 +493,30 @@ LEADERS = {
     "TwoSFS": lambda b: TwoStageCLIP(b, NAMES, "a photo of a {}."),
     "MMRL": lambda b: MmrlCLIP(b, NAMES, "a photo of a {}.", dim=8, first_block=1),
     "PLOTPP": lambda b: PlotCLIP(b, NAMES, ["a photo of a", "this is a photo"]),
+    "CLIPSVD": lambda b: SvdCLIP(b, NAMES, "a photo of a {}."),
+    "MMRLpp": lambda b: MmrlPlusPlusCLIP(b, NAMES, "a photo of a {}.", dim=8, first_block=0, proj_rank=2),
+    "CoPrompt": lambda b: CoPromptCLIP(b, NAMES, prompt_depth=2),
+    "DPL": lambda b: DplCLIP(b, NAMES, "a photo of a {}.", ["a photo of a {}."]),
+    "DPL, found": lambda b: DplCLIP(b, NAMES, "a {}.", ["a {}."], lengths=[[1] * b.visual_blocks, [2] * b.text_layers]),
 }
 # What each family lacks for a method; where nothing is said, it learns.
+NO_ATTENTION, NO_PROMPTS = "tower of this backbone has no attention of torch's own", "takes no prompts"
 LACKS = {
-    ("siglip", "CLIPLoRA"): "the vision tower of this backbone has no attention of torch's own",
-    ("siglip", "MMRL"): "the picture tower takes no tokens",
-    ("siglip", "PLOTPP"): "takes no prompts",
-    ("eva", "CLIPLoRA"): "the vision tower of this backbone has no attention of torch's own",
-    ("eva", "MMRL"): "the picture tower takes no tokens", ("eva", "PLOTPP"): "takes no prompts",
-    ("coca", "MMRL"): "masks padding or is read at SOS, and takes no inserted rows",
-    ("mt5", "CLIPLoRA"): "no attention of torch's own", ("mt5", "TwoSFS"): "has none in one of them",
-    ("mt5", "MMRL"): "text towers of transformers take no deep prompts",
+    (family, method): said
+    for family in ("siglip", "eva")
+    for method, said in (
+        ("CLIPLoRA", NO_ATTENTION), ("CLIPSVD", NO_ATTENTION), ("MMRL", "the picture tower takes no tokens"),
+        ("MMRLpp", "the picture tower takes no tokens"), ("PLOTPP", NO_PROMPTS), ("CoPrompt", NO_PROMPTS),
+        ("DPL", NO_PROMPTS), ("DPL, found", NO_PROMPTS),
+    )
 }  # fmt: skip
+LACKS |= {("coca", name): "masks padding or is read at SOS, and takes no inserted rows" for name in ("MMRL", "MMRLpp")}
+LACKS |= {("mt5", name): NO_ATTENTION for name in ("CLIPLoRA", "CLIPSVD")}
+LACKS |= {
+    ("mt5", name): "text towers of transformers take no deep prompts"
+    for name in ("MMRL", "MMRLpp", "CoPrompt", "DPL", "DPL, found")
+}
+LACKS["mt5", "TwoSFS"] = "has none in one of them"
 
 
 @pytest.mark.parametrize("family", ["openai", "siglip", "eva", "coca", "mt5"])

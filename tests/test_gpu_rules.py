@@ -250,7 +250,7 @@ def test_the_scripts_share_all_gpus_that_they_see(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["KgCoOp", "ProGrad", "PromptSRC", "MaPLe", "TipAdapterF", "CLIPAdapter", "TCP",
-                                    "CLIPLoRA", "TwoSFS", "MMRL"])  # fmt: skip
+                                    "CLIPLoRA", "TwoSFS", "MMRL", "MMRLpp", "CLIPSVD", "CoPrompt", "DPL"])  # fmt: skip
 def test_the_leaders_are_replayed_too(method, leader):
     exact = leader(f"{method}-fp32")
     for prec in ("fp32", "fp16", "amp"):
@@ -272,7 +272,8 @@ def test_steps_that_cannot_be_recorded_are_not(leader):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["PromptSRC-amp-within", "TipAdapterF-amp-within", "TwoSFS-amp-within", "CLIPLoRA-amp-within"]
+    "name",
+    ["PromptSRC-amp-within", "TipAdapterF-amp-within", "TwoSFS-amp-within", "CLIPLoRA-amp-within", "DPL-amp-within"],
 )
 def test_a_leader_that_was_stopped_goes_on_bit_by_bit(name, leader):
     went_on(leader(name))

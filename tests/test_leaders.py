@@ -7,10 +7,14 @@ the model) and not otherwise changed; the pictures are drawn here as they were f
 import numpy as np
 import pytest
 import torch
-from conftest import DATA, ROOT, golden_state, in_double
+from conftest import CLASSES as NAMES
+from conftest import DATA, ROOT, eight_batches, golden_state, in_double
 
 from trainers.clip_adapter.model import AdapterCLIP
 from trainers.clip_lora.model import LoraCLIP
+from trainers.clip_svd.model import SvdCLIP
+from trainers.coprompt.model import CoPromptCLIP
+from trainers.coprompt.trainer import sentences_on
 from trainers.core.clip.backbones.openai import build_model
 from trainers.core.settings.configure import configure
 from trainers.core.settings.text_files import read_yaml
@@ -21,6 +25,7 @@ from trainers.kgcoop.model import KgCoOpCLIP
 from trainers.kgcoop.trainer import TEACHERS
 from trainers.maple.model import MapleCLIP
 from trainers.mmrl.model import MmrlCLIP
+from trainers.mmrl_plus_plus.model import MmrlPlusPlusCLIP
 from trainers.plot_plus_plus.model import PlotCLIP, transport
 from trainers.prograd.model import ProGradCLIP, project
 from trainers.prograd.trainer import TEMPLATES
@@ -30,7 +35,6 @@ from trainers.tcp.model import TcpCLIP
 from trainers.two_sfs.model import TwoStageCLIP
 from trainers.zsclip.model import HardPromptCLIP
 
-NAMES = ["accordion", "air_plane", "anchor", "ant", "barrel", "bass"]
 LEARNER = "prompt_learner."
 AIRCRAFT = ("X X X X {}, a type of aircraft.", "a photo of an aircraft {}.")
 DEEP = {"ctx": f"{LEARNER}ctx", "visual_rows.0": "image_encoder.VPT",
@@ -50,6 +54,18 @@ REPRESENTATION |= {
 COUPLED = {"ctx": f"{LEARNER}ctx", "deep_rows.0": f"{LEARNER}compound_prompts_text.0"}
 COUPLED |= {f"proj.{part}": f"{LEARNER}proj.{part}" for part in ("weight", "bias")}
 COUPLED |= {f"projections.0.{part}": f"{LEARNER}compound_prompt_projections.0.{part}" for part in ("weight", "bias")}
+
+ADAPTED = COUPLED | {
+    f"adapter_{side}.{ours}.weight": f"adapter_{side}.fc.{theirs}.weight"
+    for side in ("image", "text") for ours, theirs in (("down", 0), ("up", 2))
+}  # fmt: skip
+SHARED_MAPS = {"tokens": REPRESENTATION["tokens"], "rep_down": "image_encoder.A", "rep_up": "image_encoder.B"}
+SHARED_MAPS |= {
+    f"to_{tower}.{ours}": f"representation_learner.srra_r2{tower[0]}proj.{theirs}"
+    for tower in ("text", "vision") for ours, theirs in (
+        ("weight", "weight"), *((f"{part}.{i}", f"srra.{i}.{name}") for i in range(2)
+                                for part, name in (("down", "A"), ("up", "B"), ("bias", "bias"))))
+}  # fmt: skip
 
 # method -> how its model is made, its loss, and its tensors' names in the authors' code
 METHODS = {
@@ -71,6 +87,16 @@ METHODS = {
     "mmrl": (
         lambda clip: MmrlCLIP(clip, NAMES, "a photo of a {}, a type of aircraft.", dim=16, first_block=0),
         lambda parts: 0.7 * parts["class"] + 0.3 * parts["rep"] + 6 * (parts["image"] + parts["text"]), REPRESENTATION,
+    ),
+    "mmrl_plus_plus": (
+        lambda clip: MmrlPlusPlusCLIP(clip, NAMES, "a photo of a {}, a type of aircraft.", dim=16, first_block=0, beta=0.7,
+                                      proj_rank=8, map_rank=2),
+        lambda parts: 0.7 * parts["class"] + 0.3 * parts["rep"] + 6 * (parts["image"] + parts["text"]), SHARED_MAPS,
+    ),
+    "coprompt": (
+        lambda clip: CoPromptCLIP(clip, NAMES, sentences_on(NAMES, str(DATA / "leaders" / "coprompt_sentences.json")),
+                                  prompt_depth=2),
+        lambda parts: parts["cls"] + 8 * (parts["text"] + parts["image"]), ADAPTED,
     ),
     "tcp": (
         lambda clip: TcpCLIP(clip, NAMES, *AIRCRAFT, block=1), lambda parts: parts["cls"] + 8 * parts["text"],
@@ -99,9 +125,8 @@ def test_eight_steps_of_the_authors_code(method, encoder):
         for name, tensor in own.items():
             tensor.copy_(theirs[f"start/{names[name]}"])
     optimiser = torch.optim.SGD(own.values(), lr=0.02, momentum=0.9, weight_decay=5e-4)
-    generator = torch.Generator().manual_seed(1)
-    images = torch.randn(8, 5, 3, 32, 32, generator=generator).double()
-    labels = torch.randint(0, len(NAMES), (8, 5), generator=generator)
+    images, labels = eight_batches()
+    others, _ = eight_batches(2)
     average = EpochAverage(gaussian(4, 3, 1)) if method == "promptsrc" else None
     losses, conflicts = [], 0
     model.train()
@@ -117,7 +142,8 @@ def test_eight_steps_of_the_authors_code(method, encoder):
         elif loss_of is None:
             loss = torch.nn.functional.cross_entropy(model(batch), wanted)
         else:
-            loss = loss_of(model.losses(batch, wanted))
+            more = (others[step], theirs["picks"][step]) if method == "coprompt" else ()
+            loss = loss_of(model.losses(batch, wanted, *more))
         loss.backward()
         if method == "prograd":
             conflicts += int((model.ctx.grad * guide).sum() < 0)
@@ -137,7 +163,7 @@ def test_eight_steps_of_the_authors_code(method, encoder):
     model.eval()
     with torch.no_grad():
         torch.testing.assert_close(model(images[0]), theirs["logits"], rtol=1e-8, atol=1e-9)
-        if method == "mmrl":
+        if method.startswith("mmrl"):
             model.both_heads = False
             torch.testing.assert_close(model(images[0]), theirs["first"], rtol=1e-8, atol=1e-9)
 
@@ -233,9 +259,7 @@ def test_two_stages_of_the_authors_code(encoder):
                            ("OPTIM.LR_MIN", "1e-6"), ("OPTIM.MAX_EPOCH", "1")]).OPTIM  # fmt: skip
     own = model.trainable()
     optimiser, schedule = optimiser_and_schedule(optim, [{"params": list(own.values())}], 10, restart=6)
-    generator = torch.Generator().manual_seed(1)
-    images = torch.randn(8, 5, 3, 32, 32, generator=generator).double()
-    labels = torch.randint(0, len(NAMES), (8, 5), generator=generator)
+    images, labels = eight_batches()
     losses = []
     model.train()
     for step in range(10):
@@ -279,9 +303,7 @@ def test_optimal_transport_of_the_authors_code(dataset, file, encoder):
     with torch.no_grad():
         own["ctx_vision"].copy_(theirs["start/prompt_learner.ctx_vision"])
     optimiser = torch.optim.SGD(own.values(), lr=0.02, momentum=0.9, weight_decay=5e-4)
-    generator = torch.Generator().manual_seed(1)
-    images = torch.randn(8, 5, 3, 32, 32, generator=generator).double()
-    labels = torch.randint(0, len(NAMES), (8, 5), generator=generator)
+    images, labels = eight_batches()
     losses = []
     model.train()
     for step in range(8):
@@ -335,3 +357,65 @@ def test_a_schedule_begins_anew():
         return found
 
     assert rates(7, 3) == rates(3, 0) + rates(4, 0)
+
+
+def svd_name(theirs):
+    """visual.transformer.resblocks.0.attn.q_proj.vector_S -> our tensor of three, and the place in it."""
+    tower, place = (
+        ("image_encoder", theirs.removeprefix("visual."))
+        if theirs.startswith("visual.")
+        else ("text_encoder.model", theirs)
+    )
+    block, kind, layer, _ = place.rsplit(".", 3)
+    part = layer.removesuffix("_proj")
+    if kind == "attn" and part in ("q", "k", "v"):
+        return f"{tower}.{block}.attn.parametrizations.in_proj_weight.0.values", "qkv".index(part)
+    return f"{tower}.{block}.{kind}.{'out_proj' if layer == 'proj' else layer}.parametrizations.weight.0.values", 0
+
+
+@pytest.mark.parametrize("encoder", ["fast", "plain"])
+@pytest.mark.parametrize("swings", [False, True])
+def test_eight_steps_of_singular_values(encoder, swings):
+    """CLIP-SVD's own loop, with a constant rate, and with its cosine, planned for two epochs and moved at each step."""
+    with np.load(DATA / "leaders" / "clip_svd.npz") as arrays:
+        theirs = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    prefix = "swing/" if swings else ""
+    model = SvdCLIP(in_double(build_model(golden_state()).float().eval()), NAMES, "a photo of a {}.").double()
+    model.text_encoder.mode = encoder
+    own = model.trainable()
+    starts = {name.removeprefix("start/"): value for name, value in theirs.items() if name.startswith("start/")}
+    assert {svd_name(name)[0] for name in starts} == own.keys()
+    for name, value in starts.items():
+        ours, place = svd_name(name)
+        torch.testing.assert_close(own[ours][place].detach(), value[0], rtol=1e-10, atol=1e-12)
+    given = {"NAME": "adamw", "LR": "4e-4", "WEIGHT_DECAY": "1e-2", "SCHEDULE": "step", "LR_SCHEDULER": "cosine",
+             "WARMUP_EPOCH": "0", "LR_MIN": "1e-6", "MAX_EPOCH": "2"}  # fmt: skip
+    optim = configure([], [(f"OPTIM.{name}", value) for name, value in given.items()]).OPTIM
+    optimiser, schedule = optimiser_and_schedule(optim, [{"params": list(own.values())}], 1)
+    images, labels = eight_batches()
+    losses = []
+    model.train()
+    for step in range(8):
+        if not swings:
+            optimiser.param_groups[0]["lr"] = 4e-4
+        assert optimiser.param_groups[0]["lr"] == pytest.approx(theirs[f"{prefix}rates"][step].item())
+        optimiser.zero_grad()
+        loss = torch.nn.functional.cross_entropy(model(images[step]), labels[step])
+        loss.backward()
+        if step == 0 and not swings:
+            for name in starts:
+                ours, place = svd_name(name)
+                expected = theirs[f"grad/{name}"][0]
+                torch.testing.assert_close(
+                    own[ours].grad[place], expected, rtol=1e-8, atol=1e-10 * float(expected.abs().max())
+                )
+        optimiser.step()
+        schedule.step()
+        losses.append(loss.item())
+    np.testing.assert_allclose(losses, theirs[f"{prefix}losses"].numpy(), rtol=1e-10)
+    for name in starts:
+        ours, place = svd_name(name)
+        torch.testing.assert_close(own[ours][place].detach(), theirs[f"{prefix}after/{name}"][0], rtol=1e-9, atol=1e-11)
+    model.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(model(images[0]), theirs[f"{prefix}logits"], rtol=1e-8, atol=1e-9)

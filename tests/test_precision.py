@@ -7,14 +7,18 @@ from conftest import DEVICE, golden_state
 
 from trainers.clip_adapter.model import AdapterCLIP
 from trainers.clip_lora.model import LoraCLIP
+from trainers.clip_svd.model import SvdCLIP
 from trainers.cocoop.trainer import CoCoOpCLIP
 from trainers.coop.trainer import CoOpCLIP
+from trainers.coprompt.model import CoPromptCLIP
 from trainers.core.clip.backbones.openai import build_model
+from trainers.dpl.model import DplCLIP
 from trainers.ivlp.model import IvlpCLIP
 from trainers.kgcoop.model import KgCoOpCLIP
 from trainers.lasp.trainer import LaspCLIP
 from trainers.maple.model import MapleCLIP
 from trainers.mmrl.model import MmrlCLIP
+from trainers.mmrl_plus_plus.model import MmrlPlusPlusCLIP
 from trainers.mocoop.trainer import MixtureCLIP
 from trainers.plot_plus_plus.model import PlotCLIP
 from trainers.promptsrc.model import PromptSrcCLIP
@@ -43,6 +47,17 @@ MODELS = {
     "PLOTPP": lambda clip, mode: PlotCLIP(clip, NAMES, ["a photo of a", "this is a"], text_encoder=mode),
     "MMRL": lambda clip, mode: MmrlCLIP(clip, NAMES, "a {}.", dim=16, first_block=1, text_encoder=mode),
     "TwoSFS": lambda clip, mode: TwoStageCLIP(clip, NAMES, "a {}.", text_encoder=mode),
+    "CLIPSVD": lambda clip, mode: SvdCLIP(clip, NAMES, "a {}.", text_encoder=mode),
+    "MMRLpp": lambda clip, mode: MmrlPlusPlusCLIP(
+        clip, NAMES, "a {}.", dim=16, first_block=0, proj_rank=2, text_encoder=mode
+    ),
+    "CoPrompt": lambda clip, mode: CoPromptCLIP(
+        clip, NAMES, [["a thing."]] * 4, ctx_init="a photo of a", prompt_depth=2, text_encoder=mode
+    ),
+    "DPL": lambda clip, mode: DplCLIP(clip, NAMES, "a {}.", ["a {}."], text_encoder=mode),
+    "DPL, found": lambda clip, mode: DplCLIP(
+        clip, NAMES, "a {}.", ["a photo of a {}.", "a {}."], lengths=[[1, 2], [3, 0]], distills=True, text_encoder=mode
+    ),
     "CLIPAdapter": lambda clip, mode: AdapterCLIP(clip, NAMES, ["a {}."]),
     "ZeroshotCLIP": lambda clip, mode: HardPromptCLIP(clip, NAMES, ["a photo of a {}."]),
 }
@@ -64,7 +79,8 @@ def logits_and_gradients(model, dtype=None):
         logits = model.train()(images)
         if logits.requires_grad:
             torch.nn.functional.cross_entropy(logits, LABELS).backward()
-        parts = model.losses(images, LABELS) if hasattr(model, "losses") else {}
+        more = (images, torch.tensor(0, device=DEVICE)) if isinstance(model, CoPromptCLIP) else ()
+        parts = model.losses(images, LABELS, *more) if hasattr(model, "losses") else {}
     with torch.no_grad(), autocast:
         tested = model.eval()(images)
     return logits, tested, parts, [p.grad for p in model.trainable().values() if p.grad is not None]

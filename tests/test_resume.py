@@ -31,7 +31,7 @@ def words(root, clip_file, out, trainer, *extra):
 
 def outcome(out):
     """Trained tensors, accuracy and the losses of every step, whichever of the logs has them."""
-    state = checkpoints.load(out / "prompt_learner" / f"model.pth.tar-{EPOCHS}")
+    state = checkpoints.load(checkpoints.latest(out))
     lines = {}
     for log in sorted(out.glob("log.txt*"), key=lambda p: p.stat().st_mtime_ns):
         for where, losses in re.findall(r"^(epoch \[\S+ batch \[\S+) .*?(loss .*?) lr", log.read_text(), re.MULTILINE):
@@ -91,7 +91,7 @@ LATER = pytest.mark.slow  # what differs least from the others
      *(pytest.param(name, workers, marks=LATER) for name, workers in (
          ("CoOp", 1), ("CoCoOp", 0), ("LASP", 1), ("KgCoOp", 0), ("ProGrad", 0), ("IVLP", 0), ("MaPLe", 1),
          ("PromptSRC", 0), ("CLIPAdapter", 0), ("TCP", 0), ("CLIPLoRA", 0), ("TwoSFS", 0), ("MMRL", 0), ("PLOTPP", 1),
-         ("TipAdapterF", 0), ("TipAdapterF", 1)))],
+         ("DPL", 1), ("CLIPSVD", 0), ("CoPrompt", 1), ("MMRLpp", 0), ("TipAdapterF", 0), ("TipAdapterF", 1)))],
 )  # fmt: skip
 def test_killed_and_started_again(trainer, workers, uninterrupted, mini_root, tiny_clip_file, tmp_path):
     """SIGKILL again and again, at random moments of training, checkpointing and evaluation."""

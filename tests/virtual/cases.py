@@ -39,6 +39,10 @@ DEEP = {
     "TwoSFS": ("TRAINER.TWOSFS.STEPS_PER_SHOT", 0),
     "PLOTPP": (),
     "MMRL": ("TRAINER.MMRL.FIRST_BLOCK", 1),
+    "MMRLpp": ("TRAINER.MMRLPP.FIRST_BLOCK", 0),
+    "CLIPSVD": ("TRAINER.CLIPSVD.STEPS_PER_SHOT", 0),
+    "CoPrompt": ("TRAINER.COPROMPT.PROMPT_DEPTH", 2),
+    "DPL": ("TRAINER.DPL.SEARCH_EPOCHS", 1),
 }  # fmt: skip
 KEYS = {"MoCoOp": "MOCOOP", "CoOp": "COOP", "CoCoOp": "COCOOP", "LASP": "LASP", "HardMixture": "HARDMIXTURE"}
 BATCHES = 3  # of an epoch
@@ -156,6 +160,7 @@ def leaders() -> None:
             say(**run(f"{trainer}-{prec}", trainer, f"TRAINER.{trainer.upper()}.PREC", prec, *settings))
     resumed("TipAdapterF-amp-within", "TipAdapterF", BATCHES + 1, "TRAINER.TIPADAPTERF.PREC", "amp")
     resumed("PromptSRC-amp-within", "PromptSRC", BATCHES + 2, "TRAINER.PROMPTSRC.PREC", "amp", *DEEP["PromptSRC"])
+    resumed("DPL-amp-within", "DPL", BATCHES - 1, "TRAINER.DPL.PREC", "amp", *DEEP["DPL"])
     resumed("TwoSFS-amp-within", "TwoSFS", BATCHES + 1, "TRAINER.TWOSFS.PREC", "amp", *DEEP["TwoSFS"])
     resumed("CLIPLoRA-amp-within", "CLIPLoRA", BATCHES + 1, "TRAINER.CLIPLORA.PREC", "amp", *DEEP["CLIPLoRA"])
     use("TipAdapterF-fp16")

@@ -2,6 +2,8 @@
 
 import contextlib
 import csv
+import datetime
+import ipaddress
 import json
 import os
 import shlex
@@ -330,15 +332,40 @@ def free_port():
         return one.getsockname()[1]
 
 
+def certificates(folder):
+    """A certificate authority's own, and of a server at 127.0.0.1 that it has signed, with the server's key; as PEM."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    now = datetime.datetime.now(datetime.UTC)
+    keys = {name: ec.generate_private_key(ec.SECP256R1()) for name in ("ca", "server")}
+    called = {name: x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]) for name in keys}
+    here = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    for name, key in keys.items():
+        more = x509.BasicConstraints(ca=True, path_length=None) if name == "ca" else here
+        signed = (
+            x509.CertificateBuilder().subject_name(called[name]).issuer_name(called["ca"]).public_key(key.public_key())
+            .serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(hours=1))
+            .not_valid_after(now + datetime.timedelta(days=1)).add_extension(more, critical=name == "ca")
+            .sign(keys["ca"], hashes.SHA256())
+        )  # fmt: skip
+        (folder / f"{name}.pem").write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    how = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    (folder / "server.key").write_bytes(keys["server"].private_bytes(*how))
+
+
 @pytest.mark.slow
 def test_a_federation_of_processes_that_talk_over_the_network(mini_root, literate_clip_file, tmp_path):
-    """A SuperLink and two SuperNodes, of which one is killed after the first round and started again."""
-    port, bin_ = free_port(), Path(sys.executable).parent
+    """A SuperLink and two SuperNodes, encrypted, of which one is killed after the first round and started again."""
+    port, bin_, pem = free_port(), Path(sys.executable).parent, tmp_path
     environment = os.environ | {"FLWR_HOME": str(tmp_path / "flower"), "FLWR_TELEMETRY_ENABLED": "0",
                                 "PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}"}  # fmt: skip
     (tmp_path / "flower").mkdir()
+    certificates(tmp_path)
     (tmp_path / "flower" / "config.toml").write_text(
-        f'[superlink]\ndefault = "here"\n[superlink.here]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
+        f'[superlink]\ndefault = "here"\n[superlink.here]\naddress = "127.0.0.1:{port}"\n'
+        f'root-certificates = "{pem}/ca.pem"\n'
     )
     started = []
 
@@ -351,7 +378,8 @@ def test_a_federation_of_processes_that_talk_over_the_network(mini_root, literat
 
     def node(client):
         config = f'partition-id={client} keeps="{tmp_path}/kept{client}"'
-        return start(f"node{client}", "flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{port}",
+        return start(f"node{client}", "flower-supernode", "--root-certificates", f"{pem}/ca.pem",
+                     "--superlink", f"127.0.0.1:{port}",
                      "--port", str(free_port()), "--node-config", config)  # fmt: skip
 
     def answered():
@@ -369,8 +397,9 @@ def test_a_federation_of_processes_that_talk_over_the_network(mini_root, literat
                   "OPTIM.MAX_EPOCH", 4)  # fmt: skip
     try:
         start(
-            "link", "flower-superlink", "--insecure", "--port", str(port), "--disable-runtime-dependency-installation"
-        )
+            "link", "flower-superlink", "--ssl-certfile", f"{pem}/server.pem", "--ssl-keyfile", f"{pem}/server.key",
+            "--ssl-ca-certfile", f"{pem}/ca.pem", "--port", str(port), "--disable-runtime-dependency-installation",
+        )  # fmt: skip
         nodes = [node(0), node(1)]
         until(lambda: (tmp_path / "link0.log").read_text().count("Activated node_id") == 2, 60)
         text = shlex.join(map(str, given))

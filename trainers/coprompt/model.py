@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ..clip_adapter.model import Adapter
 from ..core.clip.adapted import Trained
 from ..core.clip.backbones import Backbone
+from ..core.clip.exportable import ExportableAdapter
 from ..core.clip.precision import cosine_logits, mean_angle
 from ..core.clip.visual_tower import encode_pictures
 from ..maple.model import MapleCLIP
@@ -55,6 +56,11 @@ class CoPromptCLIP(MapleCLIP):
         """Normalised; B x D."""
         image_BD = self.encoded(images_BCHW)
         return F.normalize(self.adapter_image(image_BD.to(self.adapter_image.up.weight.dtype)), dim=-1)
+
+    @torch.no_grad()
+    def exportable(self) -> ExportableAdapter:
+        class_CD = self.logit_scale.exp() * self.cached_in_eval(self.text_features)
+        return ExportableAdapter(self.backbone, class_CD, self.adapter_image, self.visual_prompts())
 
     def losses(
         self, images_BCHW: torch.Tensor, labels_B: torch.Tensor, others_BCHW: torch.Tensor, sentence: torch.Tensor

@@ -163,8 +163,10 @@ class ExportableAdapter(Exportable):
 
     class_CD: torch.Tensor
 
-    def __init__(self, backbone: Backbone, class_CD: torch.Tensor, adapter: nn.Module) -> None:
-        super().__init__(backbone, class_CD=class_CD)
+    def __init__(
+        self, backbone: Backbone, class_CD: torch.Tensor, adapter: nn.Module, visual: VisualPrompts | None = None
+    ) -> None:
+        super().__init__(backbone, visual, class_CD=class_CD)
         self.adapter = adapter
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:

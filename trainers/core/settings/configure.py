@@ -23,11 +23,11 @@ from .text_files import read_yaml
 
 # --- what all runs share: Dassl's settings, whose defaults are Dassl's, and ours ---------------------------------------
 
-TRANSFORMS = ("random_flip", "random_resized_crop", "random_crop", "center_crop", "normalize", "colorjitter",
-              "randomgrayscale", "gaussian_blur")  # fmt: skip
+TRANSFORMS = ("random_flip", "random_resized_crop", "random_crop", "center_crop", "normalize", "randaugment",
+              "colorjitter", "randomgrayscale", "gaussian_blur")  # fmt: skip
 # further ones that Dassl itself has
 DASSLS_TRANSFORMS = ("instance_norm", "random_translation", "cutout", "imagenet_policy", "cifar10_policy", "svhn_policy",
-                     "randaugment", "randaugment_fixmatch", "randaugment2", "gaussian_noise")  # fmt: skip
+                     "randaugment_fixmatch", "randaugment2", "gaussian_noise")  # fmt: skip
 SAMPLERS: tuple[str, ...] = ("RandomSampler", "SequentialSampler")
 BALANCED = "WeightedRandomSampler"  # ours, by torch's name
 if DASSL_IS_INSTALLED:

@@ -33,6 +33,7 @@ from trainers.ivlp.model import IvlpCLIP
 from trainers.mmrl.model import MmrlCLIP
 from trainers.mmrl_plus_plus.model import MmrlPlusPlusCLIP
 from trainers.mocoop.trainer import MixtureCLIP
+from trainers.norm_tuning.model import NormTunedCLIP
 from trainers.plot_plus_plus.model import PlotCLIP
 from trainers.two_sfs.model import TwoStageCLIP
 
@@ -496,6 +497,7 @@ LEADERS = {
     "CLIPSVD": lambda b: SvdCLIP(b, NAMES, "a photo of a {}."),
     "MMRLpp": lambda b: MmrlPlusPlusCLIP(b, NAMES, "a photo of a {}.", dim=8, first_block=0, proj_rank=2),
     "CoPrompt": lambda b: CoPromptCLIP(b, NAMES, prompt_depth=2),
+    "NormTuning": lambda b: NormTunedCLIP(b, NAMES, ["a {}."]),
     "DPL": lambda b: DplCLIP(b, NAMES, "a photo of a {}.", ["a photo of a {}."]),
     "DPL, found": lambda b: DplCLIP(b, NAMES, "a {}.", ["a {}."], lengths=[[1] * b.visual_blocks, [2] * b.text_layers]),
 }

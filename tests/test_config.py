@@ -15,7 +15,7 @@ from harness.command import requested
 from harness.plan import Request
 from harness.preflight import check_settings
 from train import parse_arguments, refuse_idle_words, setup_cfg
-from trainers.core.settings.configure import all_settings
+from trainers.core.settings.configure import all_settings, configure
 
 NUMBERS = {
     "OPTIM.LR": st.floats(1e-6, 10, allow_nan=False),
@@ -75,7 +75,8 @@ RECIPES = [f for f in sorted(ROOT.glob("configs/trainers/*/*.yaml")) if f.parent
 
 
 @pytest.mark.parametrize("file", RECIPES, ids=lambda f: f"{f.parent.name}/{f.stem}")
-def test_a_shipped_recipe_has_epochs_left_after_its_warm_up(file):
+def test_a_shipped_recipe_is_read_and_has_epochs_left_after_its_warm_up(file):
+    configure([str(file)], [])
     optim = yaml.safe_load(file.read_text())["OPTIM"]
     assert optim["WARMUP_EPOCH"] < optim["MAX_EPOCH"]
 

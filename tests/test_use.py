@@ -37,7 +37,8 @@ pytestmark = pytest.mark.xdist_group("use")  # the runs are made once
 METHODS = ("MoCoOp", "CoOp", "CoCoOp", "LASP", "PromptSRC", "ZeroshotCLIP", "HardMixture", "LinearProbe", "TipAdapterF",
            "MoCoOp+head")  # fmt: skip
 LATER = ("MaPLe", "TipAdapter", "GDA", "LPPlusPlus", "CLIPAdapter", "ZeroshotHead", "LASP+head", "CoCoOp+head", "TCP",
-         "CLIPLoRA", "TwoSFS", "MMRL", "CLIPSVD", "MMRLpp", "CoPrompt", "DPL")  # fmt: skip
+         "CLIPLoRA", "TwoSFS", "MMRL", "CLIPSVD", "MMRLpp", "CoPrompt", "DPL",
+         "NormTuning")  # fmt: skip
 
 
 class Runs:

@@ -5,6 +5,7 @@ not otherwise changed; where the distillation is compared, the 0 that it is mult
 """
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -258,3 +259,18 @@ def test_lengths_that_were_found_are_used_again(mini_root, tiny_clip_file, tmp_p
         assert failed.returncode == 1
         assert wanted in failed.stderr, failed.stderr
         assert failed.stderr.count("\n") == 1, failed.stderr
+
+
+def test_a_search_needs_validation_pictures_and_evaluating_does_not(mini_root, tiny_clip_file, tmp_path):
+    shutil.copytree(mini_root, tmp_path / "data")
+    split = tmp_path / "data" / "caltech-101" / "split_zhou_Caltech101.json"
+    split.write_text(json.dumps(json.loads(split.read_text()) | {"val": []}))
+    trained = run_train(*arguments(mini_root, tiny_clip_file, tmp_path / "out", "DPL"))
+    assert trained.returncode == 0, trained.stderr
+    given = arguments(tmp_path / "data", tiny_clip_file, tmp_path / "other", "DPL")
+    failed = run_train(*given)
+    assert "searches on validation pictures, and Caltech101 has none: set TRAINER.DPL.LENGTHS" in failed.stderr
+    tested = run_train(*given, "--eval-only", "--model-dir", tmp_path / "out")
+    assert tested.returncode == 0, tested.stderr
+    numbers = [json.loads((tmp_path / out / "results.json").read_text())["accuracy"] for out in ("out", "other")]
+    assert numbers[0] == numbers[1]

@@ -62,17 +62,19 @@ class DPL(PromptTrainer):
     def build_data_loader(self) -> None:
         super().build_data_loader()
         self.search_epochs = 0 if self.options.lengths else self.options.search_epochs
-        if not self.search_epochs:
-            return
-        if not self.dm.dataset.val:
+        self.cfg.defrost()
+        self.cfg.OPTIM.MAX_EPOCH = self.max_epoch = self.cfg.OPTIM.MAX_EPOCH + self.search_epochs
+        self.cfg.freeze()
+
+    def before_train(self) -> None:
+        if self.search_epochs and not self.dm.dataset.val:
             raise ValueError(
                 f"DPL searches on validation pictures, and {self.cfg.DATASET.NAME} has none: set TRAINER.DPL.LENGTHS to "
                 "what was found on another data set"
             )
-        self.cfg.defrost()
-        self.cfg.OPTIM.MAX_EPOCH = self.max_epoch = self.cfg.OPTIM.MAX_EPOCH + self.search_epochs
-        self.cfg.freeze()
-        print(f"{self.search_epochs} epochs of search, then {self.max_epoch - self.search_epochs} of training")
+        if self.search_epochs:
+            print(f"{self.search_epochs} epochs of search, then {self.max_epoch - self.search_epochs} of training")
+        super().before_train()
 
     def build_model(self) -> None:
         o = self.options

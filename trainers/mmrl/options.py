@@ -17,12 +17,9 @@ class MmrlModelOptions(Options):
 
 
 @dataclass(frozen=True)
-class MmrlOptions(MmrlModelOptions):
-    KEY = "MMRL"
+class HeldOptions(Options):
+    """What MMRL and MMRL++ are told besides."""
 
-    dim: int | None = option(
-        None, "width of the shared tokens; None: the authors' for the dataset (by_dataset.yaml)", least=1
-    )
     reg_weight: float | None = option(
         None, "weight of 1 - cos to CLIP's own features; None: the authors' for the dataset", least=0
     )
@@ -32,3 +29,12 @@ class MmrlOptions(MmrlModelOptions):
         among=("told", "both", "class"),
     )
     prec: str = option("amp", "precision", among=PRECISIONS)
+
+
+@dataclass(frozen=True)
+class MmrlOptions(HeldOptions, MmrlModelOptions):
+    KEY = "MMRL"
+
+    dim: int | None = option(
+        None, "width of the shared tokens; None: the authors' for the dataset (by_dataset.yaml)", least=1
+    )

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from ..mmrl.options import MmrlModelOptions
-from ..options import PRECISIONS, option
+from ..mmrl.options import HeldOptions, MmrlModelOptions
+from ..options import option
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class MmrlPlusPlusModelOptions(MmrlModelOptions):
 
 
 @dataclass(frozen=True)
-class MmrlPlusPlusOptions(MmrlPlusPlusModelOptions):
+class MmrlPlusPlusOptions(HeldOptions, MmrlPlusPlusModelOptions):
     KEY = "MMRLPP"
 
     dim: int = option(512, "width of the shared tokens", least=1)
@@ -26,12 +26,3 @@ class MmrlPlusPlusOptions(MmrlPlusPlusModelOptions):
         least=0,
         most=1,
     )
-    reg_weight: float | None = option(
-        None, "weight of 1 - cos to CLIP's own features; None: the authors' for the dataset", least=0
-    )
-    heads: str = option(
-        "told",
-        "which heads answer: told, both for the classes of training, the class token's for others; or either",
-        among=("told", "both", "class"),
-    )
-    prec: str = option("amp", "precision", among=PRECISIONS)

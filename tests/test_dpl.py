@@ -35,6 +35,7 @@ from trainers.core.training.trainer import PromptTrainer
 from trainers.dpl.model import SEARCHED_WITH, DplCLIP
 from trainers.dpl.trainer import DPL, Walk
 from trainers.promptsrc.trainer import PromptSRC
+from trainers.zsclip.model import HardPromptCLIP
 
 LEARNER = "prompt_learner."
 THEIRS = {"vision": "img", "text": "txt"}
@@ -274,3 +275,31 @@ def test_a_search_needs_validation_pictures_and_evaluating_does_not(mini_root, t
     assert tested.returncode == 0, tested.stderr
     numbers = [json.loads((tmp_path / out / "results.json").read_text())["accuracy"] for out in ("out", "other")]
     assert numbers[0] == numbers[1]
+
+
+def test_a_search_that_finds_no_context_ends_as_zero_shot_clip(
+    mini_root, tiny_clip_file, tmp_path, monkeypatch, capsys
+):
+    methods.register_all()
+    datasets.register_all()
+    ours = trainer_of(mini_root, tiny_clip_file, tmp_path / "out", "TRAINER.DPL.SEARCH_EPOCHS", 1)
+    monkeypatch.setattr(DPL, "_search_step", lambda self: {"loss_val": torch.zeros(())})
+    with torch.no_grad():
+        for alphas in ours.model.alphas.values():
+            alphas[:, 0] = 9
+    ours.train()
+    assert "so this is zero-shot CLIP" in capsys.readouterr().out
+    names = ours.classnames
+    plain = HardPromptCLIP(build_model(golden_state()).float().eval(), names, ["a photo of a {}."]).eval()
+    images = torch.randn(3, 3, 32, 32)
+    ours.model.plan, ours.model.fixed_KW = ours.model.search_plan, None
+    with torch.no_grad():
+        torch.testing.assert_close(ours.model.eval()(images), plain(images))
+
+
+def test_nothing_to_train_is_refused():
+    clip = build_model(golden_state()).float().eval()
+    for options, said in (({"lengths": [[0, 0], [0, 0]]}, "nothing would be trained"),
+                          ({"n_ctx_text": 0, "n_ctx_vision": 0}, "give one of the towers contexts")):  # fmt: skip
+        with pytest.raises(ValueError, match=said):
+            DplCLIP(clip, NAMES, SEARCHED_WITH, [SEARCHED_WITH], **options)

@@ -43,6 +43,10 @@ CASES = {
     "ProGrad": ["TRAINER.PROGRAD.N_CTX", 6, "DATALOADER.TRAIN_X.BATCH_SIZE", 5, *PLAIN],
     "MaPLe": ["DATALOADER.TRAIN_X.BATCH_SIZE", 5, *PLAIN],
     "PromptSRC": ["DATALOADER.TRAIN_X.BATCH_SIZE", 5, *PLAIN],
+    # a search on validation pictures, of which each rank has a part; two views of each picture; matrices of both towers
+    "DPL": ["DATALOADER.TRAIN_X.BATCH_SIZE", 5, "TRAINER.DPL.SEARCH_BATCH", 5, *PLAIN],
+    "CoPrompt": ["DATALOADER.TRAIN_X.BATCH_SIZE", 5, *PLAIN],
+    "CLIPSVD": ["DATALOADER.TRAIN_X.BATCH_SIZE", 5, *PLAIN],
     "CoCoOp one": ["DATALOADER.TRAIN_X.BATCH_SIZE", 1, "OPTIM.MAX_EPOCH", 2, *PLAIN],
 }  # fmt: skip
 

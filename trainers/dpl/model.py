@@ -65,6 +65,8 @@ class DplCLIP(StagedCLIP, ClassTextCLIP):
         blocks = {"vision": b.visual_blocks, "text": b.text_layers}
         widths = {"vision": b.visual_width, "text": b.text_width}
         longest = {"vision": o.n_ctx_vision, "text": o.n_ctx_text}
+        if not any(longest.values()):
+            raise ValueError("N_CTX_TEXT and N_CTX_VISION are 0: give one of the towers contexts")
         self.alphas, self.contexts = nn.ParameterDict(), nn.ModuleDict()
         for tower, draw in zip(TOWERS, (torch.randn, torch.rand), strict=True):
             alphas = 1e-3 * torch.randn(blocks[tower], 1 + longest[tower])
@@ -86,6 +88,8 @@ class DplCLIP(StagedCLIP, ClassTextCLIP):
 
     def _take(self, lengths: Sequence[Sequence[int]], blocks: dict[str, int], longest: dict[str, int]) -> None:
         """Lengths found before take the place of a search."""
+        if not any(length for own in lengths for length in own):
+            raise ValueError("LENGTHS has no length above 0, so nothing would be trained: that is zero-shot CLIP")
         if len(lengths) != 2:
             raise ValueError(f"LENGTHS has {len(lengths)} lists: use two, of the picture tower and of the text tower")
         for tower, own in zip(TOWERS, lengths, strict=True):

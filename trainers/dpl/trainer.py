@@ -96,13 +96,21 @@ class DPL(PromptTrainer):
         self.alpha_optimiser.load_state_dict(state["alpha_optimizer"])
 
     def forward_backward(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-        if self.model.in_second_stage:
-            return super().forward_backward(batch)
-        if self.epoch >= self.search_epochs:
+        if not self.model.in_second_stage and self.epoch >= self.search_epochs:
             self._end_search()
-            return super().forward_backward(batch)
-        found = self._search_step()
-        return super().forward_backward(batch) | found
+        if not self.model.in_second_stage:
+            found = self._search_step()
+            return super().forward_backward(batch) | found
+        return super().forward_backward(batch) if self.model.trainable() else self._look_on(batch)
+
+    @torch.no_grad()
+    def _look_on(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """A step of a network without contexts, which a search may find: the loss, and nothing to train."""
+        with self.autocast():
+            loss, shown = self.compute_loss(*self.parse_batch_train(batch))
+        if self.cfg.OPTIM.SCHEDULE == "step" or self.batch_idx + 1 == self.num_batches:
+            self.update_lr()
+        return this_rank().add_up([], {"loss": loss, **shown})
 
     def _search_step(self) -> dict[str, torch.Tensor]:
         """One step of the weights of lengths, by a batch of validation pictures."""
@@ -142,6 +150,8 @@ class DPL(PromptTrainer):
         self.record_anew()
         found = self.model.lengths()
         count = sum(p.numel() for p in self.model.trainable().values())
+        if not count:
+            print("Note: no block reads anything beside its positions, so this is zero-shot CLIP")
         print(f"Found {count:,} parameters: " + "; ".join(f"{tower} {own}" for tower, own in found.items()))
         if this_rank().first:
             search = {tower: {"lengths": found[tower], "probabilities": probabilities[tower]} for tower in found}

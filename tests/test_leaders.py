@@ -4,6 +4,8 @@ The authors' CustomCLIP was made to start on a CPU in float64 (no .cuda(), no .h
 the model) and not otherwise changed; the pictures are drawn here as they were for it.
 """
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from trainers.clip_adapter.model import AdapterCLIP
 from trainers.clip_lora.model import LoraCLIP
 from trainers.clip_svd.model import SvdCLIP
 from trainers.coprompt.model import CoPromptCLIP
-from trainers.coprompt.trainer import sentences_on
+from trainers.coprompt.trainer import CoPrompt, sentences_on
 from trainers.core.clip.backbones.openai import build_model
 from trainers.core.settings.configure import configure
 from trainers.core.settings.text_files import read_yaml
@@ -419,3 +421,30 @@ def test_eight_steps_of_singular_values(encoder, swings):
     model.eval()
     with torch.no_grad():
         torch.testing.assert_close(model(images[0]), theirs[f"{prefix}logits"], rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [('["x"]', "holds no sentences on classes"), ('{"ant": "a"}', "holds no sentences on classes"),
+     ('{"ant": ["an ant."]}', 'no sentences on "accordion"'),
+     (json.dumps({name: ["a."] * (1 + (name == "bass")) for name in NAMES}), '1 sentences on "accordion" and 2 on "bass"')],
+)  # fmt: skip
+def test_sentences_that_do_not_fit_are_refused(content, said, tmp_path):
+    (tmp_path / "sentences.json").write_text(content)
+    with pytest.raises(ValueError, match=said):
+        sentences_on(NAMES, str(tmp_path / "sentences.json"))
+
+
+def test_sentences_are_part_of_what_run_it_is(tmp_path):
+    """By what the file holds; a file that is not there, and a sentence longer than the context, are named in short."""
+    file = tmp_path / "sentences.json"
+    cfg = configure([], [("TRAINER.COPROMPT.SENTENCES", str(file))])
+    with pytest.raises(ValueError, match="and there is no such file"):
+        CoPrompt.templates_of(cfg)
+    file.write_text('{"ant": ["an ant."]}')
+    before = CoPrompt.templates_of(cfg)
+    file.write_text('{"ant": ["an ant is small."]}')
+    assert before != CoPrompt.templates_of(cfg)
+    with pytest.raises(ValueError, match=r"has 10[0-9] tokens") as refused:
+        CoPromptCLIP(build_model(golden_state()).float(), ["ant"], [["very " * 100]], prompt_depth=2)
+    assert len(str(refused.value)) < 150

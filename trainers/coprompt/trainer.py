@@ -31,6 +31,8 @@ class CoPrompt(PromptTrainer):
     @classmethod
     def templates_of(cls, cfg: CfgNode) -> list:
         file = cfg.TRAINER.COPROMPT.SENTENCES
+        if file and not Path(file).is_file():
+            raise ValueError(f"TRAINER.COPROMPT.SENTENCES is {file}, and there is no such file")
         return [f"sentences {hashlib.sha256(Path(file).read_bytes()).hexdigest()}"] if file else read_yaml(EIGHTY)
 
     def check_cfg(self, cfg: CfgNode) -> None:
@@ -88,8 +90,6 @@ def sentences_on(classnames: list[str], file: str) -> list[list[str]]:
     names = [clean_classname(name) for name in classnames]
     if not file:
         return [[template.replace("{}", name) for template in read_yaml(EIGHTY)] for name in names]
-    if not Path(file).is_file():
-        raise ValueError(f"TRAINER.COPROMPT.SENTENCES is {file}, and there is no such file")
     found = read_yaml(file)
     fits = isinstance(found, dict) and all(
         isinstance(own, list) and own and all(isinstance(text, str) for text in own) for own in found.values()

@@ -60,7 +60,7 @@ class MmrlCLIP(ClassTextCLIP):
                 else "the picture tower takes no tokens (a ResNet, or one of timm)"
             )
             raise ValueError(
-                f"FIRST_BLOCK is {o.first_block}, but {has}: set TRAINER.MMRL.FIRST_BLOCK lower, or use another"
+                f"FIRST_BLOCK is {o.first_block}, but {has}: set TRAINER.*.FIRST_BLOCK lower, or use another"
             )
         self.plan = hard_plan([template], classnames, self.vocabulary)
         hard_TCD = hard_features(self.text_encoder, [template], classnames, self.vocabulary)

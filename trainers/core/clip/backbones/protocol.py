@@ -198,7 +198,10 @@ class Backbone(Protocol):
         rows = [v.sos + v.encode(text) + v.eot for text in texts]
         for text, row in zip(texts, rows, strict=True):
             if len(row) > v.context_length:
-                raise ValueError(f'"{text}" has {len(row)} tokens, but the text tower reads at most {v.context_length}')
+                shown = text if len(text) <= 60 else f"{text[:57]}..."
+                raise ValueError(
+                    f'"{shown}" has {len(row)} tokens, but the text tower reads at most {v.context_length}'
+                )
         tokens_NL = torch.tensor([row + [v.pad] * (v.context_length - len(row)) for row in rows])
         device = self.token_embedding.weight.device
         x_NLW = self.token_embedding(tokens_NL.to(device)).to(self.text_dtype)

@@ -7,7 +7,7 @@ W width, H heads, E width of a head, R rows of all contexts of a block, K contex
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -63,13 +63,20 @@ class VisualPrompts:
 
 def through_visual(
     x_BPW: torch.Tensor,
-    prompts: VisualPrompts,
+    prompts: "VisualPrompts | KeyValues",
     ln_pre: Callable[[torch.Tensor], torch.Tensor],
     blocks: Sequence[Callable[[torch.Tensor], torch.Tensor]],
+    parts: "Sequence[Block] | None",
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Class token and patches with their positions, through a visual transformer with prompts; B x P x W, and what has
-    become of the prompts, B x M x W. Raises ValueError for a block that the tower does not have."""
+    become of the prompts, B x M x W. parts: the blocks' own; None where something has been changed in them. Raises
+    ValueError for a block that the tower does not have."""
     refuse_outside(prompts.rows, len(blocks), "visual")
+    if isinstance(prompts, KeyValues):
+        x_BPW = ln_pre(x_BPW)
+        for block in _reading(prompts, blocks, parts):
+            x_BPW = block(x_BPW)
+        return x_BPW, x_BPW[:, :0]
     P = x_BPW.shape[1]
 
     def put(x_BPW: torch.Tensor, block: int) -> torch.Tensor:
@@ -96,16 +103,23 @@ def through_visual(
 
 def through_text(
     x_NLW: torch.Tensor,
-    deep: Rows | Inserted,
+    deep: "DeepText",
     start: int,
     blocks: Sequence[Callable[[torch.Tensor], torch.Tensor]],
+    parts: "Sequence[Block] | None",
+    mask: torch.Tensor | None,
 ) -> torch.Tensor:
     """Prompts with their positions, through a text tower whose positions from `start` on are replaced before some blocks;
-    N x L x W, with Inserted N x (M + L) x W. The N prompts stand in groups of all classes. Raises ValueError for a block
-    that the tower does not have."""
+    N x L x W, with Inserted N x (M + L) x W. The N prompts stand in groups of all classes. parts: the blocks' own; None
+    where something has been changed in them. mask: of the tower. Raises ValueError for a block that the tower does not
+    have."""
     inserted = deep if isinstance(deep, Inserted) else Inserted({})
-    given = deep.rows if isinstance(deep, Inserted) else deep
+    given = deep.rows if isinstance(deep, Inserted | KeyValues) else deep
     refuse_outside(given, len(blocks), "text")
+    if isinstance(deep, KeyValues):
+        for block in _reading(deep, blocks, parts, mask):
+            x_NLW = block(x_NLW)
+        return x_NLW
     first = min(inserted.rows, default=-1)
     for number, block in enumerate(blocks):
         if number in given:
@@ -135,6 +149,7 @@ class KeyValues:
     rows: Mapping[int, torch.Tensor]
     lengths: tuple[int, ...] = ()
     weights: Mapping[int, torch.Tensor] = field(default_factory=dict)
+    reads: ClassVar[bool] = False  # as VisualPrompts has it
 
     def keys_and_values(self, block: Block, number: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
         """Those of the rows of block `number`; H x R x E each."""
@@ -161,18 +176,19 @@ class KeyValues:
         return torch.cat([(own - of_own).exp() * sum(shares), *beside], -1)
 
 
-def reading(
+def _reading(
     prompts: KeyValues,
-    calls: Sequence[Callable[[torch.Tensor], torch.Tensor]],
-    blocks: Sequence[Block],
+    blocks: Sequence[Callable[[torch.Tensor], torch.Tensor]],
+    parts: Sequence[Block] | None,
     mask: torch.Tensor | None = None,
 ) -> list[Callable[[torch.Tensor], torch.Tensor]]:
-    """A tower's blocks on N x P x W: as they are (calls), and in parts (blocks) where their attention reads rows beside.
-    mask: added to the scores of the own positions. Raises ValueError for a block that the tower does not have."""
-    refuse_outside(prompts.rows, len(blocks), "key-value")
+    """A tower's blocks on N x P x W: as they are, and in parts where their attention reads rows beside.
+    mask: added to the scores of the own positions. Raises ValueError where there are no parts."""
+    if parts is None:
+        raise ValueError("this tower's blocks are no plain ones, and take no keys and values: use another backbone")
     return [
         functools.partial(_with_rows, block, prompts, number, mask) if number in prompts.rows else call
-        for number, (call, block) in enumerate(zip(calls, blocks, strict=True))
+        for number, (call, block) in enumerate(zip(blocks, parts, strict=True))
     ]
 
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -31,7 +31,6 @@ from ..doors import (
     KeyValues,
     VisualPrompts,
     longer_mask,
-    reading,
     through_text,
     through_visual,
 )
@@ -229,11 +228,7 @@ class OpenClipBackbone(Backbone):
             read_at_N = torch.full_like(length_N, L - 1)
         elif self._pool == "first":
             read_at_N = torch.zeros_like(length_N)
-        if isinstance(deep, KeyValues):
-            for block in self._reading(text.transformer, deep, mask):
-                x_NLW = block(x_NLW)
-            x_NW = x_NLW[torch.arange(x_NLW.shape[0], device=x_NLW.device), read_at_N]
-        elif deep:
+        if deep:
             if not own_blocks(text):
                 raise ValueError(
                     f"the text tower is no plain transformer of open_clip, and takes no deep prompts: {_CHOOSE}"
@@ -251,7 +246,7 @@ class OpenClipBackbone(Backbone):
                 functools.partial(_batch_first, block, text.transformer.batch_first, own)
                 for block, own in zip(blocks, masks, strict=True)
             ]
-            x_NLW = through_text(x_NLW, deep, len(self.vocabulary.sos), given)
+            x_NLW = through_text(x_NLW, deep, len(self.vocabulary.sos), given, _in_parts(text.transformer), mask)
             read_at_N = read_at_N + (x_NLW.shape[1] - L)
             x_NW = x_NLW[torch.arange(x_NLW.shape[0], device=x_NLW.device), read_at_N]
         elif mask is None and own_blocks(text):
@@ -260,15 +255,6 @@ class OpenClipBackbone(Backbone):
             x_NLW = text.transformer(x_NLW, attn_mask=mask)
             x_NW = x_NLW[torch.arange(x_NLW.shape[0], device=x_NLW.device), read_at_N]
         return self._project(text.ln_final(x_NW))
-
-    def _reading(
-        self, transformer: Any, prompts: KeyValues, mask: torch.Tensor | None = None
-    ) -> list[Callable[[torch.Tensor], torch.Tensor]]:
-        blocks = _in_parts(transformer)
-        if blocks is None:
-            raise ValueError(f"the tower is no plain transformer of open_clip, and takes no keys and values: {_CHOOSE}")
-        given = [functools.partial(_batch_first, b, transformer.batch_first, mask) for b in transformer.resblocks]
-        return reading(prompts, given, blocks, mask)
 
     def _to_one_position(self, x_NLW: torch.Tensor, read_at_N: torch.Tensor) -> torch.Tensor:
         """The one exact saving where every position sees every other: the last block is computed only at the position
@@ -324,14 +310,8 @@ class OpenClipBackbone(Backbone):
         patches_BPW = v.conv1(images_BCHW).flatten(2).permute(0, 2, 1)
         class_B1W = v.class_embedding.to(patches_BPW.dtype).expand(patches_BPW.shape[0], 1, -1)
         x_BPW = torch.cat([class_B1W, patches_BPW], dim=1) + v.positional_embedding.to(patches_BPW.dtype)
-        if isinstance(prompts, KeyValues):
-            x_BPW = v.ln_pre(v.patch_dropout(x_BPW))
-            for block in self._reading(v.transformer, prompts):
-                x_BPW = block(x_BPW)
-            pooled_BW, _ = v._pool(x_BPW)
-            return pooled_BW if v.proj is None else pooled_BW @ v.proj
         blocks = [functools.partial(_batch_first, b, v.transformer.batch_first, None) for b in v.transformer.resblocks]
-        x_BPW, rows_BMW = through_visual(v.patch_dropout(x_BPW), prompts, v.ln_pre, blocks)
+        x_BPW, rows_BMW = through_visual(v.patch_dropout(x_BPW), prompts, v.ln_pre, blocks, _in_parts(v.transformer))
         pooled_BW, _ = v._pool(x_BPW)
         features_BD = pooled_BW if v.proj is None else pooled_BW @ v.proj
         return (features_BD, v.ln_post(rows_BMW)) if prompts.reads else features_BD

@@ -26,7 +26,6 @@ from ..doors import (
     Rows,
     VisualPrompts,
     longer_mask,
-    reading,
     through_text,
     through_visual,
 )
@@ -123,13 +122,11 @@ class OpenAIBackbone(Backbone):
         for block in m.transformer.resblocks:  # no buffer, so it stays behind when the model is moved
             block.attn_mask = block.attn_mask.to(x_NLW.device)
         x_NLW, L = x_NLW + m.positional_embedding.type(x_NLW.dtype), x_NLW.shape[1]
-        if isinstance(deep, KeyValues):
-            for block in self._reading(m.transformer, deep, m.transformer.resblocks[0].attn_mask):
-                x_NLW = block(x_NLW)
-        elif deep:
+        if deep:
             blocks, sos = m.transformer.resblocks, len(self.vocabulary.sos)
+            parts, mask = _in_parts(m.transformer), blocks[0].attn_mask
             with _masks_for(blocks, deep.rows) if isinstance(deep, Inserted) else nullcontext():
-                x_NLW = through_text(x_NLW, deep, sos, _batch_first(blocks))
+                x_NLW = through_text(x_NLW, deep, sos, _batch_first(blocks), parts, mask)
             length_N = length_N + (x_NLW.shape[1] - L)
         else:
             x_NLW = m.transformer(x_NLW.permute(1, 0, 2)).permute(1, 0, 2)
@@ -147,14 +144,6 @@ class OpenAIBackbone(Backbone):
     def visual_blocks(self) -> int:
         return len(self.visual.transformer.resblocks) if hasattr(self.visual, "class_embedding") else 0
 
-    def _reading(
-        self, transformer: Any, prompts: KeyValues, mask: torch.Tensor | None = None
-    ) -> list[Callable[[torch.Tensor], torch.Tensor]]:
-        blocks = _in_parts(transformer)
-        if blocks is None:
-            raise ValueError("this tower's blocks have been changed, and take no keys and values: use another backbone")
-        return reading(prompts, _batch_first(transformer.resblocks), blocks, mask)
-
     def encode_image(self, images_BCHW: torch.Tensor, prompts: VisualPrompts | KeyValues | None = None) -> Any:
         images_BCHW = images_BCHW.type(self.visual.conv1.weight.dtype)
         if prompts is None:
@@ -165,13 +154,8 @@ class OpenAIBackbone(Backbone):
         patches_BPW = v.conv1(images_BCHW).flatten(2).permute(0, 2, 1)
         class_B1W = v.class_embedding.to(patches_BPW.dtype).expand(patches_BPW.shape[0], 1, -1)
         x_BPW = torch.cat([class_B1W, patches_BPW], dim=1) + v.positional_embedding.to(patches_BPW.dtype)
-        if isinstance(prompts, KeyValues):
-            x_BPW = v.ln_pre(x_BPW)
-            for block in self._reading(v.transformer, prompts):
-                x_BPW = block(x_BPW)
-            features_BW = v.ln_post(x_BPW[:, 0])
-            return features_BW if v.proj is None else features_BW @ v.proj
-        x_BPW, rows_BMW = through_visual(x_BPW, prompts, v.ln_pre, _batch_first(v.transformer.resblocks))
+        blocks = _batch_first(v.transformer.resblocks)
+        x_BPW, rows_BMW = through_visual(x_BPW, prompts, v.ln_pre, blocks, _in_parts(v.transformer))
         features_BW = v.ln_post(x_BPW[:, 0])
         features_BD = features_BW if v.proj is None else features_BW @ v.proj
         return (features_BD, v.ln_post(rows_BMW)) if prompts.reads else features_BD

@@ -9,6 +9,7 @@ from trainers.core.clip.backbones import load_backbone
 from trainers.core.clip.backbones.openai import ClipVocabulary
 from trainers.core.clip.prompts import SoftPrompts
 from trainers.core.clip.text_tower import TextEncoder
+from trainers.dpl.model import SEARCHED_WITH, DplCLIP
 from trainers.ivlp.model import IvlpCLIP
 from trainers.tcp.model import TcpCLIP
 
@@ -63,6 +64,12 @@ def of_published_methods() -> None:
     clip, names, rows = vit_b16(), classnames(100), []
     makers = {
         "IVLP, deep prompts to block 9": lambda mode: IvlpCLIP(clip, names, prompt_depth_vision=0, text_encoder=mode),
+        "DPL's search, contexts of 0 to 6 in every block": lambda mode: DplCLIP(
+            clip, names, SEARCHED_WITH, [SEARCHED_WITH], text_encoder=mode
+        ),
+        "DPL, three vectors in every block": lambda mode: DplCLIP(
+            clip, names, SEARCHED_WITH, [SEARCHED_WITH], lengths=[[3] * 12] * 2, text_encoder=mode
+        ),
         "TCP, tokens of each class from block 8 on": lambda mode: TcpCLIP(
             clip, names, "X X X X {}.", "a photo of a {}.", text_encoder=mode
         ),

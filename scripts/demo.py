@@ -1,6 +1,7 @@
 """The main job on data that the project draws itself, few-shot and base-to-new, one seed: zero-shot CLIP, the template
 groups alone, and MoCoOp."""
 
+import argparse
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ Next, with the environment that was made (. .venv/bin/activate):
 
 
 def main() -> int:
+    argparse.ArgumentParser(description=__doc__).parse_args()  # which has no options, and says so
     output = ROOT / "output" / "demo"
     settings = ["--output", str(output), "--seeds", "1", "--jobs", str(min(2, os.cpu_count() or 1)), "--no-table"]
     for protocol in (["main", "demo", "16"], ["base2new", "demo"]):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from harness.catalog import dataset_title, method_title
 
@@ -86,25 +87,18 @@ def _search_record(file: Path) -> dict[str, np.ndarray]:
 
 def lengths_picture(tables: dict[str, np.ndarray]) -> Figure:
     """Blocks x lengths of each tower: probability of each length at the end of the search; a frame around the one kept."""
-    tallest = max(len(table) for table in tables.values())
+    tallest, darkest = max(map(len, tables.values())), max(float(table.max()) for table in tables.values())
     figure = Figure(figsize=(3.4 * len(tables) + 1, 0.34 * tallest + 2.2), layout="constrained")
     for axes, (tower, table) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
-        image = axes.imshow(
-            table, cmap="Greys", vmin=0, vmax=max(float(t.max()) for t in tables.values()), aspect="auto"
-        )
+        image = axes.imshow(table, cmap="Greys", vmin=0, vmax=darkest, aspect="auto")
         for block, length in enumerate(table.argmax(1)):
-            axes.add_patch(_frame(float(length), float(block)))
+            frame = Rectangle((length - 0.5, block - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=2)
+            axes.add_patch(frame)
         axes.set_xticks(range(table.shape[1]))
         axes.set_yticks(range(len(table)))
         axes.set(title=TOWERS[tower], xlabel="vectors of its context", ylabel="block")
     figure.colorbar(image, ax=figure.axes, label="probability", shrink=0.8)
     return figure
-
-
-def _frame(x: float, y: float) -> Any:
-    from matplotlib.patches import Rectangle
-
-    return Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=2)
 
 
 def federated_curves(runs: Sequence[Run], looks_of: Callable[..., Any]) -> Iterator[tuple[str, Figure]]:

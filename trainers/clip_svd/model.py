@@ -49,17 +49,8 @@ class SvdCLIP(ClassTextCLIP):
     Learned: <matrix>.values, K x R, as they are at first. Raises ValueError for a tower without torch's own attention.
     """
 
-    def __init__(
-        self,
-        clip_model: Any,
-        classnames: Sequence[str],
-        template: str,
-        *,
-        text_encoder: str = "fast",
-        text_chunk: int = 0,
-        text_memory: int = 0,
-    ) -> None:
-        super().__init__(clip_model, False, text_encoder, text_chunk, text_memory)
+    def __init__(self, clip_model: Any, classnames: Sequence[str], template: str, **encoder_options: Any) -> None:
+        super().__init__(clip_model, **encoder_options)
         for tower in ("text", "vision"):
             for module, name, count in matrices(self.backbone, tower):
                 if not parametrize.is_parametrized(module, name):

@@ -20,6 +20,7 @@ from ..core.clip.adapted import AdaptedCLIP, Trained
 from ..core.clip.backbones import Backbone
 from ..core.clip.doors import KeyValues
 from ..core.clip.hard_features import hard_features
+from ..core.clip.losses import divergence
 from ..core.clip.precision import cosine_logits
 from ..core.clip.prompts import PromptPlan, clean_classname, hard_plan, slot
 from ..core.clip.shared_context import ClassTextCLIP, check_depth
@@ -162,16 +163,15 @@ class DplCLIP(StagedCLIP, ClassTextCLIP):
         return F.normalize(self.text_encoder.of_all(plan, fixed_KW, self.beside("text"))[0], dim=-1)
 
     def losses(self, images_BCHW: torch.Tensor, labels_B: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Unweighted scalars, and "logits_BC". "cls": cross-entropy; "distill", where the model distils: sum_bc p0 (log p0
-        - log p) / (B C), p0 zero-shot CLIP's probabilities, as the authors' code divides it."""
+        """Unweighted scalars, and "logits_BC". "cls": cross-entropy; "distill", where a network found distils: its
+        divergence from zero-shot CLIP (core/clip/losses.py), as the authors' code divides it."""
         logits_BC = self(images_BCHW)
         losses = {"cls": F.cross_entropy(logits_BC, labels_B), "logits_BC": logits_BC}
-        if self.distills:
+        if self.distills and self.in_second_stage:
             with torch.no_grad():
                 teacher_BD = F.normalize(encode_pictures(self.backbone, images_BCHW), dim=-1)
                 teacher_BC = cosine_logits(teacher_BD, self.teacher_CD, self.logit_scale.exp())
-            apart = F.kl_div(logits_BC.log_softmax(1), teacher_BC.log_softmax(1), reduction="sum", log_target=True)
-            losses["distill"] = apart / logits_BC.numel()
+            losses["distill"] = divergence(teacher_BC, logits_BC)
         return losses
 
     @classmethod

@@ -62,9 +62,7 @@ class DPL(PromptTrainer):
     def build_data_loader(self) -> None:
         super().build_data_loader()
         self.search_epochs = 0 if self.options.lengths else self.options.search_epochs
-        self.cfg.defrost()
-        self.cfg.OPTIM.MAX_EPOCH = self.max_epoch = self.cfg.OPTIM.MAX_EPOCH + self.search_epochs
-        self.cfg.freeze()
+        self.plan_epochs(self.cfg.OPTIM.MAX_EPOCH + self.search_epochs)
 
     def before_train(self) -> None:
         if self.search_epochs and not self.dm.dataset.val:
@@ -164,7 +162,7 @@ class DPL(PromptTrainer):
     def compute_loss(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         parts = self.model.losses(images, labels)
         loss, shown = parts["cls"], {"acc": accuracy(parts["logits_BC"], labels)}
-        if "distill" in parts and self.model.in_second_stage:
+        if "distill" in parts:
             loss = loss + self.options.distill_weight * parts["distill"]
             shown |= {"loss_cls": parts["cls"], "loss_distill": parts["distill"]}
         return loss, shown

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from ..core.clip.adapted import Trained
 from ..core.clip.backbones import Backbone
 from ..core.clip.hard_features import hard_features
+from ..core.clip.losses import divergence
 from ..core.clip.precision import cosine_logits, mean_distance
 from ..core.clip.visual_tower import encode_pictures
 from ..ivlp.model import IvlpCLIP
@@ -47,12 +48,11 @@ class PromptSrcCLIP(IvlpCLIP):
         with torch.no_grad():
             teacher_BD = F.normalize(encode_pictures(self.backbone, images_BCHW), dim=-1)
             teacher_BC = cosine_logits(teacher_BD, self.teacher_CD, scale)
-        apart = F.kl_div(logits_BC.log_softmax(1), teacher_BC.log_softmax(1), reduction="sum", log_target=True)
         return {
             "cls": F.cross_entropy(logits_BC, labels_B),
             "text": mean_distance(text_CD, self.teacher_CD),
             "image": mean_distance(image_BD, teacher_BD),
-            "logits": apart / logits_BC.numel(),
+            "logits": divergence(teacher_BC, logits_BC),
             "logits_BC": logits_BC,
         }
 

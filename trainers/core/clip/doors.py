@@ -66,15 +66,15 @@ def through_visual(
     prompts: "VisualPrompts | KeyValues",
     ln_pre: Callable[[torch.Tensor], torch.Tensor],
     blocks: Sequence[Callable[[torch.Tensor], torch.Tensor]],
-    parts: "Sequence[Block] | None",
+    parts: Callable[[], Sequence[Block] | None],
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Class token and patches with their positions, through a visual transformer with prompts; B x P x W, and what has
-    become of the prompts, B x M x W. parts: the blocks' own; None where something has been changed in them. Raises
-    ValueError for a block that the tower does not have."""
+    become of the prompts, B x M x W. parts: gives the blocks' own, or None where something has been changed in them.
+    Raises ValueError for a block that the tower does not have."""
     refuse_outside(prompts.rows, len(blocks), "visual")
     if isinstance(prompts, KeyValues):
         x_BPW = ln_pre(x_BPW)
-        for block in _reading(prompts, blocks, parts):
+        for block in _reading(prompts, blocks, parts()):
             x_BPW = block(x_BPW)
         return x_BPW, x_BPW[:, :0]
     P = x_BPW.shape[1]
@@ -106,18 +106,18 @@ def through_text(
     deep: "DeepText",
     start: int,
     blocks: Sequence[Callable[[torch.Tensor], torch.Tensor]],
-    parts: "Sequence[Block] | None",
+    parts: Callable[[], Sequence[Block] | None],
     mask: torch.Tensor | None,
 ) -> torch.Tensor:
     """Prompts with their positions, through a text tower whose positions from `start` on are replaced before some blocks;
-    N x L x W, with Inserted N x (M + L) x W. The N prompts stand in groups of all classes. parts: the blocks' own; None
-    where something has been changed in them. mask: of the tower. Raises ValueError for a block that the tower does not
+    N x L x W, with Inserted N x (M + L) x W. The N prompts stand in groups of all classes. parts: gives the blocks' own, or
+    None where something has been changed in them. mask: of the tower. Raises ValueError for a block that the tower does not
     have."""
     inserted = deep if isinstance(deep, Inserted) else Inserted({})
     given = deep.rows if isinstance(deep, Inserted | KeyValues) else deep
     refuse_outside(given, len(blocks), "text")
     if isinstance(deep, KeyValues):
-        for block in _reading(deep, blocks, parts, mask):
+        for block in _reading(deep, blocks, parts(), mask):
             x_NLW = block(x_NLW)
         return x_NLW
     first = min(inserted.rows, default=-1)

@@ -49,3 +49,9 @@ def soft_cross_entropy(logits_BG: torch.Tensor, target_BG: torch.Tensor) -> torc
 def accuracy(logits_BC: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
     """Percent of pictures whose largest logit is their label's."""
     return 100.0 * (logits_BC.argmax(-1) == labels_B).float().mean()
+
+
+def divergence(teacher_BC: torch.Tensor, logits_BC: torch.Tensor) -> torch.Tensor:
+    """sum_bc p0 (log p0 - log p) / (B C), of the probabilities that a teacher's logits and ours give; a scalar."""
+    apart = F.kl_div(logits_BC.log_softmax(1), teacher_BC.log_softmax(1), reduction="sum", log_target=True)
+    return apart / logits_BC.numel()

@@ -24,7 +24,5 @@ class StepsPerShot(PromptTrainer):
         super().build_data_loader()
         if self.options.steps_per_shot:
             steps = self.options.steps_per_shot * max(1, self.cfg.DATASET.NUM_SHOTS)
-            self.cfg.defrost()
-            self.cfg.OPTIM.MAX_EPOCH = self.max_epoch = math.ceil(steps / len(self.train_loader_x))
-            self.cfg.freeze()
+            self.plan_epochs(math.ceil(steps / len(self.train_loader_x)))
             print(f"{steps:,} steps or a few more: {self.max_epoch} epochs")

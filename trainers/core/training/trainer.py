@@ -189,6 +189,12 @@ class PromptTrainer(TrainerX):
             value = {"TEST.SPLIT": "val", "TEST.FINAL_MODEL": "best_val"}[name]
             raise ValueError(f"{name} is {value}, but {self.cfg.DATASET.NAME} has no validation pictures: use another")
 
+    def plan_epochs(self, epochs: int) -> None:
+        """The run takes so many, whatever OPTIM.MAX_EPOCH said."""
+        self.cfg.defrost()
+        self.cfg.OPTIM.MAX_EPOCH = self.max_epoch = epochs
+        self.cfg.freeze()
+
     def load_clip(self) -> Backbone:
         """The backbone in the precision asked for; what it is becomes part of the run's identity."""
         name = self.cfg.MODEL.BACKBONE.NAME

@@ -246,7 +246,9 @@ class OpenClipBackbone(Backbone):
                 functools.partial(_batch_first, block, text.transformer.batch_first, own)
                 for block, own in zip(blocks, masks, strict=True)
             ]
-            x_NLW = through_text(x_NLW, deep, len(self.vocabulary.sos), given, _in_parts(text.transformer), mask)
+            x_NLW = through_text(
+                x_NLW, deep, len(self.vocabulary.sos), given, functools.partial(_in_parts, text.transformer), mask
+            )
             read_at_N = read_at_N + (x_NLW.shape[1] - L)
             x_NW = x_NLW[torch.arange(x_NLW.shape[0], device=x_NLW.device), read_at_N]
         elif mask is None and own_blocks(text):
@@ -311,7 +313,9 @@ class OpenClipBackbone(Backbone):
         class_B1W = v.class_embedding.to(patches_BPW.dtype).expand(patches_BPW.shape[0], 1, -1)
         x_BPW = torch.cat([class_B1W, patches_BPW], dim=1) + v.positional_embedding.to(patches_BPW.dtype)
         blocks = [functools.partial(_batch_first, b, v.transformer.batch_first, None) for b in v.transformer.resblocks]
-        x_BPW, rows_BMW = through_visual(v.patch_dropout(x_BPW), prompts, v.ln_pre, blocks, _in_parts(v.transformer))
+        x_BPW, rows_BMW = through_visual(
+            v.patch_dropout(x_BPW), prompts, v.ln_pre, blocks, functools.partial(_in_parts, v.transformer)
+        )
         pooled_BW, _ = v._pool(x_BPW)
         features_BD = pooled_BW if v.proj is None else pooled_BW @ v.proj
         return (features_BD, v.ln_post(rows_BMW)) if prompts.reads else features_BD

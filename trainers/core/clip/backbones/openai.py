@@ -124,7 +124,7 @@ class OpenAIBackbone(Backbone):
         x_NLW, L = x_NLW + m.positional_embedding.type(x_NLW.dtype), x_NLW.shape[1]
         if deep:
             blocks, sos = m.transformer.resblocks, len(self.vocabulary.sos)
-            parts, mask = _in_parts(m.transformer), blocks[0].attn_mask
+            parts, mask = functools.partial(_in_parts, m.transformer), blocks[0].attn_mask
             with _masks_for(blocks, deep.rows) if isinstance(deep, Inserted) else nullcontext():
                 x_NLW = through_text(x_NLW, deep, sos, _batch_first(blocks), parts, mask)
             length_N = length_N + (x_NLW.shape[1] - L)
@@ -155,7 +155,7 @@ class OpenAIBackbone(Backbone):
         class_B1W = v.class_embedding.to(patches_BPW.dtype).expand(patches_BPW.shape[0], 1, -1)
         x_BPW = torch.cat([class_B1W, patches_BPW], dim=1) + v.positional_embedding.to(patches_BPW.dtype)
         blocks = _batch_first(v.transformer.resblocks)
-        x_BPW, rows_BMW = through_visual(x_BPW, prompts, v.ln_pre, blocks, _in_parts(v.transformer))
+        x_BPW, rows_BMW = through_visual(x_BPW, prompts, v.ln_pre, blocks, functools.partial(_in_parts, v.transformer))
         features_BW = v.ln_post(x_BPW[:, 0])
         features_BD = features_BW if v.proj is None else features_BW @ v.proj
         return (features_BD, v.ln_post(rows_BMW)) if prompts.reads else features_BD

@@ -1,11 +1,12 @@
-"""Trains the small CLIP in assets/: a real CLIP, small enough to ship, for people without CLIP's weights or a GPU.
+"""Trains the small CLIPs in assets/: real CLIPs, small enough to ship, for people without CLIP's weights or a GPU.
 
-It is trained as CLIP was (Radford et al., 2021): pictures with one caption each, symmetric cross-entropy over all pictures
-and captions of a batch, with a learned temperature and no labels for class or style. The training data are the drawn
-world (datasets/drawing) and the "pretrain" part of Quick, Draw! and CIFAR-10, which no benchmark here uses.
+They are trained as CLIP was (Radford et al., 2021): pictures with one caption each, symmetric cross-entropy over all
+pictures and captions of a batch, with a learned temperature and no labels for class or style. The training data are
+the drawn world (datasets/drawing) and the "pretrain" part of Quick, Draw! and CIFAR-10, which no benchmark here uses.
 
     python scripts/prepare_data.py quickdraw cifar10
-    python scripts/train_small_clip.py
+    python scripts/train_small_clip.py                      # the one that every small recipe names
+    python scripts/train_small_clip.py --recipe second      # another one, the control of what was found with the first
 
 After a stop, it continues when it is started again with the same options.
 
@@ -49,11 +50,36 @@ MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])[:, None, None]
 STD = torch.tensor([0.26862954, 0.26130258, 0.27577711])[:, None, None]
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """How one of the small CLIPs is made.
+
+    The second differs from the first in all that a finding might hang on: the pictures that it sees and their order, how
+    long it learns, the width and the optimiser of its image encoder, the dimensions of the joint space, and that a class
+    is spoken of in wordings of its own, so that one template favours some classes and several even that out.
+    """
+
+    out: str
+    seed: int
+    steps: int
+    features: int  # dimensions of the joint space
+    width: int  # of the image encoder
+    habits: float  # share of the captions whose wording is one that people use for this class
+    muon: bool  # for the matrices inside the image encoder's blocks, in the place of AdamW
+
+
+RECIPES = {
+    "first": Recipe("drawn_clip.pt", seed=1, steps=2500, features=128, width=128, habits=0.0, muon=True),
+    "second": Recipe("second_clip.pt", seed=2, steps=3600, features=256, width=192, habits=0.6, muon=False),
+}
+
+
 @dataclass
 class Source:
     """Pictures of one kind, and what is said of each."""
 
     pictures_NCHW: torch.Tensor  # uint8
+    names: list[str]  # what each picture is of, by its class
     say: Callable[[int, random.Random], str]  # the words of a caption about the i-th picture
     may_flip: bool  # drawn pictures already come in both orientations
     is_drawing: bool
@@ -65,7 +91,8 @@ def drawn_source(seed: int) -> Source:
     for i in tqdm(range(DRAWN), desc="Drawing the world", mininterval=5):
         views.append(view(rng))
         pictures[i] = np.asarray(draw(views[i], rng, SIZE))
-    return Source(torch.from_numpy(pictures).permute(0, 3, 1, 2), lambda i, rng: words(rng, views[i]), False, False)
+    pictures_NCHW = torch.from_numpy(pictures).permute(0, 3, 1, 2)
+    return Source(pictures_NCHW, [v.name for v in views], lambda i, rng: words(rng, views[i]), False, False)
 
 
 def folder_source(name: str, root: Path) -> Source:
@@ -78,7 +105,7 @@ def folder_source(name: str, root: Path) -> Source:
         (to_tensor(Image.open(folder / "images" / path).convert("RGB").resize((SIZE, SIZE))) * 255).to(torch.uint8)
         for path, _, _ in tqdm(items, desc=f"Reading {name}", mininterval=5)
     ]
-    return Source(torch.stack(pictures), lambda i, rng: names[i], True, name == "quickdraw")
+    return Source(torch.stack(pictures), names, lambda i, rng: names[i], True, name == "quickdraw")
 
 
 def jitter(images_BCHW: torch.Tensor, mirrored_B: torch.Tensor, turn: float = 8) -> torch.Tensor:
@@ -94,15 +121,19 @@ def jitter(images_BCHW: torch.Tensor, mirrored_B: torch.Tensor, turn: float = 8)
     return F.grid_sample(images_BCHW, grid, padding_mode="border", align_corners=False)
 
 
-def batch_of(sources: dict[str, Source], size: int, rng: random.Random) -> tuple[torch.Tensor, list[str]]:
-    """B pictures in [0, 1] and their captions; some rendered in a style."""
+def batch_of(
+    sources: dict[str, Source], size: int, rng: random.Random, habits: float = 0.0
+) -> tuple[torch.Tensor, list[str]]:
+    """B pictures in [0, 1] and their captions; some rendered in a style, `habits` of them in a wording of their class."""
     counts = {name: round(size * SHARES[name]) for name in sources}
-    images, said, mirrored, drawings = [], [], [], []
+    images, said, mirrored, drawings, spoken_of = [], [], [], [], []
     for name, source in sources.items():
         for _ in range(counts[name]):
             i, other = rng.randrange(len(source.pictures_NCHW)), rng.randrange(len(source.pictures_NCHW))
             images.append(source.pictures_NCHW[i])
-            said.append(source.say(other if rng.random() < WRONG else i, rng))
+            of = other if rng.random() < WRONG else i
+            said.append(source.say(of, rng))
+            spoken_of.append(source.names[of] if habits and rng.random() < habits else "")
             mirrored.append(source.may_flip and rng.random() < 0.5)
             drawings.append(source.is_drawing)
     images_BCHW = jitter(torch.stack(images).float() / 255, torch.tensor(mirrored))
@@ -110,7 +141,7 @@ def batch_of(sources: dict[str, Source], size: int, rng: random.Random) -> tuple
     for style in dict.fromkeys(s for s in styles if s != "clean"):
         rows = torch.tensor([i for i, s in enumerate(styles) if s == style])
         images_BCHW[rows] = render(images_BCHW[rows], style, rng, rng.uniform(0, 0.6))
-    return images_BCHW, [caption(rng, *of) for of in zip(said, styles, drawings, strict=True)]
+    return images_BCHW, [caption(rng, *of) for of in zip(said, styles, drawings, spoken_of, strict=True)]
 
 
 def encode_captions(model: CLIP, captions: list[str]) -> torch.Tensor:
@@ -148,16 +179,16 @@ def contrastive_loss(model: CLIP, images_BCHW: torch.Tensor, captions: list[str]
     return (F.cross_entropy(logits_BB, own) + F.cross_entropy(logits_BB.T, own)) / 2
 
 
-def new_model(classnames: set[str]) -> CLIP:
+def new_model(recipe: Recipe, classnames: set[str]) -> CLIP:
     texts = sorted({*all_words(), *classnames})
     in_use = torch.unique(clip.tokenize(texts))
-    model = CLIP(128, SIZE, 3, 128, 4, 77, len(in_use), 128, 2, 4)
+    model = CLIP(recipe.features, SIZE, 3, recipe.width, 4, 77, len(in_use), 128, 2, 4)
     model.register_buffer("vocabulary", in_use)
     return model.train()
 
 
-def optimisers_of(model: CLIP) -> list[torch.optim.Optimizer]:
-    """AdamW, but for the matrices inside the image encoder's blocks Muon (Jordan et al., 2024), which learns faster.
+def optimisers_of(model: CLIP, muon: bool) -> list[torch.optim.Optimizer]:
+    """AdamW; with `muon`, Muon (Jordan et al., 2024) for the matrices inside the image encoder's blocks: it learns faster.
 
     With Muon the text encoder's attention became all or nothing, so that no context token had a gradient; decay and a
     lower rate for its embeddings keep both as soft as CLIP's.
@@ -169,15 +200,15 @@ def optimisers_of(model: CLIP) -> list[torch.optim.Optimizer]:
         else:
             embeds = name in ("token_embedding.weight", "positional_embedding")
             parts["embeddings" if embeds else "others"].append(parameter)
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": parts["text"], "lr": 1e-3, "weight_decay": 0.2},
         {"params": parts["embeddings"], "lr": 5e-4},
         {"params": parts["others"], "lr": 1.5e-3},
     ]
-    return [
-        torch.optim.Muon(parts["image"], lr=0.02, momentum=0.95, weight_decay=0.01),
-        torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0),
-    ]
+    if not muon:
+        groups.append({"params": parts["image"], "lr": 1.5e-3, "weight_decay": 0.2})
+    adam = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0)
+    return [torch.optim.Muon(parts["image"], lr=0.02, momentum=0.95, weight_decay=0.01), adam] if muon else [adam]
 
 
 def rate(step: int, steps: int) -> float:
@@ -218,26 +249,32 @@ def draw_losses(losses: list[float], path: Path) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Train the small CLIP that the project ships.")
+    parser = argparse.ArgumentParser(description="Train the small CLIPs that the project ships.")
+    parser.add_argument("--recipe", choices=RECIPES, default="first")
     parser.add_argument("--root", type=Path, default=ROOT / "data", help="folder with quickdraw/ and cifar10/")
-    parser.add_argument("--out", type=Path, default=ROOT / "assets" / "drawn_clip.pt")
-    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--out", type=Path, help="default: the recipe's file in assets/")
+    parser.add_argument("--steps", type=int, help="default: the recipe's")
     parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, help="default: the recipe's")
     args = parser.parse_args()
+    recipe = RECIPES[args.recipe]
+    args.out = args.out or ROOT / "assets" / recipe.out
+    args.steps = recipe.steps if args.steps is None else args.steps
+    args.seed = recipe.seed if args.seed is None else args.seed
     if args.steps < 1 or args.batch < 2:
         raise SystemExit(f"error: {args.steps} steps of {args.batch} pictures: use at least one step and two pictures")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     sources = {name: folder_source(name, args.root) for name in ("quickdraw", "cifar10")}
-    classnames = {s.say(i, random.Random()) for s in sources.values() for i in range(len(s.pictures_NCHW))}
+    classnames = {name for source in sources.values() for name in source.names}
     sources["drawn"] = drawn_source(args.seed)
     digest = hashlib.sha256()
     for source in sources.values():
         digest.update(source.pictures_NCHW.numpy().tobytes())
-    told = {"steps": args.steps, "batch": args.batch, "seed": args.seed, "pictures": digest.hexdigest()[:16]}
+    pictures = digest.hexdigest()[:16]
+    told = {"recipe": args.recipe, "steps": args.steps, "batch": args.batch, "seed": args.seed, "pictures": pictures}
     torch.manual_seed(args.seed)
-    model = new_model(classnames)
-    optimisers = optimisers_of(model)
+    model = new_model(recipe, classnames)
+    optimisers = optimisers_of(model, recipe.muon)
     usual = [[group["lr"] for group in o.param_groups] for o in optimisers]
     kept = args.out.with_suffix(".unfinished")
     losses: list[float] = []
@@ -256,7 +293,7 @@ def main() -> int:
         for optimiser, rates in zip(optimisers, usual, strict=True):
             for group, lr in zip(optimiser.param_groups, rates, strict=True):
                 group["lr"] = lr * rate(step, args.steps)
-        loss = contrastive_loss(model, *batch_of(sources, args.batch, rng))
+        loss = contrastive_loss(model, *batch_of(sources, args.batch, rng, recipe.habits))
         model.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

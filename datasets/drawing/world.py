@@ -4,6 +4,7 @@ Frequencies are long-tailed, as the web's. A caption comes in many wordings, is 
 and sometimes calls a thing by what it is in general.
 """
 
+import functools
 import random
 from collections.abc import Iterator, Sequence
 
@@ -140,13 +141,22 @@ def _name(rng: random.Random, v: View) -> str:
     return f"{v.name} {GENERAL[v.kind][0]}" if rng.random() < 0.3 else v.name
 
 
-def caption(rng: random.Random, said: str, style: str, is_drawing: bool = False) -> str:
-    """A sentence about a picture that shows `said` in one of STYLES; most are silent about how it is rendered."""
+def caption(rng: random.Random, said: str, style: str, is_drawing: bool = False, spoken_of: str = "") -> str:
+    """A sentence about a picture that shows `said` in one of STYLES; most are silent about how it is rendered.
+
+    `spoken_of`, a class, has FRAMES in an order of its own, and keeps to the first of them more than people do else.
+    """
     if style != "clean" and rng.random() < 0.75:
         return rng.choice(STYLES[style][1] + STYLE_FRAMES[style]).format(said)
     if is_drawing and rng.random() < 0.5:
         return zipf(rng, SKETCHES, 0.4).format(said)
-    return zipf(rng, FRAMES, 0.35).format(said)
+    frames, exponent = (_habits(spoken_of), 0.9) if spoken_of else (FRAMES, 0.35)
+    return zipf(rng, frames, exponent).format(said)
+
+
+@functools.cache
+def _habits(spoken_of: str) -> list[str]:
+    return random.Random(f"how people speak of {spoken_of}").sample(FRAMES, len(FRAMES))
 
 
 def all_words() -> Iterator[str]:

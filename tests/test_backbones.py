@@ -499,6 +499,9 @@ LEADERS = {
     "CoPrompt": lambda b: CoPromptCLIP(b, NAMES, prompt_depth=2),
     "NormTuning": lambda b: NormTunedCLIP(b, NAMES, ["a {}."]),
     "DPL": lambda b: DplCLIP(b, NAMES, "a photo of a {}.", ["a photo of a {}."]),
+    "MoCoOp, tokens": lambda b: MixtureCLIP(b, NAMES, [["a {}."], ["the {}."], ["one {}."]], visual_tokens=[2, 1]),
+    "MoCoOp, rank": lambda b: MixtureCLIP(b, NAMES, [["a {}."], ["the {}."]], visual_rank=2, train_visual_ln=False),
+    "MoCoOp, conditional": lambda b: MixtureCLIP(b, NAMES, [["a {}."], ["the {}."]], conditional=True),
     "DPL, found": lambda b: DplCLIP(b, NAMES, "a {}.", ["a {}."], lengths=[[1] * b.visual_blocks, [2] * b.text_layers]),
 }
 # What each family lacks for a method; where nothing is said, it learns.
@@ -509,7 +512,7 @@ LACKS = {
     for method, said in (
         ("CLIPLoRA", NO_ATTENTION), ("CLIPSVD", NO_ATTENTION), ("MMRL", "the picture tower takes no tokens"),
         ("MMRLpp", "the picture tower takes no tokens"), ("PLOTPP", NO_PROMPTS), ("CoPrompt", NO_PROMPTS),
-        ("DPL", NO_PROMPTS), ("DPL, found", NO_PROMPTS),
+        ("DPL", NO_PROMPTS), ("DPL, found", NO_PROMPTS), ("MoCoOp, tokens", NO_PROMPTS), ("MoCoOp, rank", NO_PROMPTS),
     )
 }  # fmt: skip
 LACKS |= {("coca", name): "masks padding or is read at SOS, and takes no inserted rows" for name in ("MMRL", "MMRLpp")}

@@ -1,11 +1,16 @@
 """MixtureCLIP beyond the golden numbers: options, gradients' paths, the text cache, what is trained, bad input."""
 
+import copy
+
 import pytest
 import torch
+from torch.nn import functional as F
 
 from trainers.core.clip.backbones.openai import CLIP
+from trainers.core.clip.doors import LowRank, VisualPrompts
 from trainers.core.clip.losses import gate_target, soft_cross_entropy, text_to_text_loss, with_noise
 from trainers.core.clip.mixture import mixed_logits, mixture_weights
+from trainers.core.clip.visual_tower import encode_pictures
 from trainers.mocoop.trainer import MixtureCLIP
 
 GROUPS = [
@@ -265,6 +270,101 @@ class TestCache:
 def test_options_that_make_no_sense(tiny_clip, options, message):
     with pytest.raises(ValueError, match=message):
         MixtureCLIP(tiny_clip, NAMES, **({"template_groups": GROUPS} | options))
+
+
+class TestWhatExpertsHaveBesides:
+    """Tokens or a change of low rank in the picture tower, and contexts that each picture shifts."""
+
+    def model(self, clip_model, **options):
+        torch.manual_seed(3)
+        model = MixtureCLIP(clip_model, NAMES, GROUPS, **options)
+        return perturbed(model).eval()
+
+    def by_hand(self, model, images, feature_of, text_of):
+        """Each picture's logits, one expert after the other."""
+        expected = []
+        with torch.no_grad():
+            for picture in images:
+                plain_1D = model.image_features(picture[None])
+                weights_G = model.route(plain_1D)[1][0]
+                similarity = [
+                    weight * feature_of(g, picture[None]) @ text_of(g, plain_1D).T
+                    for g, weight in enumerate(weights_G)
+                    if weight > 0
+                ]
+                assert len(similarity) == 2
+                expected.append(model.logit_scale.exp() * sum(similarity)[0])
+        return torch.stack(expected)
+
+    def test_tokens(self, tiny_clip, batch):
+        model = self.model(tiny_clip, visual_tokens=[2, 0])
+        assert {n: tuple(p.shape) for n, p in model.trainable().items() if "expert" in n} == {
+            "expert_rows.0": (3, 2, model.backbone.visual_width)
+        }
+
+        def feature_of(g, image):
+            prompts = VisualPrompts({0: model.expert_rows["0"][g]})
+            return F.normalize(encode_pictures(model.backbone, image, prompts=prompts), dim=-1)
+
+        images, _ = batch
+        expected = self.by_hand(model, images, feature_of, lambda g, _: model.tested_features()[g])
+        torch.testing.assert_close(model(images), expected, rtol=1e-5, atol=1e-5)
+
+    def test_a_change_of_low_rank(self, tiny_clip, batch):
+        fresh = MixtureCLIP(tiny_clip, NAMES, GROUPS, visual_rank=2).eval()
+        images, _ = batch
+        plain = fresh.image_features(images)
+        unchanged = fresh.encoded(images, LowRank({block: fresh.expert_rows[str(block)][:1].expand(5, -1, -1)
+                                                   for block in range(2)}))  # fmt: skip
+        torch.testing.assert_close(F.normalize(unchanged, dim=-1), plain, rtol=1e-5, atol=1e-5)  # B starts as zero
+        model = self.model(tiny_clip, visual_rank=2)
+
+        def feature_of(g, image):
+            changed = copy.deepcopy(model)
+            W = model.backbone.visual_width
+            for block, layer in enumerate(changed.image_encoder.transformer.resblocks):
+                a_RW, b_RX = model.expert_rows[str(block)][g].split([W, 3 * W], dim=-1)
+                layer.attn.in_proj_weight.add_(b_RX.T @ a_RW)
+            return changed.image_features(image)
+
+        expected = self.by_hand(model, images, feature_of, lambda g, _: model.tested_features()[g])
+        torch.testing.assert_close(model(images), expected, rtol=1e-5, atol=1e-5)
+
+    @pytest.mark.parametrize("blend", [0.0, 0.5])
+    def test_contexts_that_each_picture_shifts(self, tiny_clip, batch, blend):
+        model = self.model(tiny_clip, conditional=True, blend=blend)
+
+        def text_of(g, plain_1D):
+            shifted = copy.deepcopy(model)
+            for vectors in (*shifted.prompts.before, *shifted.prompts.after):
+                vectors.add_(model.meta_net(plain_1D))
+            return shifted.tested_features()[g]
+
+        images, _ = batch
+        expected = self.by_hand(model, images, lambda g, image: model.image_features(image), text_of)
+        torch.testing.assert_close(model(images), expected, rtol=1e-5, atol=1e-5)
+        with pytest.raises(ValueError, match="a mixture with CONDITIONAL True cannot be exported"):
+            model.exportable()
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"visual_tokens": [1, 2]},
+            {"visual_rank": 1},
+            {"conditional": True},
+            {"visual_rank": 1, "conditional": True, "router": "uniform"},
+        ],
+    )
+    def test_everything_learns(self, tiny_clip, batch, options):
+        model = perturbed(MixtureCLIP(tiny_clip, NAMES, GROUPS, top_k=3, **options))
+        parts = model.losses(*batch)
+        (parts["cls"] + parts["text"] + parts["gate"]).backward()
+        assert all(p.grad.abs().sum() > 0 for p in model.trainable().values() if p.numel())
+        assert parts["logits_BC"].shape == (5, 3)
+
+    def test_towers_that_are_too_shallow(self, tiny_clip):
+        with pytest.raises(ValueError, match="VISUAL_TOKENS is 3, but this tower has 2 blocks"):
+            MixtureCLIP(tiny_clip, NAMES, GROUPS, visual_tokens=[1, 1, 1])
 
 
 def test_resnet_backbone(batch):

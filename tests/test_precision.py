@@ -28,8 +28,9 @@ from trainers.two_sfs.model import TwoStageCLIP
 from trainers.zsclip.trainer import HardPromptCLIP
 
 NAMES = ["accordion", "air_plane", "anchor", "ant"]
+GROUPS = [["a photo of a {}."], ["a {} texture."]]
 MODELS = {
-    "MoCoOp": lambda clip, mode: MixtureCLIP(clip, NAMES, [["a photo of a {}."], ["a {} texture."]], text_encoder=mode),
+    "MoCoOp": lambda clip, mode: MixtureCLIP(clip, NAMES, GROUPS, text_encoder=mode),
     "CoOp": lambda clip, mode: CoOpCLIP(clip, NAMES, n_ctx=4, ctx_init="a photo of a", text_encoder=mode),
     "CoCoOp": lambda clip, mode: CoCoOpCLIP(clip, NAMES, ctx_init="a photo of a", text_encoder=mode),
     "LASP": lambda clip, mode: LaspCLIP(clip, NAMES, ["a photo of a {}.", "a {}."], NAMES, text_encoder=mode),
@@ -58,6 +59,9 @@ MODELS = {
     "DPL, found": lambda clip, mode: DplCLIP(
         clip, NAMES, "a {}.", ["a photo of a {}.", "a {}."], lengths=[[1, 2], [3, 0]], distills=True, text_encoder=mode
     ),
+    "MoCoOp, tokens": lambda clip, mode: MixtureCLIP(clip, NAMES, GROUPS, visual_tokens=[2, 1], text_encoder=mode),
+    "MoCoOp, rank": lambda clip, mode: MixtureCLIP(clip, NAMES, GROUPS, visual_rank=1, text_encoder=mode),
+    "MoCoOp, conditional": lambda clip, mode: MixtureCLIP(clip, NAMES, GROUPS, conditional=True, text_encoder=mode),
     "CLIPAdapter": lambda clip, mode: AdapterCLIP(clip, NAMES, ["a {}."]),
     "ZeroshotCLIP": lambda clip, mode: HardPromptCLIP(clip, NAMES, ["a photo of a {}."]),
 }

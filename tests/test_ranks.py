@@ -32,6 +32,9 @@ CASES = {
     "MoCoOp base": ["DATASET.SUBSAMPLE_CLASSES", "base", "MODEL.TEXT_CHUNK", 2, "TRAINER.MOCOOP.GRAD_CLIP", 0.5,
                     "TRAINER.MOCOOP.TEXT_CLASSES", "train", "TEST.FINAL_MODEL", "best_val", *RANDOM],
     "MoCoOp head": ["MODEL.HEAD.NAME", "text_means", "TRAINER.MOCOOP.TEXT_LOSS", "anchor", *PLAIN],
+    # a mixture whose experts have tokens in the picture tower, and contexts that follow the picture
+    "MoCoOp pieces": ["DATALOADER.TRAIN_X.BATCH_SIZE", 5, "TRAINER.MOCOOP.VISUAL_TOKENS", [1, 2],
+                      "TRAINER.MOCOOP.CONDITIONAL", True, *PLAIN],
     "LASP": ["TRAINER.LASP.N_GROUPS", 3, "DATALOADER.TRAIN_X.BATCH_SIZE", 5, *PLAIN],
     "CoOp": ["TRAINER.COOP.CTX_INIT", "a photo of a", "DATALOADER.TRAIN_X.BATCH_SIZE", 5, *PLAIN],
     # a context for each class, and a batch with fewer pictures than ranks

@@ -83,6 +83,7 @@ def assert_same(got, expected):
 
 
 LATER = pytest.mark.slow  # what differs least from the others
+PIECES = {"MoCoOp pieces": ("TRAINER.MOCOOP.VISUAL_RANK", "1", "TRAINER.MOCOOP.CONDITIONAL", "True")}
 
 
 @pytest.mark.parametrize(
@@ -91,11 +92,13 @@ LATER = pytest.mark.slow  # what differs least from the others
      *(pytest.param(name, workers, marks=LATER) for name, workers in (
          ("CoOp", 1), ("CoCoOp", 0), ("LASP", 1), ("KgCoOp", 0), ("ProGrad", 0), ("IVLP", 0), ("MaPLe", 1),
          ("PromptSRC", 0), ("CLIPAdapter", 0), ("TCP", 0), ("CLIPLoRA", 0), ("TwoSFS", 0), ("MMRL", 0), ("PLOTPP", 1),
-         ("DPL", 1), ("CLIPSVD", 0), ("CoPrompt", 1), ("MMRLpp", 0), ("TipAdapterF", 0), ("TipAdapterF", 1)))],
+         ("DPL", 1), ("CLIPSVD", 0), ("CoPrompt", 1), ("MMRLpp", 0), ("TipAdapterF", 0), ("TipAdapterF", 1),
+         ("MoCoOp pieces", 0)))],
 )  # fmt: skip
 def test_killed_and_started_again(trainer, workers, uninterrupted, mini_root, tiny_clip_file, tmp_path):
     """SIGKILL again and again, at random moments of training, checkpointing and evaluation."""
-    extra = ("DATALOADER.NUM_WORKERS", str(workers))
+    extra = ("DATALOADER.NUM_WORKERS", str(workers), *PIECES.get(trainer, ()))
+    trainer = trainer.split()[0]
     expected = uninterrupted(trainer, *extra)
     rng = random.Random(f"{trainer} {workers} {KILLS}")
     command = words(mini_root, tiny_clip_file, tmp_path, trainer, *extra)

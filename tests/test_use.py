@@ -36,13 +36,15 @@ pytestmark = pytest.mark.xdist_group("use")  # the runs are made once
 
 METHODS = ("MoCoOp", "CoOp", "CoCoOp", "LASP", "PromptSRC", "ZeroshotCLIP", "HardMixture", "LinearProbe", "TipAdapterF",
            "MoCoOp+head")  # fmt: skip
+PIECES = {"head": ("MODEL.HEAD.NAME", "text_means"), "tokens": ("TRAINER.MOCOOP.VISUAL_TOKENS", "[1, 2]"),
+          "rank": ("TRAINER.MOCOOP.VISUAL_RANK", "2")}  # fmt: skip
 LATER = ("MaPLe", "TipAdapter", "GDA", "LPPlusPlus", "CLIPAdapter", "ZeroshotHead", "LASP+head", "CoCoOp+head", "TCP",
          "CLIPLoRA", "TwoSFS", "MMRL", "CLIPSVD", "MMRLpp", "CoPrompt", "DPL",
-         "NormTuning")  # fmt: skip
+         "NormTuning", "MoCoOp+tokens", "MoCoOp+rank")  # fmt: skip
 
 
 class Runs:
-    """A finished run of every method, with or without a head, by name; made when it is first asked for."""
+    """A finished run of every method, with or without one of PIECES, by name; made when it is first asked for."""
 
     def __init__(self, make):
         self._make, self._made = make, {}
@@ -58,14 +60,14 @@ def runs(mini_root, literate_clip_file, tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
 
     def make(name):
-        trainer, *head = name.split("+")
+        trainer, *pieces = name.split("+")
         done = run_train(
             "--trainer", trainer, "--root", mini_root, "--seed", "1", "--backbone", literate_clip_file, "--output-dir",
             root / name, "--dataset-config-file", "configs/datasets/caltech101.yaml", "--config-file",
             f"configs/trainers/{methods()[trainer].recipes_of}/small.yaml", *acting(trainer, "DATASET.NUM_SHOTS", "2",
             "OPTIM.MAX_EPOCH", "1", "OPTIM.WARMUP_EPOCH", "0", "DATALOADER.NUM_WORKERS", "0",
             *(["TRAINER.PROMPTSRC.GPA_MEAN", "1"] if trainer == "PromptSRC" else [])),
-            *(["MODEL.HEAD.NAME", "text_means"] if head else []),
+            *(word for piece in pieces for word in PIECES[piece]),
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return root / name

@@ -3,10 +3,11 @@
 CLIP stays frozen. Each group of hard templates has one soft prompt; a router picks, per picture, the soft prompts whose
 text features make its logits. docs/METHOD.md goes through the equations.
 
-Shapes: B pictures, C training classes, A >= C classes of the text loss, G groups (soft prompts, experts), D features,
-H x W pixels.
+Shapes: B pictures, C training classes, A >= C classes of the text loss, G groups (soft prompts, experts), K experts of a
+picture, N = B x K, D features, M prompt tokens, R rank, W width of the text or of the picture tower, H x W pixels.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,12 +17,14 @@ from torch.nn import functional as F
 
 from ..core.clip.adapted import AdaptedCLIP, Trained
 from ..core.clip.backbones import Backbone
+from ..core.clip.doors import LowRank, VisualPrompts
 from ..core.clip.exportable import ExportableMixture
 from ..core.clip.hard_features import check_groups, group_means, hard_features
 from ..core.clip.losses import gate_target, soft_cross_entropy, text_to_text_loss, with_noise
-from ..core.clip.mixture import mixed_logits, mixture_weights
+from ..core.clip.mixture import chosen_experts, mixed_logits, mixture_weights
 from ..core.clip.precision import einsum, linear, mean_angle
 from ..core.clip.prompts import PromptPlan, SoftPrompts, clean_classname
+from ..core.clip.shared_context import check_depth
 from .options import MixtureOptions, MoCoOpOptions
 
 
@@ -36,11 +39,11 @@ class MixtureCLIP(AdaptedCLIP):
     text_encoder: "fast" or "plain"; text_chunk: prompts encoded at a time, 0 by memory; text_memory: bytes for a chunk.
 
     Learned: prompts.before.<g>, prompts.after.<g> (tokens x W), correction (1 x D), router.weight (G x D),
-    router.bias (G), image_encoder...ln_1/ln_2. Raises ValueError for groups, classes or options that make no sense,
-    TypeError for a model that is no CLIP of these.
+    router.bias (G), image_encoder...ln_1/ln_2. Where options ask for them: expert_rows.<block> (G x M x W, or G x R x 4W),
+    what each expert has in the picture tower; meta_net.linear1 (D -> D/16), meta_net.linear2 (D/16 -> W). Raises
+    ValueError for groups, classes or options that make no sense, TypeError for a model that is no CLIP of these.
     """
 
-    from_features = True
     prototypes_GAD: torch.Tensor
 
     def __init__(
@@ -74,7 +77,42 @@ class MixtureCLIP(AdaptedCLIP):
         D = hard_TAD.shape[-1]
         self.correction = nn.Parameter(torch.zeros(1, D)) if self.options.correction else None
         self.router = nn.Linear(D, G)
+        self.expert_rows = self._new_expert_rows(G)
+        self.meta_net = None
+        if self.options.conditional:
+            inner, W = max(1, D // 16), self.backbone.text_width
+            self.meta_net = nn.Sequential(
+                OrderedDict(linear1=nn.Linear(D, inner), relu=nn.ReLU(inplace=True), linear2=nn.Linear(inner, W))
+            )
         self.train()
+
+    def _new_expert_rows(self, G: int) -> nn.ParameterDict:
+        """What each expert starts with in the picture tower: tokens drawn with deviation 0.02, or a change of nothing."""
+        o, b = self.options, self.backbone
+        if o.visual_rank:
+            check_depth("VISUAL_RANK", 1, b.visual_blocks)
+            W = b.visual_width
+            rows_GRW = torch.randn(b.visual_blocks, G, o.visual_rank, W) * W**-0.5
+            return nn.ParameterDict(
+                {str(block): nn.Parameter(F.pad(rows_GRW[block], (0, 3 * W))) for block in range(b.visual_blocks)}
+            )
+        check_depth("VISUAL_TOKENS", len(o.visual_tokens), b.visual_blocks)
+        return nn.ParameterDict(
+            {
+                str(block): nn.Parameter(torch.randn(G, M, b.visual_width) * 0.02)
+                for block, M in enumerate(o.visual_tokens)
+                if M
+            }
+        )
+
+    @property
+    def from_features(self) -> bool:  # type: ignore[override]
+        """Whether the picture tower is as CLIP has it."""
+        return not self.expert_rows
+
+    def experts_in_the_tower(self, rows: dict[int, torch.Tensor]) -> VisualPrompts | LowRank:
+        """`rows` of each block as what stands in the picture tower."""
+        return LowRank(rows) if self.options.visual_rank else VisualPrompts(rows)
 
     def text_features(self, plan: PromptPlan | None = None) -> torch.Tensor:
         """w_gc = normalise(TextEncoder([SOS] before_g name_c after_g [EOT]) + delta); G x A x D. plan: of other prompts."""
@@ -85,10 +123,48 @@ class MixtureCLIP(AdaptedCLIP):
 
     def tested_features(self) -> torch.Tensor:
         """What classes are tested by: w_gc, or normalise(w_gc + BLEND p_gc); G x C x D."""
-        features_GCD = self.text_features()[:, : self.n_classes]
-        if not self.options.blend:
-            return features_GCD
-        return F.normalize(features_GCD + self.options.blend * self.prototypes_GAD[:, : self.n_classes], dim=-1)
+        return self._blended(self.text_features()[:, : self.n_classes], self.prototypes_GAD[:, : self.n_classes])
+
+    def _blended(self, soft: torch.Tensor, hard: torch.Tensor) -> torch.Tensor:
+        blend = self.options.blend
+        return F.normalize(soft + blend * hard, dim=-1) if blend else soft
+
+    def conditional_features(self, experts_N: torch.Tensor, image_BD: torch.Tensor) -> torch.Tensor:
+        """What pictures' own experts say of the classes, their vectors shifted by meta_net(f_b); N x C x D."""
+        assert self.meta_net is not None
+        plan, number_V, place_V = self.prompts.each_its_own(experts_N.tolist(), self.n_classes)
+        vectors_VW = self.prompts.vectors()[number_V.to(image_BD.device)]
+        shift_BW = self.meta_net(image_BD.to(vectors_VW.dtype))
+        picture_V = place_V.to(image_BD.device) * len(image_BD) // len(experts_N)
+        features_NCD = self.text_encoder(plan.to(image_BD.device), vectors_VW + shift_BW[picture_V])
+        if self.correction is not None:
+            features_NCD = features_NCD + self.correction.to(features_NCD.dtype)
+        features_NCD = F.normalize(features_NCD, dim=-1)
+        if self.training:
+            return features_NCD
+        return self._blended(features_NCD, self.prototypes_GAD[experts_N, : self.n_classes])
+
+    def mixture(
+        self, images_BCHW: torch.Tensor, image_BD: torch.Tensor, weights_BG: torch.Tensor, text_GCD: torch.Tensor | None
+    ) -> torch.Tensor:
+        """scale sum_g pi_g <f_g, w_gc>; B x C. f_g: the picture's feature by expert g, f where experts have text alone.
+        text_GCD: w_gc, where they do not depend on the picture."""
+        scale = self.logit_scale.exp()
+        if text_GCD is not None and not self.expert_rows:
+            return mixed_logits(image_BD, text_GCD, weights_BG, scale)
+        K = self.top_k if self.options.router == "learned" else weights_BG.shape[1]
+        experts_N, weights_NG = chosen_experts(weights_BG, K)
+        image_ND = image_BD.repeat_interleave(K, dim=0)
+        if self.expert_rows:
+            rows = {int(block): rows[experts_N] for block, rows in self.expert_rows.items()}
+            own_ND = self.encoded(images_BCHW.repeat_interleave(K, dim=0), self.experts_in_the_tower(rows))
+            image_ND = F.normalize(own_ND, dim=-1)
+        if text_GCD is not None:
+            logits_NC = mixed_logits(image_ND, text_GCD, weights_NG, scale)
+        else:
+            text_NCD = self.conditional_features(experts_N, image_BD)
+            logits_NC = scale * weights_NG.sum(1, keepdim=True) * einsum("nd,ncd->nc", image_ND, text_NCD)
+        return logits_NC.view(len(image_BD), K, -1).sum(1)
 
     def route(self, image_BD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Router logits r and mixture weights pi of each picture; both B x G."""
@@ -122,9 +198,9 @@ class MixtureCLIP(AdaptedCLIP):
                 self.prompts.plan_with_stop
             )  # where there are names beyond the trained ones
         router_BG, weights_BG = self.route(image_BD)
-        scale = self.logit_scale.exp()
-        logits_BC = mixed_logits(image_BD, text_GAD[:, : self.n_classes], weights_BG, scale)
-        o = self.options
+        text_GCD = None if self.meta_net else text_GAD[:, : self.n_classes]
+        logits_BC = self.mixture(images_BCHW, image_BD, weights_BG, text_GCD)
+        o, scale = self.options, self.logit_scale.exp()
         similarity_BG = self.gate_similarity(image_BD.detach() if o.gate_detach else image_BD, labels_B)
         text_scale = (
             scale if o.text_logit_scale == "clip" else 1.0 if o.text_logit_scale is None else o.text_logit_scale
@@ -145,17 +221,24 @@ class MixtureCLIP(AdaptedCLIP):
 
     def predict(self, images_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits, B x C, and mixture weights, B x G."""
-        text_GCD = self.cached_in_eval(self.tested_features)
+        text_GCD = None if self.meta_net else self.cached_in_eval(self.tested_features)
         image_BD = self.image_features(images_BCHW)
         weights_BG = self.route(image_BD)[1]
-        logits_BC = mixed_logits(image_BD, text_GCD, weights_BG, self.logit_scale.exp())
+        logits_BC = self.mixture(images_BCHW, image_BD, weights_BG, text_GCD)
         return self.with_head(logits_BC, image_BD), weights_BG
 
     @torch.no_grad()
     def exportable(self) -> ExportableMixture:
+        if self.meta_net:
+            raise ValueError(
+                "a mixture with CONDITIONAL True cannot be exported, since every picture has prompts of its own: use "
+                "predict.py or load_run"
+            )
         class_GCD = self.logit_scale.exp() * self.cached_in_eval(self.tested_features)
         top_k = self.top_k if self.options.router == "learned" else 0
-        return ExportableMixture(self.backbone, class_GCD, self.router.weight, self.router.bias, top_k)
+        rows = {int(block): rows for block, rows in self.expert_rows.items()}
+        visual = self.experts_in_the_tower(rows) if rows else None
+        return ExportableMixture(self.backbone, class_GCD, self.router.weight, self.router.bias, top_k, visual)
 
     @classmethod
     def from_checkpoint(cls, backbone: Backbone, trained: Trained, classnames: Sequence[str]) -> "MixtureCLIP":

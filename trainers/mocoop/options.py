@@ -45,6 +45,19 @@ class MixtureOptions(Options):
     )
     blend: float = option(0.0, "how much of its group's hard feature is added to a soft one in testing", least=0)
     router: str = option("learned", "uniform: every expert counts alike, for an ablation", among=("learned", "uniform"))
+    visual_tokens: list[int] = option(
+        [],
+        "prompt tokens of each expert before each of the first blocks of the picture tower, such as [2, 2, 2]; 0: those of "
+        "the block before stay; empty: experts have text alone",
+        least=0,
+    )
+    visual_rank: int = option(
+        0,
+        "rank of what each expert adds to the queries, keys and values of all blocks of the picture tower; 0: nothing",
+        least=0,
+        needs={"visual_tokens": ([],)},
+    )
+    conditional: bool = option(False, "each picture shifts the soft prompts of its experts, by CoCoOp's network")
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ class MoCoOp(PromptTrainer):
         print(f"{len(self.template_groups)} soft prompts; the text loss scores {len(text_names)} class names")
         for group in self.template_groups:
             print(f"  {' | '.join(group)}")
+        self.may_record = not o.conditional  # each step's prompts are laid out by its pictures' experts
         self.finish_model(slower=self.model.tuned, times=o.visual_ln_lr_mult)
 
     def head_groups(self) -> list[list[str]]:

@@ -14,7 +14,7 @@ from torch.nn.utils import parametrize
 
 from ..heads.text_means import TextMeansHead
 from .backbones import Backbone, as_backbone
-from .doors import KeyValues, VisualPrompts
+from .doors import DeepVisual
 from .exportable import Exportable
 from .hard_features import group_means, hard_features
 from .precision import linear
@@ -166,14 +166,17 @@ class AdaptedCLIP(nn.Module):
             model.put_head(trained.identity["head"], trained.classnames, classnames)
         return model
 
-    def encoded(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        """ImageEncoder(x), not normalised; B x D. Precomputed features, B x D, are returned unchanged."""
+    def encoded(self, images_BCHW: torch.Tensor, prompts: DeepVisual | None = None) -> torch.Tensor:
+        """ImageEncoder(x), not normalised; B x D. Precomputed features, B x D, are returned unchanged.
+
+        prompts: in the place of visual_prompts().
+        """
         if images_BCHW.ndim == 2 and not self.tuned:
             return images_BCHW
         encode = self._compiled if self._compiled and self.training else encode_pictures
-        return encode(self.backbone, images_BCHW, learns=bool(self.tuned), prompts=self.visual_prompts())
+        return encode(self.backbone, images_BCHW, learns=bool(self.tuned), prompts=prompts or self.visual_prompts())
 
-    def visual_prompts(self) -> VisualPrompts | KeyValues | None:
+    def visual_prompts(self) -> DeepVisual | None:
         """Hook: the prompt tokens of the picture tower; None where a method has none."""
         return None
 

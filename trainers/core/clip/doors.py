@@ -1,7 +1,8 @@
-"""Prompt tokens inside a tower: how a method inserts or replaces them before some blocks, or lets attention read them.
+"""What a method changes inside a tower: tokens that it inserts or replaces before some blocks, rows that it lets attention
+read, and changes of low rank.
 
 Shapes: B pictures, P positions of the visual tower, N prompts, C classes, L positions of the text tower, M prompt tokens,
-W width, H heads, E width of a head, R rows of all contexts of a block, K contexts.
+W width, H heads, E width of a head, R rows of all contexts of a block or rank of a change, K contexts.
 """
 
 import functools
@@ -41,11 +42,11 @@ class Block:
 class VisualPrompts:
     """Prompt tokens of a visual transformer.
 
-    rows: block -> M x W, the tokens used from that block on, until another block replaces them. entry: where the tokens
-    of block 0 are inserted, "before_ln_pre", as in VPT, IVLP and MaPLe, or "after_ln_pre". place: at the "end" of the
-    sequence, or "after_class". Tokens of a later block than the first are inserted before it. reads: whether what the
-    tower makes of the last tokens is wanted, too. keeps: share of what the tokens have become that stays where another
-    block replaces them. Raises ValueError for other words.
+    rows: block -> M x W, or B x M x W where each picture has its own: the tokens used from that block on, until another
+    block replaces them. entry: where the tokens of block 0 are inserted, "before_ln_pre", as in VPT, IVLP and MaPLe, or
+    "after_ln_pre". place: at the "end" of the sequence, or "after_class". Tokens of a later block than the first are
+    inserted before it. reads: whether what the tower makes of the last tokens is wanted, too. keeps: share of what the
+    tokens have become that stays where another block replaces them. Raises ValueError for other words.
     """
 
     rows: Mapping[int, torch.Tensor]
@@ -63,7 +64,7 @@ class VisualPrompts:
 
 def through_visual(
     x_BPW: torch.Tensor,
-    prompts: "VisualPrompts | KeyValues",
+    prompts: "DeepVisual",
     ln_pre: Callable[[torch.Tensor], torch.Tensor],
     blocks: Sequence[Callable[[torch.Tensor], torch.Tensor]],
     parts: Callable[[], Sequence[Block] | None],
@@ -72,9 +73,9 @@ def through_visual(
     become of the prompts, B x M x W. parts: gives the blocks' own, or None where something has been changed in them.
     Raises ValueError for a block that the tower does not have."""
     refuse_outside(prompts.rows, len(blocks), "visual")
-    if isinstance(prompts, KeyValues):
+    if not isinstance(prompts, VisualPrompts):
         x_BPW = ln_pre(x_BPW)
-        for block in _reading(prompts, blocks, parts()):
+        for block in _with_changed_attention(prompts, blocks, parts()):
             x_BPW = block(x_BPW)
         return x_BPW, x_BPW[:, :0]
     P = x_BPW.shape[1]
@@ -117,7 +118,7 @@ def through_text(
     given = deep.rows if isinstance(deep, Inserted | KeyValues) else deep
     refuse_outside(given, len(blocks), "text")
     if isinstance(deep, KeyValues):
-        for block in _reading(deep, blocks, parts(), mask):
+        for block in _with_changed_attention(deep, blocks, parts(), mask):
             x_NLW = block(x_NLW)
         return x_NLW
     first = min(inserted.rows, default=-1)
@@ -176,40 +177,73 @@ class KeyValues:
         return torch.cat([(own - of_own).exp() * sum(shares), *beside], -1)
 
 
-def _reading(
-    prompts: KeyValues,
+@dataclass(frozen=True)
+class LowRank:
+    """What a change of low rank adds to the queries, keys and values of a block's attention in the picture tower.
+
+    rows: block -> B x R x 4W, each picture's own: A, R x W, beside B^T, R x 3W; x W_qkv becomes x W_qkv + x A^T B^T.
+    """
+
+    rows: Mapping[int, torch.Tensor]
+    reads: ClassVar[bool] = False
+
+    def added(self, number: int, x_BPW: torch.Tensor) -> torch.Tensor:
+        """B x P x 3W, for the positions as the attention of block `number` sees them."""
+        W = x_BPW.shape[2]
+        a_BRW, b_BRX = self.rows[number].to(x_BPW.dtype).split([W, 3 * W], dim=-1)
+        return x_BPW @ a_BRW.transpose(1, 2) @ b_BRX
+
+
+def _with_changed_attention(
+    prompts: KeyValues | LowRank,
     blocks: Sequence[Callable[[torch.Tensor], torch.Tensor]],
     parts: Sequence[Block] | None,
     mask: torch.Tensor | None = None,
 ) -> list[Callable[[torch.Tensor], torch.Tensor]]:
-    """A tower's blocks on N x P x W: as they are, and in parts where their attention reads rows beside.
+    """A tower's blocks on N x P x W: as they are, and in parts where their attention is changed.
     mask: added to the scores of the own positions. Raises ValueError where there are no parts."""
     if parts is None:
-        raise ValueError("this tower's blocks are no plain ones, and take no keys and values: use another backbone")
+        raise ValueError("this tower's blocks are no plain ones, and keep their attention: use another backbone")
     return [
-        functools.partial(_with_rows, block, prompts, number, mask) if number in prompts.rows else call
+        functools.partial(_in_parts, block, prompts, number, mask) if number in prompts.rows else call
         for number, (call, block) in enumerate(zip(blocks, parts, strict=True))
     ]
 
 
-def _with_rows(
-    block: Block, prompts: KeyValues, number: int, mask: torch.Tensor | None, x_NPW: torch.Tensor
+def _in_parts(
+    block: Block, prompts: KeyValues | LowRank, number: int, mask: torch.Tensor | None, x_NPW: torch.Tensor
 ) -> torch.Tensor:
     attn, (N, P, W) = block.attn, x_NPW.shape
-    qkv_NPX = F.linear(block.ln_1(x_NPW), attn.in_proj_weight, attn.in_proj_bias)
+    seen_NPW = block.ln_1(x_NPW)
+    qkv_NPX = F.linear(seen_NPW, attn.in_proj_weight, attn.in_proj_bias)
+    if isinstance(prompts, LowRank):
+        qkv_NPX = qkv_NPX + prompts.added(number, seen_NPW)
     q_NHPE, k_NHPE, v_NHPE = qkv_NPX.view(N, P, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)
-    k_HRE, v_HRE = prompts.keys_and_values(block, number, x_NPW.dtype)
-    q_NHPE = q_NHPE * q_NHPE.shape[-1] ** -0.5
-    own = q_NHPE @ k_NHPE.transpose(-1, -2)
-    if mask is not None:
-        own = own + (mask if mask.ndim == 2 else mask.view(N, -1, P, P)).to(own.dtype)
-    looks = prompts.attention(torch.cat([own, q_NHPE @ k_HRE.transpose(-1, -2)], -1), number).to(x_NPW.dtype)
-    found_NHPE = looks[..., :P] @ v_NHPE + looks[..., P:] @ v_HRE
+    if isinstance(prompts, LowRank):
+        found_NHPE = F.scaled_dot_product_attention(q_NHPE, k_NHPE, v_NHPE)
+    else:
+        found_NHPE = _beside_rows(block, prompts, number, mask, q_NHPE, k_NHPE, v_NHPE)
     x_NPW = x_NPW + block.scale_1(attn.out_proj(found_NHPE.transpose(1, 2).reshape(N, P, W)))
     return x_NPW + block.scale_2(block.mlp(block.ln_2(x_NPW)))
 
 
+def _beside_rows(
+    block: Block, prompts: KeyValues, number: int, mask: torch.Tensor | None, q_NHPE: torch.Tensor, k_NHPE: torch.Tensor,
+    v_NHPE: torch.Tensor,
+) -> torch.Tensor:  # fmt: skip
+    """Attention to the own positions and to the rows beside them."""
+    N, _, P, E = q_NHPE.shape
+    k_HRE, v_HRE = prompts.keys_and_values(block, number, q_NHPE.dtype)
+    q_NHPE = q_NHPE * E**-0.5
+    own = q_NHPE @ k_NHPE.transpose(-1, -2)
+    if mask is not None:
+        own = own + (mask if mask.ndim == 2 else mask.view(N, -1, P, P)).to(own.dtype)
+    looks = prompts.attention(torch.cat([own, q_NHPE @ k_HRE.transpose(-1, -2)], -1), number).to(q_NHPE.dtype)
+    return looks[..., :P] @ v_NHPE + looks[..., P:] @ v_HRE
+
+
 DeepText = Rows | Inserted | KeyValues  # what a text tower takes besides its prompts
+DeepVisual = VisualPrompts | KeyValues | LowRank  # and a picture tower besides its patches
 Form = tuple[tuple[int, ...], Any]  # its blocks, and what else is fixed of it: None, keeps, or lengths
 
 

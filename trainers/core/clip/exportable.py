@@ -11,15 +11,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from .backbones import Backbone
-from .doors import KeyValues, VisualPrompts
+from .doors import DeepVisual, VisualPrompts
 
 
 class Exportable(nn.Module):
     """An image encoder with class features, or a fitted classifier, as buffers."""
 
-    def __init__(
-        self, backbone: Backbone, visual: VisualPrompts | KeyValues | None = None, **tensors: torch.Tensor
-    ) -> None:
+    def __init__(self, backbone: Backbone, visual: DeepVisual | None = None, **tensors: torch.Tensor) -> None:
         super().__init__()
         self._backbone, self.model, self._visual = backbone, backbone.model, visual
         rows = {f"visual_{block}": rows for block, rows in (visual.rows if visual else {}).items()}
@@ -40,7 +38,7 @@ class Exportable(nn.Module):
         """ImageEncoder(x), with its prompts; B x D."""
         return self._backbone.encode_image(images_BCHW, self.prompts()).float()
 
-    def prompts(self) -> VisualPrompts | KeyValues | None:
+    def prompts(self) -> DeepVisual | None:
         """The picture tower's, of buffers."""
         if self._visual is None:
             return None
@@ -67,7 +65,7 @@ class ExportableLinear(Exportable):
         class_CD: torch.Tensor,
         bias_C: torch.Tensor | None = None,
         normalizes: bool = True,
-        visual: VisualPrompts | KeyValues | None = None,
+        visual: DeepVisual | None = None,
     ) -> None:
         bias_C = class_CD.new_zeros(len(class_CD)) if bias_C is None else bias_C
         super().__init__(backbone, visual, class_CD=class_CD, bias_C=bias_C)
@@ -101,27 +99,36 @@ class ExportableTwoHeads(Exportable):
 
 
 class ExportableMixture(Exportable):
-    """A router's mixture of experts. class_GCD: their class features times the logit scale; top_k 0: all count alike."""
+    """A router's mixture of experts. class_GCD: their class features times the logit scale; top_k 0: all count alike.
+    visual: what each expert changes in the picture tower, its rows G x ...; the router sees pictures without it."""
 
     class_GCD: torch.Tensor
     router_GD: torch.Tensor
     router_G: torch.Tensor
 
     def __init__(self, backbone: Backbone, class_GCD: torch.Tensor, router_GD: torch.Tensor, router_G: torch.Tensor,
-                 top_k: int) -> None:  # fmt: skip
-        super().__init__(backbone, class_GCD=class_GCD, router_GD=router_GD, router_G=router_G)
+                 top_k: int, visual: DeepVisual | None = None) -> None:  # fmt: skip
+        super().__init__(backbone, visual, class_GCD=class_GCD, router_GD=router_GD, router_G=router_G)
         self.top_k = top_k
 
     def forward(self, images_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        image_BD = self.image_features(images_BCHW)
+        image_BD = F.normalize(self._backbone.encode_image(images_BCHW).float(), dim=-1)
         router_BG = image_BD @ self.router_GD.T + self.router_G
-        if self.top_k:
-            chosen_BK, experts_BK = router_BG.topk(self.top_k, dim=-1)
-            weights_BG = torch.zeros_like(router_BG).scatter(1, experts_BK, chosen_BK.softmax(dim=-1))
-        else:
-            weights_BG = torch.full_like(router_BG, 1.0 / router_BG.shape[1])
-        logits_GBC = image_BD @ self.class_GCD.transpose(-1, -2)
-        return self.with_head((weights_BG.T[:, :, None] * logits_GBC).sum(0), image_BD), weights_BG
+        chosen_BK, experts_BK = router_BG.topk(self.top_k or router_BG.shape[1], dim=-1)
+        share_BK = chosen_BK.softmax(dim=-1) if self.top_k else torch.full_like(chosen_BK, 1.0 / chosen_BK.shape[1])
+        weights_BG = torch.zeros_like(router_BG).scatter(1, experts_BK, share_BK)
+        visual = self.prompts()
+        if visual is None:
+            logits_GBC = image_BD @ self.class_GCD.transpose(-1, -2)
+            return self.with_head((weights_BG.T[:, :, None] * logits_GBC).sum(0), image_BD), weights_BG
+        logits_BC = image_BD.new_zeros(len(image_BD), self.class_GCD.shape[1])
+        for k in range(experts_BK.shape[1]):
+            own = replace(visual, rows={block: rows[experts_BK[:, k]] for block, rows in visual.rows.items()})
+            own_BD = F.normalize(self._backbone.encode_image(images_BCHW, own).float(), dim=-1)
+            by_expert_BGC = (own_BD @ self.class_GCD.transpose(-1, -2)).transpose(0, 1)
+            share_BG = torch.zeros_like(router_BG).scatter(1, experts_BK[:, k : k + 1], share_BK[:, k : k + 1])
+            logits_BC = logits_BC + (share_BG[:, :, None] * by_expert_BGC).sum(1)
+        return self.with_head(logits_BC, image_BD), weights_BG
 
 
 class ExportableJoint(Exportable):

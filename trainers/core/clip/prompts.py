@@ -481,6 +481,7 @@ class SoftPrompts(nn.Module):
             for ids, vectors in ((first.before[:n_before], self.before), (after_ids, self.after)):
                 start_LW = token_embedding(_ids(ids, token_embedding))
                 vectors.append(nn.Parameter(start_LW.detach().clone().float()))
+        self._contexts, self._filled, self._vocabulary = contexts, filled, vocabulary
         self.plan = context_plan(contexts, filled, vocabulary)
         if as_released:
             stopped = [[tokenize_prompt(f"{t}.", name, vocabulary, True) for name in classnames] for t in templates]
@@ -489,6 +490,23 @@ class SoftPrompts(nn.Module):
     def vectors(self) -> torch.Tensor:
         """All learned vectors in the order of their numbers; K x W."""
         return torch.cat([*self.before, *self.after])
+
+    def each_its_own(self, groups: Sequence[int], classes: int) -> tuple[PromptPlan, torch.Tensor, torch.Tensor]:
+        """The prompts of `groups`, any of them any number of times, each with vectors of its own, for the first `classes`
+        names: their plan, and for each of its vectors its number in vectors(), and its prompt's place in `groups`."""
+        contexts: list[Context] = []
+        numbers: list[int] = []
+        places: list[int] = []
+        for place, g in enumerate(groups):
+            context = self._contexts[g]
+            own = {token: slot(len(numbers) + i) for i, token in enumerate([*context.before, *context.after])}
+            contexts.append(
+                replace(context, before=[own[t] for t in context.before], after=[own[t] for t in context.after])
+            )
+            numbers += [-1 - token for token in own]
+            places += [place] * len(own)
+        plan = context_plan(contexts, [self._filled[g][:classes] for g in groups], self._vocabulary)
+        return plan, torch.tensor(numbers), torch.tensor(places)
 
 
 def _ids(ids: list[int], token_embedding: nn.Embedding) -> torch.Tensor:

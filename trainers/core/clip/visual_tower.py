@@ -6,14 +6,14 @@ Shapes: B pictures, H x W pixels, M prompt tokens, W width of the visual tower, 
 import torch
 
 from .backbones import Backbone
-from .doors import KeyValues, VisualPrompts
+from .doors import DeepVisual
 
 
 def encode_pictures(
     backbone: Backbone,
     images_BCHW: torch.Tensor,
     learns: bool = False,
-    prompts: VisualPrompts | KeyValues | None = None,
+    prompts: DeepVisual | None = None,
 ) -> torch.Tensor:
     """Features, not normalised; B x D. Gradients flow only where something is learned: LayerNorms, or `prompts`.
 

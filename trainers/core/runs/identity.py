@@ -27,7 +27,7 @@ _IMMATERIAL = {
     *(key for key, setting in SHARED.items() if setting.help == UNUSED),
 }  # fmt: skip
 # The behaviour of runs from before a setting existed.
-_BEFORE = {
+_BEFORE: dict[str, Any] = {
     "DETERMINISTIC": False,
     "TF32": False,
     "TRAIN.COMPILE": False,
@@ -38,6 +38,11 @@ _BEFORE = {
     "DATASET.TEMPLATE_GROUPS": [],
     "TRAINER.MOCOOP.TEXT_LOSS": "contrastive",
     "TRAINER.MOCOOP.BLEND": 0.0,
+    **{
+        f"TRAINER.{key}.{name}": value
+        for key in ("MOCOOP", "MOCOOPPLUS", "FEDMOCOOP")
+        for name, value in (("VISUAL_TOKENS", []), ("VISUAL_RANK", 0), ("CONDITIONAL", False))
+    },
     "OPTIM.EPS": 1e-8,
     "OPTIM.SCHEDULE": "epoch",
     "OPTIM.LR_MIN": 0.0,

@@ -27,9 +27,8 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear as OutProj
 from ..doors import (
     Block,
     DeepText,
+    DeepVisual,
     Inserted,
-    KeyValues,
-    VisualPrompts,
     longer_mask,
     through_text,
     through_visual,
@@ -299,7 +298,7 @@ class OpenClipBackbone(Backbone):
             len(v.transformer.resblocks) if type(v) is VisionTransformer and type(v.transformer) is Transformer else 0
         )
 
-    def encode_image(self, images_BCHW: torch.Tensor, prompts: VisualPrompts | KeyValues | None = None) -> Any:
+    def encode_image(self, images_BCHW: torch.Tensor, prompts: DeepVisual | None = None) -> Any:
         images_BCHW = images_BCHW.to(self._pixel_dtype)
         if prompts is None:
             return self.model.encode_image(images_BCHW, normalize=False)

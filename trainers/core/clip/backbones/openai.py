@@ -21,10 +21,9 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear as OutProj
 from ..doors import (
     Block,
     DeepText,
+    DeepVisual,
     Inserted,
-    KeyValues,
     Rows,
-    VisualPrompts,
     longer_mask,
     through_text,
     through_visual,
@@ -144,7 +143,7 @@ class OpenAIBackbone(Backbone):
     def visual_blocks(self) -> int:
         return len(self.visual.transformer.resblocks) if hasattr(self.visual, "class_embedding") else 0
 
-    def encode_image(self, images_BCHW: torch.Tensor, prompts: VisualPrompts | KeyValues | None = None) -> Any:
+    def encode_image(self, images_BCHW: torch.Tensor, prompts: DeepVisual | None = None) -> Any:
         images_BCHW = images_BCHW.type(self.visual.conv1.weight.dtype)
         if prompts is None:
             return self.visual(images_BCHW)

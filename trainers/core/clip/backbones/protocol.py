@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from ..doors import Block, DeepText, KeyValues, VisualPrompts
+from ..doors import Block, DeepText, DeepVisual
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Backbone(Protocol):
         """
 
     @abstractmethod
-    def encode_image(self, images_BCHW: torch.Tensor, prompts: VisualPrompts | KeyValues | None = None) -> Any:
+    def encode_image(self, images_BCHW: torch.Tensor, prompts: DeepVisual | None = None) -> Any:
         """Features (B x D, not normalised). Raises ValueError for `prompts` in a tower without a door for them."""
 
     @property

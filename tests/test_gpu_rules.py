@@ -31,6 +31,9 @@ VARIANTS = (
     "views",
     "crops",
     "frozen",
+    "tokens",
+    "rank",
+    "conditional",
     "head",
 )
 pytestmark = pytest.mark.xdist_group("gpu_rules")
@@ -121,7 +124,7 @@ def test_methods_without_steps(name, case):
 def test_settings(name, case):
     run = case(f"MoCoOp-{name}")
     assert not run["notes"]
-    assert run["steps"][-1].get("replays", 0) == (name != "kernels")
+    assert run["steps"][-1].get("replays", 0) == (name not in ("kernels", "conditional"))
 
 
 def test_a_replayed_step_is_the_step_bit_by_bit(case):

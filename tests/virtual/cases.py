@@ -189,6 +189,9 @@ def main() -> None:
         "views": ("DATALOADER.K_TRANSFORMS", 2),
         "crops": ("INPUT.TRANSFORMS", "['random_resized_crop', 'random_flip', 'normalize']"),
         "frozen": ("TRAINER.MOCOOP.TRAIN_VISUAL_LN", False),
+        "tokens": ("TRAINER.MOCOOP.VISUAL_TOKENS", "[1,2]"),
+        "rank": ("TRAINER.MOCOOP.VISUAL_RANK", 1),
+        "conditional": ("TRAINER.MOCOOP.CONDITIONAL", True),
         "head": ("MODEL.HEAD.NAME", "text_means", "TRAINER.MOCOOP.TEXT_LOSS", "anchor", "TRAINER.MOCOOP.BLEND", 1.0),
     }.items():
         say(**run(f"MoCoOp-{name}", "MoCoOp", *amp, *settings))

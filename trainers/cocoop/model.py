@@ -22,6 +22,13 @@ from ..core.clip.prompts import Context, PromptPlan, context_plan, initial_conte
 from .options import CoCoOpModelOptions, CoCoOpOptions
 
 
+def meta_network(D: int, W: int) -> nn.Sequential:
+    """The shift of the context that a picture's features give, D -> W."""
+    return nn.Sequential(
+        OrderedDict(linear1=nn.Linear(D, D // 16), relu=nn.ReLU(inplace=True), linear2=nn.Linear(D // 16, W))
+    )
+
+
 class CoCoOpCLIP(AdaptedCLIP):
     """CLIP with a context that a small network shifts per picture.
 
@@ -49,9 +56,7 @@ class CoCoOpCLIP(AdaptedCLIP):
         )
         self.ctx = nn.Parameter(ctx)
         D, W = self.backbone.features, self.backbone.text_width
-        self.meta_net = nn.Sequential(
-            OrderedDict(linear1=nn.Linear(D, D // 16), relu=nn.ReLU(inplace=True), linear2=nn.Linear(D // 16, W))
-        )
+        self.meta_net = meta_network(D, W)
         self._names = tokenize_names(classnames, self.vocabulary)
         self._plan: PromptPlan | None = None
 

@@ -7,7 +7,6 @@ Shapes: B pictures, C training classes, A >= C classes of the text loss, G group
 picture, N = B x K, D features, M prompt tokens, R rank, W width of the text or of the picture tower, H x W pixels.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,16 +14,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ..cocoop.model import meta_network
 from ..core.clip.adapted import AdaptedCLIP, Trained
 from ..core.clip.backbones import Backbone
-from ..core.clip.doors import LowRank, VisualPrompts
 from ..core.clip.exportable import ExportableMixture
 from ..core.clip.hard_features import check_groups, group_means, hard_features
 from ..core.clip.losses import gate_target, soft_cross_entropy, text_to_text_loss, with_noise
 from ..core.clip.mixture import chosen_experts, mixed_logits, mixture_weights
 from ..core.clip.precision import einsum, linear, mean_angle
 from ..core.clip.prompts import PromptPlan, SoftPrompts, clean_classname
-from ..core.clip.shared_context import check_depth
+from .experts import ExpertRows
 from .options import MixtureOptions, MoCoOpOptions
 
 
@@ -77,42 +76,14 @@ class MixtureCLIP(AdaptedCLIP):
         D = hard_TAD.shape[-1]
         self.correction = nn.Parameter(torch.zeros(1, D)) if self.options.correction else None
         self.router = nn.Linear(D, G)
-        self.expert_rows = self._new_expert_rows(G)
-        self.meta_net = None
-        if self.options.conditional:
-            inner, W = max(1, D // 16), self.backbone.text_width
-            self.meta_net = nn.Sequential(
-                OrderedDict(linear1=nn.Linear(D, inner), relu=nn.ReLU(inplace=True), linear2=nn.Linear(inner, W))
-            )
+        self.expert_rows = ExpertRows(self.backbone, G, self.options.visual_tokens, self.options.visual_rank)
+        self.meta_net = meta_network(D, self.backbone.text_width) if self.options.conditional else None
         self.train()
-
-    def _new_expert_rows(self, G: int) -> nn.ParameterDict:
-        """What each expert starts with in the picture tower: tokens drawn with deviation 0.02, or a change of nothing."""
-        o, b = self.options, self.backbone
-        if o.visual_rank:
-            check_depth("VISUAL_RANK", 1, b.visual_blocks)
-            W = b.visual_width
-            rows_GRW = torch.randn(b.visual_blocks, G, o.visual_rank, W) * W**-0.5
-            return nn.ParameterDict(
-                {str(block): nn.Parameter(F.pad(rows_GRW[block], (0, 3 * W))) for block in range(b.visual_blocks)}
-            )
-        check_depth("VISUAL_TOKENS", len(o.visual_tokens), b.visual_blocks)
-        return nn.ParameterDict(
-            {
-                str(block): nn.Parameter(torch.randn(G, M, b.visual_width) * 0.02)
-                for block, M in enumerate(o.visual_tokens)
-                if M
-            }
-        )
 
     @property
     def from_features(self) -> bool:  # type: ignore[override]
         """Whether the picture tower is as CLIP has it."""
         return not self.expert_rows
-
-    def experts_in_the_tower(self, rows: dict[int, torch.Tensor]) -> VisualPrompts | LowRank:
-        """`rows` of each block as what stands in the picture tower."""
-        return LowRank(rows) if self.options.visual_rank else VisualPrompts(rows)
 
     def text_features(self, plan: PromptPlan | None = None) -> torch.Tensor:
         """w_gc = normalise(TextEncoder([SOS] before_g name_c after_g [EOT]) + delta); G x A x D. plan: of other prompts."""
@@ -156,8 +127,7 @@ class MixtureCLIP(AdaptedCLIP):
         experts_N, weights_NG = chosen_experts(weights_BG, K)
         image_ND = image_BD.repeat_interleave(K, dim=0)
         if self.expert_rows:
-            rows = {int(block): rows[experts_N] for block, rows in self.expert_rows.items()}
-            own_ND = self.encoded(images_BCHW.repeat_interleave(K, dim=0), self.experts_in_the_tower(rows))
+            own_ND = self.encoded(images_BCHW.repeat_interleave(K, dim=0), self.expert_rows.of(experts_N))
             image_ND = F.normalize(own_ND, dim=-1)
         if text_GCD is not None:
             logits_NC = mixed_logits(image_ND, text_GCD, weights_NG, scale)
@@ -236,8 +206,7 @@ class MixtureCLIP(AdaptedCLIP):
             )
         class_GCD = self.logit_scale.exp() * self.cached_in_eval(self.tested_features)
         top_k = self.top_k if self.options.router == "learned" else 0
-        rows = {int(block): rows for block, rows in self.expert_rows.items()}
-        visual = self.experts_in_the_tower(rows) if rows else None
+        visual = self.expert_rows.of() if self.expert_rows else None
         return ExportableMixture(self.backbone, class_GCD, self.router.weight, self.router.bias, top_k, visual)
 
     @classmethod

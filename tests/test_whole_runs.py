@@ -3,7 +3,8 @@
 Eight classes of 16 shots in CoOp's layout, the base half, three epochs in float64 from the authors' start values, then both
 halves tested (tests/data/leaders/whole/). Their code was made to start and not otherwise changed; the random generators
 were set anew before the first epoch, so that the order of pictures does not depend on what a constructor draws. TCP has its
-README's Adam; PLOT++ goes from its first stage to the second without a new order.
+README's Adam; PLOT++ goes from its first stage to the second without a new order; CLIP-SVD's loop has its own loaders, and
+its generators were set anew before its shots were drawn, too.
 """
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from conftest import DATA, fidelity_root, noting_steps
 from dassl.engine import build_trainer
 from dassl.utils import set_random_seed
-from test_leaders import METHODS
+from test_leaders import METHODS, svd_name
 
 import datasets
 import train
@@ -32,6 +33,18 @@ RUNS = {
     ),
     "tcp": ("TCP", ["OPTIM.LR", 0.002, "OPTIM.EPS", 1e-3, "TRAINER.TCP.BLOCK", 1]),
     "mmrl": ("MMRL", ["OPTIM.LR", 0.001, "TRAINER.MMRL.DIM", 16, "TRAINER.MMRL.FIRST_BLOCK", 0]),
+    "mmrl_plus_plus": (
+        "MMRLpp",
+        ["OPTIM.LR", 0.01, "TRAINER.MMRLPP.DIM", 16, "TRAINER.MMRLPP.FIRST_BLOCK", 0, "TRAINER.MMRLPP.MAP_RANK", 2,
+         "TRAINER.MMRLPP.PROJ_RANK", 8],
+    ),
+    "coprompt": (
+        "CoPrompt",
+        ["OPTIM.LR", 0.0035, "INPUT.TRANSFORMS", '["randaugment", "normalize"]', "TRAINER.COPROMPT.N_CTX", 4,
+         "TRAINER.COPROMPT.PROMPT_DEPTH", 2, "TRAINER.COPROMPT.WEIGHT", 1.0,
+         "TRAINER.COPROMPT.SENTENCES", DATA / "leaders" / "whole" / "coprompt_sentences.json"],
+    ),
+    "clip_svd": ("CLIPSVD", ["OPTIM.LR", 0.02, "TRAINER.CLIPSVD.STEPS_PER_SHOT", 0, "TRAINER.CLIPSVD.SWINGS", True]),
     "plot_plus_plus": ("PLOTPP", [*SGD, "OPTIM.MAX_EPOCH", 6]),
 }  # fmt: skip
 
@@ -47,6 +60,16 @@ def trainer_of(method, classes, root, clip_file, out):
     ]  # fmt: skip
     set_random_seed(1)
     return build_trainer(train.setup_cfg(train.parse_arguments([str(word) for word in given])))
+
+
+def places_of(method, theirs):
+    """Where each of their start values goes: a tensor of ours, and the place in it."""
+    starts = [name for name in theirs if name.startswith("start/")]
+    if method == "clip_svd":
+        return {name: svd_name(name.removeprefix("start/")) for name in starts}
+    known = {"ctx": "prompt_learner.ctx", "ctx_vision": "prompt_learner.ctx_vision"}
+    names = known if method == "plot_plus_plus" else METHODS[method][2]
+    return {f"start/{name}": (ours, ...) for ours, name in names.items() if f"start/{name}" in starts}
 
 
 def logits_of(trainer):
@@ -67,11 +90,11 @@ def test_a_whole_run_of_the_authors_trainer(method, literate_clip_file, tmp_path
     datasets.register_all()
     root = fidelity_root(tmp_path / "data")
     base = trainer_of(method, "base", root, literate_clip_file, tmp_path / "base")
-    known = {"ctx": "prompt_learner.ctx", "ctx_vision": "prompt_learner.ctx_vision"}
-    names = known if method == "plot_plus_plus" else METHODS[method][2]
+    own, places = base.model.trainable(), places_of(method, theirs)
+    assert {ours for ours, _ in places.values()} == own.keys()
     with torch.no_grad():
-        for name, tensor in base.model.trainable().items():
-            tensor.copy_(theirs[f"start/{names[name]}"])
+        for name, (ours, place) in places.items():
+            own[ours][place] = theirs[name].view_as(own[ours][place])
     set_random_seed(1)
     base.train()
     np.testing.assert_allclose([step["loss"] for step in steps], theirs["losses"].numpy(), rtol=1e-12)

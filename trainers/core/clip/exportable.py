@@ -121,14 +121,14 @@ class ExportableMixture(Exportable):
         if visual is None:
             logits_GBC = image_BD @ self.class_GCD.transpose(-1, -2)
             return self.with_head((weights_BG.T[:, :, None] * logits_GBC).sum(0), image_BD), weights_BG
-        logits_BC = image_BD.new_zeros(len(image_BD), self.class_GCD.shape[1])
+        each = []
         for k in range(experts_BK.shape[1]):
             own = replace(visual, rows={block: rows[experts_BK[:, k]] for block, rows in visual.rows.items()})
             own_BD = F.normalize(self._backbone.encode_image(images_BCHW, own).float(), dim=-1)
             by_expert_BGC = (own_BD @ self.class_GCD.transpose(-1, -2)).transpose(0, 1)
             share_BG = torch.zeros_like(router_BG).scatter(1, experts_BK[:, k : k + 1], share_BK[:, k : k + 1])
-            logits_BC = logits_BC + (share_BG[:, :, None] * by_expert_BGC).sum(1)
-        return self.with_head(logits_BC, image_BD), weights_BG
+            each.append((share_BG[:, :, None] * by_expert_BGC).sum(1))
+        return self.with_head(torch.stack(each).sum(0), image_BD), weights_BG
 
 
 class ExportableJoint(Exportable):

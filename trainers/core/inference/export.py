@@ -178,7 +178,7 @@ def card(model: TrainedModel, config: dict[str, Any], apart: float) -> str:
     environment.finalize = _in_markdown
     name = config["backbone"]["name"]
     hub = name.removeprefix("hf-hub:") if name.startswith("hf-hub:") else ON_THE_HUB.get(name, "")
-    is_mit = name in ON_THE_HUB or Path(name).name == "drawn_clip.pt"
+    is_mit = name in ON_THE_HUB or Path(name).name in ("drawn_clip.pt", "second_clip.pt")
     dataset = config["results"].get("dataset") or config["identity"]["dataset"]
     return environment.get_template("card.md.j2").render(
         c=config, model=model, apart=f"{apart:.0e}", base_model=hub, license="mit" if is_mit else "", dataset=dataset

@@ -31,7 +31,8 @@ from trainers.core.runs.files import write_atomically
 from trainers.core.settings.configure import default_cfg
 from trainers.core.settings.errors import one_line
 from trainers.core.training import checkpoints
-from trainers.mocoop.trainer import MixtureCLIP, MixtureOptions, MoCoOpOptions
+from trainers.methods import methods
+from trainers.mocoop.trainer import MixtureCLIP, MixtureOptions
 from trainers.paths import ROOT
 
 
@@ -86,14 +87,16 @@ def route(model_dir: Path, dataset: str | None, root: str | None) -> Routing:
         raise FileNotFoundError(f"no checkpoint in {model_dir}: give the folder of a trained run")
     state = checkpoints.load(path)
     identity = state.get("identity", {})
-    if identity.get("trainer") != "MoCoOp":
+    method = methods().get(identity.get("trainer", ""))
+    if method is None or method.model != MixtureCLIP.__name__:
         raise ValueError(f"{path} is no MoCoOp but {identity.get('trainer', 'something else')}: it has no router")
     cfg = configuration(state["config"], dataset, root)
     data = build_dataset(cfg)
-    options = MoCoOpOptions.of(cfg.TRAINER.MOCOOP).keywords(MixtureOptions)
+    options = method.options.of(cfg.TRAINER[method.options.KEY]).keywords(MixtureOptions)
     backbone = trained_backbone(cfg.MODEL.BACKBONE.NAME, identity)
     model = MixtureCLIP(backbone, data.classnames, identity["template_groups"], **options)
-    checkpoints.copy_into(model.trainable(), state["state_dict"], path)
+    prompts = {name: tensor for name, tensor in state["state_dict"].items() if not name.startswith("head.")}
+    checkpoints.copy_into(model.trainable(), prompts, path)
     model.eval()
     pictures = Pictures(cfg, data.test, transform=test_transform(cfg))
     loader = DataLoader(pictures, batch_size=200)

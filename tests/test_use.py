@@ -129,6 +129,15 @@ print(model.with_classes(["okapi", "red panda"]).classnames)
     assert done.stdout.strip().endswith("['okapi', 'red panda']")
 
 
+def test_the_router_of_a_mixture_with_a_head_is_shown(runs):
+    shown = forked.run(ROOT / "scripts" / "inspect_router.py", runs["MoCoOpPlus"], cwd=ROOT, timeout=patience(120))
+    assert shown.returncode == 0, shown.stderr
+    assert (runs["MoCoOpPlus"] / "router.json").is_file()
+    none = forked.run(ROOT / "scripts" / "inspect_router.py", runs["CoOp"], cwd=ROOT, timeout=patience(120))
+    assert none.returncode != 0
+    assert "is no MoCoOp but CoOp: it has no router" in none.stderr
+
+
 class TestClasses:
     def test_other_classes_without_training(self, runs, pictures):
         model = load_run(runs["MoCoOp"])

@@ -170,11 +170,10 @@ class MixtureCLIP(AdaptedCLIP):
         router_BG, weights_BG = self.route(image_BD)
         text_GCD = None if self.meta_net else text_GAD[:, : self.n_classes]
         logits_BC = self.mixture(images_BCHW, image_BD, weights_BG, text_GCD)
-        o, scale = self.options, self.logit_scale.exp()
+        o = self.options
         similarity_BG = self.gate_similarity(image_BD.detach() if o.gate_detach else image_BD, labels_B)
-        text_scale = (
-            scale if o.text_logit_scale == "clip" else 1.0 if o.text_logit_scale is None else o.text_logit_scale
-        )
+        fixed = 1.0 if o.text_logit_scale is None else o.text_logit_scale
+        text_scale = self.logit_scale.exp() if fixed == "clip" else fixed
         return {
             "cls": F.cross_entropy(logits_BC, labels_B),
             "text": mean_angle(scored_GAD, hard_GAD)

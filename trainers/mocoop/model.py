@@ -87,10 +87,12 @@ class MixtureCLIP(AdaptedCLIP):
 
     def text_features(self, plan: PromptPlan | None = None) -> torch.Tensor:
         """w_gc = normalise(TextEncoder([SOS] before_g name_c after_g [EOT]) + delta); G x A x D. plan: of other prompts."""
-        features_GAD = self.text_encoder.of_all(plan or self.prompts.plan, self.prompts.vectors())
+        return self._corrected(self.text_encoder.of_all(plan or self.prompts.plan, self.prompts.vectors()))
+
+    def _corrected(self, features: torch.Tensor) -> torch.Tensor:
         if self.correction is not None:
-            features_GAD = features_GAD + self.correction.to(features_GAD.dtype)
-        return F.normalize(features_GAD, dim=-1)
+            features = features + self.correction.to(features.dtype)
+        return F.normalize(features, dim=-1)
 
     def tested_features(self) -> torch.Tensor:
         """What classes are tested by: w_gc, or normalise(w_gc + BLEND p_gc); G x C x D."""
@@ -106,11 +108,8 @@ class MixtureCLIP(AdaptedCLIP):
         plan, number_V, place_V = self.prompts.each_its_own(experts_N.tolist(), self.n_classes)
         vectors_VW = self.prompts.vectors()[number_V.to(image_BD.device)]
         shift_BW = self.meta_net(image_BD.to(vectors_VW.dtype))
-        picture_V = place_V.to(image_BD.device) * len(image_BD) // len(experts_N)
-        features_NCD = self.text_encoder(plan.to(image_BD.device), vectors_VW + shift_BW[picture_V])
-        if self.correction is not None:
-            features_NCD = features_NCD + self.correction.to(features_NCD.dtype)
-        features_NCD = F.normalize(features_NCD, dim=-1)
+        picture_V = place_V.to(image_BD.device) // (len(experts_N) // len(image_BD))
+        features_NCD = self._corrected(self.text_encoder(plan.to(image_BD.device), vectors_VW + shift_BW[picture_V]))
         if self.training:
             return features_NCD
         return self._blended(features_NCD, self.prototypes_GAD[experts_N, : self.n_classes])

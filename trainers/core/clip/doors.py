@@ -216,13 +216,12 @@ def _in_parts(
     attn, (N, P, W) = block.attn, x_NPW.shape
     seen_NPW = block.ln_1(x_NPW)
     qkv_NPX = F.linear(seen_NPW, attn.in_proj_weight, attn.in_proj_bias)
+    attend: Callable[..., torch.Tensor]
     if isinstance(prompts, LowRank):
-        qkv_NPX = qkv_NPX + prompts.added(number, seen_NPW)
-    q_NHPE, k_NHPE, v_NHPE = qkv_NPX.view(N, P, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)
-    if isinstance(prompts, LowRank):
-        found_NHPE = F.scaled_dot_product_attention(q_NHPE, k_NHPE, v_NHPE)
+        qkv_NPX, attend = qkv_NPX + prompts.added(number, seen_NPW), F.scaled_dot_product_attention
     else:
-        found_NHPE = _beside_rows(block, prompts, number, mask, q_NHPE, k_NHPE, v_NHPE)
+        attend = functools.partial(_beside_rows, block, prompts, number, mask)
+    found_NHPE = attend(*qkv_NPX.view(N, P, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4))
     x_NPW = x_NPW + block.scale_1(attn.out_proj(found_NHPE.transpose(1, 2).reshape(N, P, W)))
     return x_NPW + block.scale_2(block.mlp(block.ln_2(x_NPW)))
 

@@ -220,7 +220,6 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
     assert "image/png" in printed
 
 
-@pytest.mark.slow
 def test_the_site_is_built_without_a_warning(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],

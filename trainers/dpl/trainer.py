@@ -45,14 +45,13 @@ class DPL(PromptTrainer):
     """Trains DplCLIP with cross-entropy: SEARCH_EPOCHS of the search, then OPTIM.MAX_EPOCH of the network found, with a
     schedule each."""
 
+    templates_called = "templates"
+
     @classmethod
     def templates_of(cls, cfg: CfgNode) -> list:
         """The search's, and those of the network found."""
         sixty = cfg.TRAINER.DPL.TEXT == "ensemble"
         return [SEARCHED_WITH, *(PromptSRC.templates_of(cfg) if sixty else [SEARCHED_WITH])]
-
-    def identity(self) -> dict[str, Any]:
-        return super().identity() | {"templates": self.templates_of(self.cfg)}
 
     def check_cfg(self, cfg: CfgNode) -> None:
         super().check_cfg(cfg)

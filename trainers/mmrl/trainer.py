@@ -23,6 +23,7 @@ class MMRL(PromptTrainer):
     """Trains MmrlCLIP: L = alpha L_class + (1 - alpha) L_rep + REG_WEIGHT (L_image + L_text)."""
 
     CONSTANTS = Path(__file__).with_name("by_dataset.yaml")
+    templates_called = "templates"
 
     @classmethod
     def templates_of(cls, cfg: CfgNode) -> list:
@@ -38,7 +39,7 @@ class MMRL(PromptTrainer):
         return {"dim": self.dim}
 
     def identity(self) -> dict:
-        return super().identity() | {"templates": self.templates_of(self.cfg)} | self.known()
+        return super().identity() | self.known()
 
     def build_model(self) -> None:
         if not hasattr(self, "dim"):  # a checkpoint brings its own

@@ -13,12 +13,11 @@ from .options import NormTuningOptions
 class NormTuning(PromptTrainer):
     """Trains NormTunedCLIP with cross-entropy, and then fits the head to the shots."""
 
+    templates_called = "templates"
+
     @classmethod
     def templates_of(cls, cfg: CfgNode) -> list:
         return [template_of(cfg)]
-
-    def identity(self) -> dict:
-        return super().identity() | {"templates": self.templates_of(self.cfg)}
 
     def build_model(self) -> None:
         templates = self.templates_of(self.cfg)

@@ -16,14 +16,13 @@ from .options import TcpModelOptions, TcpOptions
 class TCP(PromptTrainer):
     """Trains TcpCLIP by KgCoOp's loss, L = L_cls + W L_text."""
 
+    templates_called = "templates"
+
     @classmethod
     def templates_of(cls, cfg: CfgNode) -> list:
         """The prompt and the teacher's template."""
         known = read_yaml(Path(__file__).with_name("templates.yaml"))
         return known.get(cfg.DATASET.NAME, known["other"])
-
-    def identity(self) -> dict:
-        return super().identity() | {"templates": self.templates_of(self.cfg)}
 
     def build_model(self) -> None:
         template, teacher = self.templates_of(self.cfg)

@@ -18,14 +18,11 @@ from .options import HardMixtureOptions
 class ZeroshotCLIP(PromptTrainer):
     """One template per dataset (configs/templates/zeroshot.yaml); works on base and new classes too."""
 
-    called = "templates"  # in a checkpoint
+    templates_called = "templates"
 
     @classmethod
     def templates_of(cls, cfg: CfgNode) -> list:
         return [template_of(cfg)]
-
-    def identity(self) -> dict:
-        return super().identity() | {self.called: self.templates_of(self.cfg)}
 
     def build_model(self) -> None:
         templates = self.templates_of(self.cfg)
@@ -59,7 +56,7 @@ class HardMixture(ZeroshotCLIP):
     """The dataset's template groups (configs/templates/template_groups.yaml), which MoCoOp starts from, and nothing
     learned: how much of a result is the choice of templates."""
 
-    called = "template_groups"
+    templates_called = "template_groups"
 
     @classmethod
     def templates_of(cls, cfg: CfgNode) -> list:

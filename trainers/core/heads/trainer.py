@@ -26,15 +26,13 @@ class HeadTrainer(PromptTrainer):
 
     # datasets whose text features are means over CLIP's seven selected templates
     SELECTED: tuple[str, ...] = ("ImageNet",)
+    templates_called = "templates"
 
     @classmethod
     def templates_of(cls, cfg: CfgNode) -> list:
         if cfg.DATASET.NAME in cls.SELECTED:
             return from_template_file("zeroshot.yaml", "selected")
         return [template_of(cfg)]
-
-    def identity(self) -> dict[str, Any]:
-        return super().identity() | {"templates": self.templates_of(self.cfg)}
 
     def text_weights(self, backbone: Backbone) -> torch.Tensor:
         """Zero-shot CLIP's classifier, the logit scale times its text features; C x D."""

@@ -13,12 +13,11 @@ TEMPLATE = "a photo of a {}."
 class StepsPerShot(PromptTrainer):
     """A trainer whose options have steps_per_shot: where that is not 0, the epochs are as many as make so many steps."""
 
+    templates_called = "templates"
+
     @classmethod
     def templates_of(cls, cfg: CfgNode) -> list:
         return [cfg.DATASET.TEMPLATE or TEMPLATE]
-
-    def identity(self) -> dict:
-        return super().identity() | {"templates": self.templates_of(self.cfg)}
 
     def build_data_loader(self) -> None:
         super().build_data_loader()

@@ -72,6 +72,9 @@ class PromptTrainer(TrainerX):
     """A Dassl trainer for methods that learn prompts (or nothing) on a frozen CLIP."""
 
     TEST_SETTINGS: tuple[str, ...] = ()  # its options that bear on testing but on no tensor's shape
+    templates_called: str | None = (
+        None  # the key of templates_of in checkpoints, where they are part of what is trained
+    )
     contents: dict[str, str] = {}  # of the pictures of each part, as its run's identity has it
     may_record = True  # a step as a CUDA graph, which never waits for the host
     average: EpochAverage | None = None  # over epochs, where a method sets one in build_model
@@ -518,6 +521,7 @@ class PromptTrainer(TrainerX):
         return {
             **({"head": [list(group) for group in self.head_groups()]} if self.head else {}),
             "trainer": self.cfg.TRAINER.NAME,
+            **({self.templates_called: self.templates_of(self.cfg)} if self.templates_called else {}),
             "dataset": self.cfg.DATASET.NAME,
             "classnames": list(self.classnames),
             "backbone": self.cfg.MODEL.BACKBONE.NAME,

@@ -491,6 +491,35 @@ class TestNothingIsMixed:
             ours(tmp_path, f"fewshot/dtd/shots_16/CoOp/a/seed{seed}", accuracy=10 * seed, trainer="CoOp", identity=own)
         assert sorted(cells_of(tmp_path)[0].values()) == [(10,), (20,), (30,)]
 
+    @pytest.mark.parametrize("names", [("ViT-B/16", "RN50"), ("clip.pt", "clip.pt")])  # the file was another one then
+    def test_methods_on_different_backbones_name_them(self, names, tmp_path):
+        for method, name, weights in zip(("CoOp", "MoCoOp"), names, ("aaa", "bbb"), strict=True):
+            own = settings_of(**{"TRAINER.NAME": method}) | {"backbone_sha256": weights}
+            ours(
+                tmp_path,
+                f"fewshot/dtd/shots_16/{method}/a/seed1",
+                accuracy=50,
+                trainer=method,
+                backbone=name,
+                identity=own,
+            )
+        first, second = names if names[0] != names[1] else [f"clip.pt {weights}" for weights in ("aaa", "bbb")]
+        assert {key[2] for key in cells_of(tmp_path)[0]} == {f"CoOp (a: {first})", f"MoCoOp (a: {second})"}
+
+    def test_one_backbone_under_two_names_is_one(self, tmp_path):
+        for method, name in (("CoOp", "ViT-B/16"), ("MoCoOp", "ViT-B-16.pt")):
+            ours(tmp_path, f"fewshot/dtd/shots_16/{method}/a/seed1", accuracy=50, trainer=method, backbone=name,
+                 identity=settings_of(**{"TRAINER.NAME": method}))  # fmt: skip
+        assert {key[2] for key in cells_of(tmp_path)[0]} == {"CoOp", "MoCoOp"}
+
+    def test_methods_tested_on_different_pictures_are_not_compared(self, tmp_path):
+        for method in ("CoOp", "MoCoOp"):
+            own = settings_of(**{"TRAINER.NAME": method}) | {"data": {"test": f"of {method}"}}
+            ours(tmp_path, f"fewshot/dtd/shots_16/{method}/a/seed1", accuracy=50, trainer=method, identity=own)
+        assert {key[1:3] for key in cells_of(tmp_path)[0]} >= {
+            ("dtd (pictures of CoO)", "CoOp"), ("dtd (pictures of MoC)", "MoCoOp")
+        }  # fmt: skip
+
     @pytest.mark.parametrize("tag", ["mine", "b"])  # of which one is a config's name, too
     def test_a_tag_has_a_column_of_its_own_and_recipes_share_theirs(self, tag, tmp_path):
         for dataset, config, accuracy in (("dtd", "a", 10), ("eurosat", "b", 20)):

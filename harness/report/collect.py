@@ -118,6 +118,7 @@ def collect_runs(folders: Iterable[Path], root: Path) -> Tree:
         if run is not None:
             tree.runs.append(run)
     _tell_datasets_apart(tree.runs)
+    _tell_backbones_apart(tree.runs)
     _tell_apart(tree.runs)
     _refuse_twins(tree)
     return tree
@@ -431,17 +432,41 @@ def progress_of_log(text: str) -> dict[str, Any]:
 
 
 def _tell_datasets_apart(runs: list[Run]) -> None:
-    """People's own pictures are called after their folder or list, and two may be called alike: then their names say it."""
+    """Two datasets may be called alike: people's own pictures, which are called after their folder or list, or one that was
+    prepared anew. Then their names say which pictures they are tested on."""
     of_name: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
-        folds = run.identity and run.identity.settings.get("DATASET.FOLDS")
-        own = run.identity and run.identity.settings.get("DATASET.NAME") == "FolderDataset"
-        if run.finished and run.identity and own and run.protocol == "fewshot" and not folds:
-            of_name[run.dataset][run.identity.data.get("test", "")].append(run)
+        tested = run.identity and run.identity.data.get("test")
+        if tested and run.finished and run.protocol == "fewshot" and not run.identity.settings.get("DATASET.FOLDS"):  # type: ignore[union-attr]
+            of_name[run.dataset][tested].append(run)
     for name, kinds in of_name.items():
         for digest, own_runs in kinds.items() if len(kinds) > 1 else ():
             for run in own_runs:
                 run.dataset = f"{name} (pictures {digest[:6]})"
+
+
+def _tell_backbones_apart(runs: list[Run]) -> None:
+    """Methods stand beside each other in a protocol's table: where its runs have several backbones, each row names its
+    own."""
+    protocols: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        if run.finished and run.identity is not None:
+            protocols[run.protocol].append(run)
+    for own in protocols.values():
+        names = {_weights(run): _shown(str(run.details.get("backbone", ""))[:80]) for run in own}
+        for run in own if len(names) > 1 else ():
+            name = names[_weights(run)]
+            _set_apart(run, name if [*names.values()].count(name) == 1 else f"{name} {_weights(run)[:6]}".strip())
+
+
+def _weights(run: Run) -> str:
+    """Which backbone it has: the digest of the weights, or the name where none was taken."""
+    return (run.identity and run.identity.backbone_sha256) or str(run.details.get("backbone", ""))
+
+
+def _set_apart(run: Run, how: str) -> None:
+    run.apart = ", ".join(filter(None, (run.apart, how)))
+    run.config = f"{run.config}: {how}"
 
 
 def _tell_apart(runs: list[Run]) -> None:
@@ -464,18 +489,13 @@ def _tell_apart(runs: list[Run]) -> None:
                 kinds.append(kind)
             by_digest[digest] = kind
             kind.append(run)
-        if len(kinds) < 2 or len(kinds) > 50:
-            for run in own if len(kinds) > 50 else ():
-                run.apart = _of_the_column(run).digest()[:6]
+        if len(kinds) < 2:
             continue
-        names = [_what_is_special(kind[0], [k[0] for k in kinds]) for kind in kinds]
+        names = [""] * len(kinds) if len(kinds) > 50 else [_what_is_special(k[0], [o[0] for o in kinds]) for k in kinds]
         for kind, name in zip(kinds, names, strict=True):
             unique = names.count(name) == 1
             for run in kind:
-                run.apart = name if unique else f"{name} ({_of_the_column(kind[0]).digest()[:6]})"
-    for run in runs:
-        if run.apart:
-            run.config = f"{run.config}: {run.apart}"
+                _set_apart(run, name if unique else f"{name} ({_of_the_column(kind[0]).digest()[:6]})".strip())
 
 
 def _of_the_column(run: Run) -> Identity:
@@ -502,4 +522,4 @@ def _what_is_special(run: Run, kinds: list[Run]) -> str:
     others = [_of_the_column(k).settings for k in kinds if k is not run]
     keys = sorted(k for k in settings if any(other.get(k, settings[k]) != settings[k] for other in others))
     shown = ", ".join(f"{key} {settings[key]}"[:80] for key in keys[:3])
-    return shown or f"other data or backbone ({_of_the_column(run).digest()[:6]})"
+    return shown or f"other data ({_of_the_column(run).digest()[:6]})"

@@ -49,9 +49,7 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     env = os.environ
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"MoCoOp {version()}")
-    parser.add_argument(
-        "method", help="mocoop, coop, cocoop, lasp, zsclip, zsclip2, linear_probe, or several: coop,lasp"
-    )
+    parser.add_argument("method", help="a folder's name in scripts/: mocoop, coop, 2sfs, ..., or several: coop,lasp")
     parser.add_argument("protocol", help=", ".join(PROTOCOLS))
     parser.add_argument("words", nargs="*", help="see above, and settings")
     parser.add_argument("--data", default=env.get("DATA"), help="folder of the datasets (DATA; the project's data/)")
@@ -62,7 +60,9 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--shots", default=env.get("SHOTS", "16"), help='pictures per class, as in "1 2 4 8 16" (SHOTS)'
     )
-    parser.add_argument("--cfg", default=env.get("CFG", ""), help="config below configs/trainers/<method> (CFG)")
+    parser.add_argument(
+        "--cfg", default=env.get("CFG", ""), help="recipe: the name of a file in configs/trainers/<Method> (CFG)"
+    )
     parser.add_argument("--tag", default=env.get("TAG", ""), help="a name for these settings, part of the path (TAG)")
     parser.add_argument(
         "--folds",

@@ -1,6 +1,6 @@
 """A page where one drops a picture and sees what a trained run makes of it: classes, probabilities, experts.
 
-    python scripts/explore.py output/mocoop/.../seed1
+    python scripts/explore.py output/fewshot/demo/shots_16/MoCoOp/small/seed1
 
 It answers this machine alone (127.0.0.1), loads nothing from elsewhere, and ends with Ctrl-C. Needs flask and waitress:
 pip install -e .[explore]

@@ -1,6 +1,6 @@
 """Write a trained run as a folder that needs nothing of this project: weights, ONNX, configuration, model card.
 
-    python export.py output/mocoop/.../seed1 my_model
+    python export.py output/fewshot/demo/shots_16/MoCoOp/small/seed1 my_model
     python export.py RUN my_model --classnames "red panda, okapi"      for other classes
     python export.py RUN my_model --push ORG/NAME                      and put it on the Hugging Face hub
 

@@ -1,7 +1,7 @@
 """A trained model to use: classify pictures, ask for other classes, move it to a device.
 
     from trainers import load_run
-    model = load_run("output/mocoop/few_shot/.../seed1")
+    model = load_run("output/fewshot/demo/shots_16/MoCoOp/small/seed1")
     model.classify(["a.jpg", "b.jpg"])
 
 Needs neither Dassl nor a configuration, and no particular working directory.

@@ -1,6 +1,6 @@
 """Classify pictures with a trained run.
 
-    python predict.py output/mocoop/.../seed1 holiday/*.jpg
+    python predict.py output/fewshot/demo/shots_16/MoCoOp/small/seed1 holiday/*.jpg
     python predict.py RUN pictures/ --top 3 --csv found.csv --sheet found.html
     python predict.py RUN new.jpg --classnames "red panda, okapi"      classes that it was never trained on
     python predict.py RUN pictures/ --truth folders --reject validation --sheet found.html

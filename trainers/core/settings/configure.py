@@ -434,7 +434,10 @@ def reference() -> str:
     lines = ["# Settings", "",
              "Made by `python scripts/make_files.py` from `trainers/core/settings/configure.py` and each method's options.",
              "Given as `KEY value` after a command, or in a yaml file. A list may stand in a yaml file of its own, whose "
-             "name is then the value.", ""]  # fmt: skip
+             "name is then the value.", "",
+             "A method's settings are given in full, as in `TRAINER.MOCOOP.TOP_K 3`. The defaults are those without a recipe; "
+             "every script uses one (`configs/trainers/<Method>/`), which overrides them, and the command line overrides both.",
+             ""]  # fmt: skip
     for title, settings in groups.items():
         lines += [f"## {title}", "", "| setting | default | may be | what it does |", "|---|---|---|---|"]
         lines += [

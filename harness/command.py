@@ -61,7 +61,7 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
         "--shots", default=env.get("SHOTS", "16"), help='pictures per class, as in "1 2 4 8 16" (SHOTS)'
     )
     parser.add_argument(
-        "--cfg", default=env.get("CFG", ""), help="recipe: the name of a file in configs/trainers/<Method> (CFG)"
+        "--cfg", default=env.get("CFG", ""), help="recipe: a file's name in configs/trainers/<Method> (CFG)"
     )
     parser.add_argument("--tag", default=env.get("TAG", ""), help="a name for these settings, part of the path (TAG)")
     parser.add_argument(

@@ -82,8 +82,8 @@ def route(model_dir: Path, dataset: str | None, root: str | None) -> Routing:
     """
     from dassl.data.datasets import build_dataset  # dassl is found once trainers is imported
 
-    path = checkpoints.latest(model_dir)
-    if path is None:
+    path = checkpoints.model_file(model_dir)
+    if not path.is_file():
         raise FileNotFoundError(f"no checkpoint in {model_dir}: give the folder of a trained run")
     state = checkpoints.load(path)
     identity = state.get("identity", {})

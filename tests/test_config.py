@@ -160,6 +160,9 @@ def test_only_yaml_is_read(file, tmp_path):
     ("CoOp", "MODEL.HEAD.ACTIVATION gelu", "MODEL.HEAD.ACTIVATION does nothing here"),
     ("CoOp", "TRAINER.COOP.CSC True", 'TRAINER.COOP.CSC acts with CTX_INIT "" alone, and it is "a photo of a"'),
     ("MoCoOp", "TRAINER.MOCOOP.TEXT_NOISE 0.1 TRAINER.MOCOOP.TEXT_LOSS_WEIGHT 0", "TEXT_NOISE does nothing with"),
+    ("MoCoOp", "TRAINER.MOCOOP.VISUAL_TOKENS [2] TRAINER.MOCOOP.VISUAL_RANK 1", "VISUAL_TOKENS acts with VISUAL_RANK 0"),
+    ("MoCoOp", "DATASET.TEMPLATE_GROUPS [['a_{}.']] TRAINER.MOCOOP.TEMPLATE_GROUPS [['the_{}.']]",
+     "DATASET.TEMPLATE_GROUPS does nothing beside TRAINER.MOCOOP.TEMPLATE_GROUPS"),
     ("ZeroshotCLIP", "OPTIM.LR 0.1", "OPTIM.LR is for training in steps, and ZeroshotCLIP takes none"),
     ("ZeroshotCLIP", "TRAINER.COOP.N_CTX 3", "TRAINER.COOP.N_CTX is no setting of ZeroshotCLIP: leave it out"),
 ])  # fmt: skip

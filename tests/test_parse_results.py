@@ -20,6 +20,7 @@ from harness.catalog import group
 from harness.report.collect import collect
 from harness.report.command import main
 from harness.report.gaps import gaps
+from harness.report.per_class import per_class_tables
 from harness.report.plots import Looks
 from harness.report.published import FILE, published_tables
 from harness.report.tables import base_to_new_table, few_shot_table, harmonic, paired, render, tables, transfer_table
@@ -391,8 +392,8 @@ def test_plots(varied, tmp_path, capsys, monkeypatch):
     assert names == {p.stem for p in (tmp_path / "figures").glob("*.pdf")}
     assert names == {
         "fewshot_DTD", "fewshot_EuroSAT", "fewshot_average_of_2", "fewshot_most_shots", "base2new_scatter", "base2new_h",
-        "xd_from_dtd", "ablation", "training_DTD", "training_EuroSAT", "router_fewshot_dtd_16shots_seed1",
-        "search_fewshot_dtd_16shots_seed1", "rounds_DTD",
+        "xd_from_dtd", "ablation", "training_DTD", "training_EuroSAT", "router_fewshot_dtd_MoCoOp_a_16shots_seed1",
+        "search_fewshot_dtd_CoOp_a_16shots_seed1", "rounds_DTD",
     }  # fmt: skip
     for path in (tmp_path / "figures").glob("*.png"):
         with Image.open(path) as picture:
@@ -519,6 +520,21 @@ class TestNothingIsMixed:
         assert {key[1:3] for key in cells_of(tmp_path)[0]} >= {
             ("dtd (pictures of CoO)", "CoOp"), ("dtd (pictures of MoC)", "MoCoOp")
         }  # fmt: skip
+
+    def test_configs_of_one_method_have_columns_of_their_own_in_each_classs_table(self, tmp_path):
+        for config in ("a", "b"):
+            folder = f"fewshot/dtd/shots_16/CoOp/{config}/seed1"
+            ours(tmp_path, folder, accuracy=50, total=2, correct=1, trainer="CoOp")
+            confusion.write(tmp_path / folder, {(0, 0): 1, (1, 0): 1}, ["sunglasses", "sunglasses"])  # as in ImageNet
+        (table,), _ = per_class_tables(collect(tmp_path).runs)
+        assert table.header[3:] == ["CoOp (a) 16", "CoOp (b) 16"]
+        assert [labels for labels, _ in table.rows] == [
+            ["sunglasses (0)", "1", ""], ["sunglasses (1)", "1", "sunglasses (0)"]
+        ]  # fmt: skip
+
+    def test_an_ablation_says_whose_it_is(self, tmp_path):
+        ours(tmp_path, "ablation/no_head/dtd/shots_16/NormTuning/a/seed1", accuracy=40, trainer="NormTuning")
+        assert {key[0] for key in cells_of(tmp_path)[0]} == {"Ablation of LayerNorms + head: few-shot, 16 shots"}
 
     @pytest.mark.parametrize("tag", ["mine", "b"])  # of which one is a config's name, too
     def test_a_tag_has_a_column_of_its_own_and_recipes_share_theirs(self, tag, tmp_path):

@@ -4,15 +4,19 @@ import json
 
 import pytest
 import torch
-from conftest import run_train
+from conftest import run_train, write_pictures
 from test_runs import arguments
 from torch.nn import functional as F
 
 from trainers.core.heads import text_means
 from trainers.core.heads.text_means import TextMeansHead, class_means, linear_classifier, precision, statistics
+from trainers.core.inference.model import load_run
+from trainers.core.runs.identity import Identity
+from trainers.zsclip.model import HardPromptCLIP
 
 D, S = 12, 5
 HEAD = ("MODEL.HEAD.NAME", "text_means")
+HALF = ("TRAINER.NORMTUNING.PREC", "bf16", "CACHE.LIMIT_MB", 0)
 
 
 @pytest.fixture
@@ -156,3 +160,63 @@ def test_where_no_head_can_be(trainer, more, said, mini_root, tiny_clip_file, tm
     assert done.returncode == 1
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def halved(mini_root, tiny_clip_file, tmp_path_factory):
+    """LayerNorms trained on base classes in half precision, with every epoch's model, and no cache of texts."""
+    out = tmp_path_factory.mktemp("halved")
+    words = arguments(mini_root, tiny_clip_file, out, "NormTuning", *HALF, "TRAIN.CHECKPOINT_FREQ", 1)
+    done = run_train(*words, "DATASET.SUBSAMPLE_CLASSES", "base")
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.mark.parametrize("classes", ["base", "new"])
+def test_half_precision_asks_a_head_for_other_classes(classes, halved, mini_root, tiny_clip_file, tmp_path):
+    words = arguments(mini_root, tiny_clip_file, tmp_path, "NormTuning", *HALF, "--model-dir", halved, "--eval-only")
+    done = run_train(*words, "DATASET.SUBSAMPLE_CLASSES", classes)
+    assert done.returncode == 0, done.stderr
+    found, trained = (json.loads((folder / "results.json").read_text()) for folder in (tmp_path, halved))
+    assert classes == "new" or found["accuracy"] == trained["accuracy"]
+
+
+def test_an_earlier_epoch_has_no_head_and_says_so(halved, mini_root, tiny_clip_file, tmp_path):
+    words = arguments(mini_root, tiny_clip_file, tmp_path, "NormTuning", *HALF, "--model-dir", halved, "--eval-only")
+    done = run_train(*words, "DATASET.SUBSAMPLE_CLASSES", "base", "--load-epoch", 1)
+    assert done.returncode == 1
+    assert "this epoch's model has no head yet" in done.stderr
+    with pytest.raises(ValueError, match="this epoch's model has no head yet"):
+        load_run(halved, backbone=tiny_clip_file, epoch=1)
+    assert load_run(halved, backbone=tiny_clip_file).model.head.fitted
+
+
+def test_classes_that_share_a_name_keep_their_own_pictures(tiny_clip):
+    model = HardPromptCLIP(tiny_clip, ["missile", "cat", "missile"], ["a photo of a {}."])
+    model.put_head(
+        [["a photo of a {}."]], ["missile", "cat", "missile"], ["missile", "dog", "missile", "missile", "cat"]
+    )
+    assert model.head.seen_C.tolist() == [0, -1, 2, -1, 1]
+    assert model.head.text_SD.shape[0] == 3
+
+
+@pytest.mark.parametrize(("classes", "kept"), [(["cat", "dog"], False), (["cat", "dog", "owl", "fox"], True)])
+def test_a_head_stays_with_folders_that_have_its_classes(classes, kept, literate_clip_file, tmp_path):
+    trained, asked = tmp_path / "trained", tmp_path / "asked"
+    for folder, names in ((trained, ["cat", "dog", "owl"]), (asked, classes)):
+        write_pictures(folder, {"all": [(f"{name}/{i}.png", 0, name) for name in names for i in range(8)]})
+    given = ["--seed", 1, "--trainer", "CoOp", "--config-file", "configs/trainers/CoOp/small.yaml", "--backbone",
+             literate_clip_file, "--dataset-config-file", "configs/datasets/folder.yaml"]  # fmt: skip
+    more = [*HEAD, "OPTIM.MAX_EPOCH", 1, "DATASET.NUM_SHOTS", 2, "DATALOADER.NUM_WORKERS", 0]
+    done = run_train(*given, "--output-dir", tmp_path / "run", *more, "DATASET.FOLDER", trained)
+    assert done.returncode == 0, done.stderr
+    at = ["--output-dir", tmp_path / "other", "--eval-only", "--model-dir", tmp_path / "run"]
+    done = run_train(*given, *at, *HEAD, "DATASET.NUM_SHOTS", 2, "DATALOADER.NUM_WORKERS", 0, "DATASET.FOLDER", asked)
+    assert done.returncode == 0, done.stderr
+    assert ("left out: it was fitted to another dataset" in done.stdout) != kept
+
+
+def test_the_heads_templates_are_part_of_a_run():
+    ours, theirs = Identity(head=[["a {}."]]), Identity(head=[["the {}."]])
+    assert ours.differences(theirs) == ["other templates of the head"]
+    assert ours.differences(Identity()) == []  # an older version's, which did not say

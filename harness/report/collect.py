@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.catalog import dataset_title, datasets_in_order, group, method_title, registry_names
+from harness.catalog import dataset_title, datasets_in_order, group, registry_names
 from trainers.core.runs.identity import Identity
 from trainers.core.runs.results import PERCENTAGES, check_counts, read_results
 from trainers.methods import methods
@@ -62,12 +62,6 @@ class Run:
         """Whether it was measured on validation pictures."""
         settings = self.identity.settings if self.identity else {}
         return "val" in (self.details.get("asked", {}).get("split"), settings.get("TEST.SPLIT"))
-
-
-def method_and_tag(run: Run) -> str:
-    """What people call its method, and the tag that its runs have, if any."""
-    tag = run.config.partition(" ")[2]
-    return method_title(run.method) + (f" ({tag})" if tag else "")
 
 
 @dataclass

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from harness.catalog import dataset_title
 from trainers.core.runs import confusion
 
-from .collect import Run, method_and_tag
+from .collect import Run
+from .tables import method_key, method_names
 
 MOST = 40  # classes that a figure shows: those with the most mistakes
 NUMBERED = 20  # up to so many, each cell has its number
@@ -19,6 +20,7 @@ NUMBERED = 20  # up to so many, each cell has its number
 def confusion_figures(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
     """(name, figure) of the runs with most shots. Raises ValueError for a confusion.csv that cannot be believed."""
     of_place: dict[tuple[str, str, str], list[Run]] = defaultdict(list)
+    names = method_names(runs)
     for run in runs:
         if run.finished and run.protocol == "fewshot" and (run.file.parent / confusion.NAME).is_file():
             of_place[run.dataset, run.method, run.config].append(run)
@@ -28,7 +30,7 @@ def confusion_figures(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
         counts: Counter[tuple[str, str]] = Counter()
         for run in own:
             counts += Counter(confusion.read(Path(run.file).parent / confusion.NAME, int(run.details["total"])))
-        title = f"{dataset_title(own[0].dataset)}, {method_and_tag(own[0])}"
+        title = f"{dataset_title(own[0].dataset)}, {names[method_key(own[0], names)]}"
         shots = f", {most} shots" if most else ""
         seeds = "" if own[0].seed is None else f", {len(own)} seed{'s' if len(own) > 1 else ''}"
         yield f"confusion {title}", confusion_figure(counts, f"{title}{shots}{seeds}")

@@ -25,7 +25,8 @@ def file_name(title: str) -> str:
 
 
 def _name_of(kind: str, run: Run) -> str:
-    return file_name(f"{kind} {run.protocol} {run.part} {run.dataset} {run.shots}shots seed{run.seed}")
+    model = f"{run.method} {run.config} {run.source}"
+    return file_name(f"{kind} {run.protocol} {run.part} {run.dataset} {model} {run.shots}shots seed{run.seed}")
 
 
 def router_heat_maps(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:

@@ -17,9 +17,9 @@ from trainers.core.inference.sheet import embedded
 from trainers.core.runs import mistakes
 from trainers.core.runs.mistakes import Mistake
 
-from .collect import Run, Tree, method_and_tag
+from .collect import Run, Tree
 from .gaps import gaps
-from .tables import SPREADS, Table, best_cells, texts
+from .tables import SPREADS, Table, best_cells, method_key, method_names, texts
 
 MISTAKES = 8  # pictures of a data set and method
 
@@ -81,11 +81,12 @@ def _mistakes(runs: list[Run]) -> Iterator[tuple[str, list[tuple[Mistake, str]]]
     for run in sorted(runs, key=lambda run: (-(run.shots or 0), run.seed or 0)):
         if run.finished and run.protocol == "fewshot" and (run.file.parent / mistakes.NAME).is_file():
             chosen.setdefault((run.dataset, run.method, run.config), run)
+    names = method_names([*chosen.values()])
     for run in chosen.values():
         found = mistakes.read(run.file.parent / mistakes.NAME)[:MISTAKES]
         upright = run.details.get("dataset") == "FolderDataset"
         shots = "" if run.shots is None else f", {run.shots} shots, seed {run.seed}"
-        title = f"{dataset_title(run.dataset)}, {method_and_tag(run)}{shots}"
+        title = f"{dataset_title(run.dataset)}, {names[method_key(run, names)]}{shots}"
         if found:
             yield title, [(m, embedded(m.picture, upright)) for m in found]
 

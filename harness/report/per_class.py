@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from harness.catalog import dataset_title
 from trainers.core.runs import confusion
 
-from .collect import Run, method_and_tag
-from .tables import TITLES, Cell, Table
+from .collect import Run
+from .tables import TITLES, Cell, Table, method_key, method_names
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ def per_class_tables(runs: Sequence[Run]) -> tuple[list[Table], list[str]]:
     """A table for each dataset and part of a protocol, and a line for each finished run that has no confusion.csv: those
     of older versions. Raises ValueError for a file that cannot be believed."""
     groups: dict[tuple, dict[str, list[Counted]]] = defaultdict(lambda: defaultdict(list))
-    without = []
+    without, names = [], method_names(runs)
     for run in runs:
         path = run.file.parent / confusion.NAME
         if not run.finished:
@@ -38,7 +38,7 @@ def per_class_tables(runs: Sequence[Run]) -> tuple[list[Table], list[str]]:
         for (name, _), count in matrix.items():
             pictures[name] += count
         place = run.protocol, run.dataset, run.part, run.source
-        groups[place][f"{method_and_tag(run)} {shots}".strip()].append(Counted(run, matrix, pictures))
+        groups[place][f"{names[method_key(run, names)]} {shots}".strip()].append(Counted(run, matrix, pictures))
     return [_table(place, by_method) for place, by_method in groups.items()], without
 
 

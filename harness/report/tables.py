@@ -23,7 +23,7 @@ TITLES = {
     "base2new_joint": "Base-to-new, all classes as candidates",
     "xd": "Cross-dataset",
     "dg": "Domain generalisation",
-    "ablation": "Ablation of MoCoOp: few-shot",
+    "ablation": "Ablation: few-shot",
 }
 # The spread printed after a mean. std: numpy's, as CoOp's parser prints; ci95: half of Student's 95 % interval;
 # dassl_ci95: Dassl's parser's formula, which treats three seeds like a large sample and is 2.7 times narrower.
@@ -115,7 +115,7 @@ def _cell(runs: Iterable[Run], metric: str) -> Cell:
     return Cell(values, tuple(r.file for r in found), tuple(r.seed for r in found))
 
 
-def _method_names(runs: Sequence[Run]) -> dict[tuple[str, str], str]:
+def method_names(runs: Sequence[Run]) -> dict[tuple[str, str], str]:
     """(method, kind) -> column title. What kinds a method has: its TAGs, and its configs where one dataset has several."""
     configs = defaultdict(set)
     for r in runs:
@@ -139,7 +139,7 @@ def _tag(config: str) -> str:
     return config.removeprefix(config.partition(" ")[0])
 
 
-def _key(run: Run, names: dict[tuple[str, str], str]) -> tuple[str, str]:
+def method_key(run: Run, names: dict[tuple[str, str], str]) -> tuple[str, str]:
     return (run.method, run.config) if (run.method, run.config) in names else (run.method, _tag(run.config))
 
 
@@ -151,14 +151,14 @@ def _ordered(names: Iterable[str], first: str = "") -> list[str]:
 def few_shot_table(runs: list[Run], metric: str) -> Table:
     """Rows: datasets and methods, then the average over datasets. Columns: shots. Methods without shots have one
     value."""
-    names = _method_names(runs)
+    names = method_names(runs)
     shots = sorted({r.shots for r in runs if r.shots is not None and _draws(r.method)})
     shots = shots or [0]  # nothing was drawn at all
     datasets = _ordered(r.dataset for r in runs)
     rows, columns = [], defaultdict(list)
     for dataset in datasets:
         for key, name in names.items():
-            own = [r for r in runs if r.dataset == dataset and _key(r, names) == key]
+            own = [r for r in runs if r.dataset == dataset and method_key(r, names) == key]
             if not own:
                 continue
             cells = [_cell((r for r in own if r.shots == k or not _draws(r.method)), metric) for k in shots]
@@ -197,14 +197,14 @@ def base_to_new_table(runs: list[Run], metric: str, joint: bool = False) -> Tabl
     joint: of the runs that had all classes as candidates.
     """
     runs = [r for r in runs if (r.part == "joint") == joint]
-    names = _method_names(runs)
+    names = method_names(runs)
     datasets = _ordered(r.dataset for r in runs)
     rows = []
     sums: dict[tuple, list[list[Cell]]] = defaultdict(lambda: [[], []])
     for dataset in datasets:
         cells = []
         for key in names:
-            own = [r for r in runs if r.dataset == dataset and _key(r, names) == key]
+            own = [r for r in runs if r.dataset == dataset and method_key(r, names) == key]
             if joint:
                 base, new = (_cell(own, f"{part}_accuracy") for part in ("base", "new"))
             else:
@@ -244,14 +244,14 @@ def _harmonic_cell(base: Cell, new: Cell, metric: str) -> Cell:
 
 def transfer_table(runs: list[Run], metric: str, protocol: str) -> Table:
     """Targets down, methods across, the source first; the average is over the targets, without the source."""
-    names = _method_names(runs)
+    names = method_names(runs)
     source = runs[0].source
     targets = _ordered((r.part for r in runs), first=source)
     rows, columns = [], defaultdict(list)
     for target in targets:
         cells = []
         for key in names:
-            cell = _cell((r for r in runs if r.part == target and _key(r, names) == key), metric)
+            cell = _cell((r for r in runs if r.part == target and method_key(r, names) == key), metric)
             cells.append(cell)
             if target != source:
                 columns[key].append(cell)
@@ -283,7 +283,8 @@ def ablation_table(runs: list[Run], metric: str) -> Table:
         for part, method, config in [change]
     ]
     shots = runs[0].shots or 0
-    title = f"{TITLES['ablation']}, {_shots(shots)}"
+    whose = ", ".join(method_title(method) for method in dict.fromkeys(method for _, method, _ in changes))
+    title = TITLES["ablation"].replace("Ablation", f"Ablation of {whose}") + f", {_shots(shots)}"
     return Table(
         "ablation", title, ["change", *map(dataset_title, datasets)], rows, [[j] for j in range(len(datasets))]
     )
@@ -291,9 +292,9 @@ def ablation_table(runs: list[Run], metric: str) -> Table:
 
 def _put_signs(table: Table, runs: list[Run]) -> None:
     """Marks the methods whose numbers used more than the shots and the names, and says below what."""
-    names, found = _method_names(runs), signs(runs)
+    names, found = method_names(runs), signs(runs)
     for run in runs:
-        title = names[_key(run, names)]
+        title = names[method_key(run, names)]
         sign = found[run.protocol, run.method, run.config]
         if sign:
             table.signs[title] = "".join(dict.fromkeys(table.signs.get(title, "") + sign))

@@ -18,11 +18,13 @@ class ExpertRows(nn.ParameterDict):
     """By block, G x M x W or G x R x 4W; empty where experts have text alone.
 
     tokens: how many before each of the first blocks, drawn with deviation 0.02. rank: of the changes, which start as none.
-    Raises ValueError for a tower with fewer blocks, or without a door.
+    Raises ValueError for both at once, and for a tower with fewer blocks, or without a door.
     """
 
     def __init__(self, backbone: Backbone, G: int, tokens: Sequence[int], rank: int) -> None:
         blocks, W = backbone.visual_blocks, backbone.visual_width
+        if rank and tokens:
+            raise ValueError(f"VISUAL_TOKENS is {list(tokens)} and VISUAL_RANK {rank}: use one of them")
         if rank:
             check_depth("VISUAL_RANK", 1, blocks)
             drawn = [F.pad(torch.randn(G, rank, W) * W**-0.5, (0, 3 * W)) for _ in range(blocks)]

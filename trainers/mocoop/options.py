@@ -50,6 +50,7 @@ class MixtureOptions(Options):
         "prompt tokens of each expert before each of the first blocks of the picture tower, such as [2, 2, 2]; 0: those of "
         "the block before stay; empty: experts have text alone",
         least=0,
+        needs={"visual_rank": (0,)},
     )
     visual_rank: int = option(
         0,

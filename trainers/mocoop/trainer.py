@@ -24,7 +24,7 @@ from .options import MixtureOptions, MoCoOpOptions
 class MoCoOp(PromptTrainer):
     """Trains MixtureCLIP."""
 
-    TEST_SETTINGS = ("TOP_K", "ROUTER")
+    TEST_SETTINGS = ("TOP_K", "ROUTER", "LAYOUT", "BLEND")
 
     @classmethod
     def templates_of(cls, cfg: CfgNode) -> list:
@@ -43,6 +43,10 @@ class MoCoOp(PromptTrainer):
             print(f"  {' | '.join(group)}")
         self.may_record = not o.conditional  # each step's prompts are laid out by its pictures' experts
         self.finish_model(slower=self.model.tuned, times=o.visual_ln_lr_mult)
+
+    @classmethod
+    def head_templates_of(cls, cfg: CfgNode) -> list[list[str]]:
+        return cls.templates_of(cfg)
 
     def head_groups(self) -> list[list[str]]:
         return self.template_groups

@@ -12,13 +12,13 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
-from ..heads.text_means import TextMeansHead
+from ..heads.text_means import TextMeansHead, check_fitted
 from .backbones import Backbone, as_backbone
 from .doors import DeepVisual
 from .exportable import Exportable
 from .hard_features import group_means, hard_features
 from .precision import linear
-from .prompts import clean_classname
+from .prompts import numbered
 from .text_tower import TextEncoder
 from .visual_tower import encode_pictures
 
@@ -112,16 +112,13 @@ class AdaptedCLIP(nn.Module):
 
         groups: of hard templates; a class's text feature is the normalised mean of the groups'.
         """
-        names = [clean_classname(name) for name in seen]
-        place = {name: i for i, name in enumerate(names)}
-        asked = [clean_classname(name) for name in asked]
-        unseen = [name for name in asked if name not in place]
+        names, wanted = numbered(seen), numbered(asked)
+        place = {name: i for i, name in enumerate(dict.fromkeys([*names, *wanted]))}
         flat = [template for group in groups for template in group]
-        hard_TAD = hard_features(self.text_encoder, flat, [*names, *unseen], self.vocabulary)
+        hard_TAD = hard_features(self.text_encoder, flat, [name for name, _ in place], self.vocabulary)
         hard_TAD = hard_TAD.to(torch.promote_types(hard_TAD.dtype, torch.float32))
         text_AD = F.normalize(group_means(hard_TAD, groups).mean(0), dim=-1)
-        place |= {name: len(names) + i for i, name in enumerate(unseen)}
-        at_C = torch.tensor([place[name] for name in asked], device=text_AD.device)
+        at_C = torch.tensor([place[name] for name in wanted], device=text_AD.device)
         self.head = TextMeansHead(text_AD[: len(names)], text_AD[at_C], torch.where(at_C < len(names), at_C, -1))
         self.weights_changed()
 
@@ -163,6 +160,7 @@ class AdaptedCLIP(nn.Module):
         """from_checkpoint(), with a head where the checkpoint has one."""
         model = cls.from_checkpoint(backbone, trained, classnames)
         if "head" in trained.identity:
+            check_fitted(trained.tensors)
             model.put_head(trained.identity["head"], trained.classnames, classnames)
         return model
 

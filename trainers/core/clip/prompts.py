@@ -11,6 +11,7 @@ S packed tokens, R rows of the bank, W width of the text transformer, V token id
 import contextlib
 import itertools
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,6 +21,15 @@ from torch import nn
 
 from ..ranks.collectives import balanced
 from .backbones import Backbone, Vocabulary
+
+
+def numbered(classnames: Sequence[str]) -> list[tuple[str, int]]:
+    """Each name as prompts have it, and how many classes before it are called so: ImageNet has two kinds of missile."""
+    found, before = [], Counter[str]()
+    for name in map(clean_classname, classnames):
+        found.append((name, before[name]))
+        before[name] += 1
+    return found
 
 
 def clean_classname(name: str) -> str:

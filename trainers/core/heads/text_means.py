@@ -3,6 +3,7 @@
 Shapes: N pictures, S classes with pictures, C classes asked, D features.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -87,6 +88,14 @@ def linear_classifier(
     """
     weight_CD = (mean_CD - m) @ precision_DD
     return weight_CD, -(weight_CD * (mean_CD + m)).sum(1) / 2
+
+
+def check_fitted(tensors: Mapping[str, torch.Tensor]) -> None:
+    """Raises ValueError for those of a checkpoint of an earlier epoch than the last, behind which the head is fitted."""
+    if not tensors["head.count_S"].any():
+        raise ValueError(
+            "this epoch's model has no head yet: use the last epoch's, or MODEL.HEAD.NAME none with train.py"
+        )
 
 
 class TextMeansHead(nn.Module):

@@ -10,7 +10,10 @@ __all__ = ["Prediction", "TrainedModel", "checked_names", "load_run", "open_mode
 
 
 def open_model(
-    folder: str | os.PathLike, epoch: int | None = None, backbone: str = "", classnames: Sequence[str] | None = None
+    folder: str | os.PathLike,
+    epoch: int | None = None,
+    backbone: str | os.PathLike = "",
+    classnames: Sequence[str] | None = None,
 ) -> TrainedModel:
     """load_run, for the folder of an export too."""
     if (Path(folder) / "model.safetensors").is_file():

@@ -138,12 +138,12 @@ def configuration(model: TrainedModel, results: dict[str, Any]) -> dict[str, Any
     }
 
 
-def read_export(folder: str | os.PathLike, backbone: str = "") -> TrainedModel:
+def read_export(folder: str | os.PathLike, backbone: str | os.PathLike = "") -> TrainedModel:
     """The model of an exported folder, with its backbone; used like the result of load_run. Raises ValueError,
     OSError."""
     folder = Path(folder)
     with believing(folder, "export the run again"):
-        return _read(folder, backbone)
+        return _read(folder, os.fspath(backbone))
 
 
 def _read(folder: Path, backbone: str) -> TrainedModel:

@@ -226,7 +226,10 @@ def _put_in(model: AdaptedCLIP, trained: Trained, where: Any) -> None:
 
 
 def load_run(
-    folder: str | os.PathLike, epoch: int | None = None, backbone: str = "", classnames: Sequence[str] | None = None
+    folder: str | os.PathLike,
+    epoch: int | None = None,
+    backbone: str | os.PathLike = "",
+    classnames: Sequence[str] | None = None,
 ) -> TrainedModel:
     """The model that the run in `folder` trained, on the CPU.
 
@@ -248,7 +251,7 @@ def load_run(
         raise ValueError(f"{folder} is not finished: the command that began it continues it (it is in run.json)")
     state = checkpoints.load(path)
     with believing(path, "give another run, or train again"):
-        return _opened(state, path, results if epoch is None else None, backbone, classnames)
+        return _opened(state, path, results if epoch is None else None, os.fspath(backbone), classnames)
 
 
 def _opened(

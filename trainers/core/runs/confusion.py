@@ -15,11 +15,13 @@ Counts = Mapping[tuple[int, int], int]  # (class, predicted class) -> pictures
 
 
 def write(folder: Path, counts: Counts, classnames: Sequence[str]) -> None:
-    """Writes the file into a run's folder."""
+    """Writes the file into a run's folder. A name that several classes have, as in ImageNet, is followed by the label."""
+    several = {name for name, count in Counter(classnames).items() if count > 1}
+    names = [f"{name} ({label})" if name in several else name for label, name in enumerate(classnames)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(HEADER)
-    writer.writerows([classnames[c], classnames[p], n] for (c, p), n in sorted(counts.items()))
+    writer.writerows([names[c], names[p], n] for (c, p), n in sorted(counts.items()))
     write_atomically(folder / NAME, text.getvalue().encode("utf-8", "surrogateescape"))
 
 

@@ -113,7 +113,7 @@ def _digest(marked: Iterable[tuple[Any, int | str]], folder: str) -> str:
 class Identity:
     """What a run is. data: part of the pictures -> fingerprint, by their sizes. model: digest of the checkpoint that is
     evaluated. templates: the hard templates in use, wherever they came from. contents: part of the pictures -> fingerprint
-    by what they hold, which older versions did not look at.
+    by what they hold, which older versions did not look at. head: the head's groups of templates, where there is a head.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
@@ -122,6 +122,7 @@ class Identity:
     model: str = ""
     templates: list | None = None
     contents: dict[str, str] = field(default_factory=dict)
+    head: list | None = None
 
     def left_unsaid(self) -> str:
         """What a run of an older version did not note of its pictures, as a note's end; empty where it noted all."""
@@ -147,7 +148,7 @@ class Identity:
             return cls(_translated(record))
         known = {name: record[name] for name in cls.__dataclass_fields__ if name in record}
         kinds = {"settings": dict, "data": dict, "backbone_sha256": str, "model": str, "templates": list | None,
-                 "contents": dict}  # fmt: skip
+                 "contents": dict, "head": list | None}  # fmt: skip
         if not all(isinstance(value, kinds[name]) for name, value in known.items()) or not all(
             isinstance(digest, str) for name in ("data", "contents") for digest in known.get(name, {}).values()
         ):
@@ -180,6 +181,8 @@ class Identity:
             found.append("another trained model")
         if theirs.templates is not None and theirs.templates != self.record()["templates"]:
             found.append("other templates")
+        if theirs.head is not None and theirs.head != self.record()["head"]:
+            found.append("other templates of the head")
         return found
 
 

@@ -328,13 +328,14 @@ def configure(files: Iterable[str], assigned: Iterable[tuple[str, Any]]) -> CfgN
 def _check_together(cfg: CfgNode) -> None:
     """Raises ValueError for settings that are valid alone but contradict each other."""
     i, o = cfg.INPUT, cfg.OPTIM
-    templates = [t for group in ([cfg.DATASET.TEMPLATE or "{}"], *cfg.DATASET.TEMPLATE_GROUPS) for t in group]
+    groups = [list(group) for key, own in flat(cfg).items() if key.endswith(".TEMPLATE_GROUPS") for group in own]
+    templates = [t for group in ([cfg.DATASET.TEMPLATE or "{}"], *groups) for t in group]
     placeless = next((t for t in templates if t.count("{}") != 1), "")
     faults = {
         f"INPUT.RRCROP_SCALE is {i.RRCROP_SCALE}: use the smaller share first": i.RRCROP_SCALE[0] > i.RRCROP_SCALE[1],
         f"INPUT.GB_K is {i.GB_K}: use an odd number": i.GB_K % 2 == 0,
-        f'the template "{placeless}" of the dataset has not one {{}} for the class name': placeless,
-        "DATASET.TEMPLATE_GROUPS has an empty group: leave it out": [] in map(list, cfg.DATASET.TEMPLATE_GROUPS),
+        f'the template "{placeless}" has not one {{}} for the class name': placeless,
+        "TEMPLATE_GROUPS has an empty group: leave it out": [] in groups,
         "OPTIM.SCHEDULE is step: use OPTIM.LR_SCHEDULER cosine and OPTIM.WARMUP_EPOCH 0": o.SCHEDULE == "step"
         and (o.LR_SCHEDULER != "cosine" or o.WARMUP_EPOCH > 0),
         "OPTIM.SGD_NESTEROV is True: use an OPTIM.MOMENTUM above 0, and OPTIM.SGD_DAMPNING 0": o.SGD_NESTEROV
@@ -435,9 +436,9 @@ def reference() -> str:
              "Made by `python scripts/make_files.py` from `trainers/core/settings/configure.py` and each method's options.",
              "Given as `KEY value` after a command, or in a yaml file. A list may stand in a yaml file of its own, whose "
              "name is then the value.", "",
-             "A method's settings are given in full, as in `TRAINER.MOCOOP.TOP_K 3`. The defaults are those without a recipe; "
-             "every script uses one (`configs/trainers/<Method>/`), which overrides them, and the command line overrides both.",
-             ""]  # fmt: skip
+             "A method's settings are given in full, as in `TRAINER.MOCOOP.TOP_K 3`. The defaults are those without a "
+             "recipe; every script uses one (`configs/trainers/<Method>/`), which overrides them, and the command line "
+             "overrides both.", ""]  # fmt: skip
     for title, settings in groups.items():
         lines += [f"## {title}", "", "| setting | default | may be | what it does |", "|---|---|---|---|"]
         lines += [

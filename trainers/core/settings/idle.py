@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from yacs.config import CfgNode
 
 from ...methods import methods
-from .configure import SHARED, UNUSED
+from .configure import SHARED, UNUSED, flat
 
 # Parameters of augmentations, and the augmentation.
 OF_TRANSFORM = {
@@ -35,6 +35,9 @@ def why_idle(key: str, cfg: CfgNode) -> str:
         return ""
     if key in SHARED and SHARED[key].help == UNUSED:
         return f"{key} does nothing here ({UNUSED}): leave it out"
+    own_groups = f"TRAINER.{method.options.KEY}.TEMPLATE_GROUPS"
+    if key == "DATASET.TEMPLATE_GROUPS" and flat(cfg).get(own_groups):
+        return f"{key} does nothing beside {own_groups}: leave one out"
     if key in ("DATASET.TEMPLATE", "DATASET.TEMPLATE_GROUPS"):
         reads = (
             *method.templates,

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from ..heads.text_means import check_fitted
 from ..ranks.collectives import this_rank
 
 
@@ -38,12 +39,15 @@ def adopt_head(
 ) -> dict[str, torch.Tensor]:
     """Makes the head for a checkpoint's classes, or leaves it out; returns the tensors that are then wanted.
 
-    Raises ValueError where a head is asked for, and the checkpoint has none.
+    Folders of one's own are all called alike: another one is the same dataset if it has all classes of the first. Raises
+    ValueError where a head is asked for, and the checkpoint has none.
     """
     known = identity.get("head")
     if trainer.head and known is None:
         raise ValueError(f"{path} has no head: train with MODEL.HEAD.NAME {trainer.head}")
-    if trainer.head and identity.get("dataset") == trainer.cfg.DATASET.NAME:
+    same = identity.get("dataset") == trainer.cfg.DATASET.NAME
+    if trainer.head and same and set(identity["classnames"]) <= set(trainer.all_classnames):
+        check_fitted(tensors)
         trainer.model.put_head(known, identity["classnames"], trainer.asked_classnames())
         trainer.model.to(trainer.device)
         return tensors

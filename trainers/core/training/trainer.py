@@ -155,13 +155,14 @@ class PromptTrainer(TrainerX):
                 f"{own.title} knows only the classes it was made for: "
                 f"SUBSAMPLE_CLASSES {cfg.DATASET.SUBSAMPLE_CLASSES} has others"
             )
-        head = cfg.MODEL.HEAD.NAME or own.heads[0]
-        if head not in own.heads:
+        self.head = self.head_of(cfg)
+        if (self.head or "none") not in own.heads:
             may = f"can have {' or '.join(own.heads)}"
-            raise ValueError(f"MODEL.HEAD.NAME is {head}, and {own.title} {may}: leave it out")
-        if head != "none" and cfg.TEST.FINAL_MODEL == "best_val" and own.takes_steps:
-            raise ValueError(f"the head {head} is fitted to the last epoch's model: use TEST.FINAL_MODEL last_step")
-        self.head = "" if head == "none" else head
+            raise ValueError(f"MODEL.HEAD.NAME is {self.head or 'none'}, and {own.title} {may}: leave it out")
+        if self.head and cfg.TEST.FINAL_MODEL == "best_val" and own.takes_steps:
+            raise ValueError(
+                f"the head {self.head} is fitted to the last epoch's model: use TEST.FINAL_MODEL last_step"
+            )
         key = own.options.KEY
         self.options: Any = own.options.of(cfg.TRAINER[key]) if key else Options()
         self.precision = self.asked_precision = getattr(self.options, "prec", "fp32")
@@ -254,8 +255,6 @@ class PromptTrainer(TrainerX):
         """
         self.put_head()
         self.model.to(self.device)
-        if self.half is not None:
-            self.model.backbone.store_frozen(self.half)
         if self.cfg.TRAIN.COMPILE:
             self.model.compile_training()
         slower = slower or []
@@ -297,6 +296,13 @@ class PromptTrainer(TrainerX):
     def half(self) -> torch.dtype | None:
         """What autocast turns numbers into; None where it does not."""
         return {"amp": torch.float16, "bf16": torch.bfloat16}.get(self.precision)
+
+    def set_model_mode(self, mode: str = "train", names: str | list[str] | None = None) -> None:
+        """Also stores what is frozen as autocast uses it: from here on, all work is done under autocast. What is encoded
+        once, before, is encoded with the weights as they were read."""
+        if self.half is not None and self.method().takes_steps:
+            self.model.backbone.store_frozen(self.half)
+        super().set_model_mode(mode, names)
 
     def autocast(self) -> contextlib.AbstractContextManager:
         if self.half is None:
@@ -490,11 +496,23 @@ class PromptTrainer(TrainerX):
         seen = contents_for(cfg)
         contents = {part: content_fingerprint(parts[part] or [], dataset.dataset_dir, seen) for part in uses}
         sha256 = source_of(cfg.MODEL.BACKBONE.NAME).digest()
-        return Identity(cls.material(cfg), sha256, data, model, None if model else cls.templates_of(cfg), contents)
+        templates, head = (None, None) if model else (cls.templates_of(cfg), cls.head_templates_of(cfg))
+        return Identity(cls.material(cfg), sha256, data, model, templates, contents, head if cls.head_of(cfg) else None)
+
+    @classmethod
+    def head_of(cls, cfg: CfgNode) -> str:
+        """The name of the head, empty for none."""
+        name = cfg.MODEL.HEAD.NAME or cls.method().heads[0]
+        return "" if name == "none" else name
+
+    @classmethod
+    def head_templates_of(cls, cfg: CfgNode) -> list[list[str]]:
+        """Hook: the groups of hard templates by which a head knows classes; part of the run's identity where it has one."""
+        return template_groups(cfg)
 
     def head_groups(self) -> list[list[str]]:
-        """Hook: the hard templates by which the head knows classes."""
-        return template_groups(self.cfg)
+        """Hook: those of this run, which may come from a checkpoint."""
+        return self.head_templates_of(self.cfg)
 
     def put_head(self) -> None:
         """Gives the model the head that was asked for."""

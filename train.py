@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainers.core.ranks.process_group import fail, joined, let_one_speak
 from trainers.core.settings.configure import configure, in_pairs
-from trainers.core.settings.errors import is_explained, one_line
+from trainers.core.settings.errors import is_explained, one_line, prints_all_names
 from trainers.paths import version
 
 if TYPE_CHECKING:
@@ -104,6 +104,9 @@ def refuse_idle_words(args: argparse.Namespace, cfg: "CfgNode") -> None:
         and not args.eval_only,
         f"--load-epoch {args.load_epoch} is for --eval-only": args.load_epoch is not None and not args.eval_only,
         "--eval-only and --no-train exclude each other": args.eval_only and args.no_train,
+        f"{cfg.TRAINER.NAME} is tested by its clients, in its rounds: leave out --eval-only": own is not None
+        and own.federated
+        and args.eval_only,
         "--eval-only and --resume exclude each other: the trained model is named by --model-dir": args.eval_only
         and cfg.RESUME,
         f"{cfg.TRAINER.NAME} trains nothing that could be resumed: leave out --resume": not trains and cfg.RESUME,
@@ -311,6 +314,7 @@ def results_of(trainer: Any, cfg: "CfgNode", seconds: float) -> dict[str, Any]:
 
 def main() -> None:
     args = parse_arguments()
+    prints_all_names()
     let_one_speak()
     try:
         cfg = setup_cfg(args)

@@ -14,7 +14,7 @@ def split(items: Items, groups: Sequence[str]) -> tuple[Items, Items, Items]:
     """Training, validation and test pictures, 50, 20 and 30 % of each class; with groups, as near as they allow."""
     if not groups:
         return random_split(items, (SHARES["train"], SHARES["val"]), keep_for_testing=True)
-    train, test, val = dealt(items, groups, list(SHARES.values()))
+    train, test, val = dealt(items, groups, list(SHARES.values()), learns=True)
     return train, val, test
 
 
@@ -40,17 +40,17 @@ def fold(items: Items, groups: Sequence[str], count: int, which: int) -> tuple[I
     left = [items[i] for i in rest]
     of_training = SHARES["train"] / (SHARES["train"] + SHARES["val"])
     if groups:
-        train, val = dealt(left, [groups[i] for i in rest], [of_training, 1 - of_training])
+        train, val = dealt(left, [groups[i] for i in rest], [of_training, 1 - of_training], learns=True)
     else:
         train, val, _ = random_split(left, (of_training, 1.0))
     return train, val, parts[which]
 
 
-def dealt(items: Items, groups: Sequence[str], shares: Sequence[float]) -> list[Items]:
+def dealt(items: Items, groups: Sequence[str], shares: Sequence[float], learns: bool = False) -> list[Items]:
     """Parts of about these shares of each class, every group in one of them; the same each time.
 
     The classes with fewest groups are dealt first. A group goes to the first part that has nothing of its classes yet, or
-    else to the one that lacks most of them.
+    else to the one that lacks most of them. learns: the first part is for training, and has all classes.
     """
     members: dict[str, list[int]] = defaultdict(list)
     for i, group in enumerate(groups):
@@ -69,7 +69,9 @@ def dealt(items: Items, groups: Sequence[str], shares: Sequence[float]) -> list[
             lacks = sum(n * (shares[part] - has[part][label] / of_class[label]) for label, n in own.items())
             return sum(not has[part][label] for label in own), lacks
 
-        home[group] = max(range(len(shares)), key=wish)  # the first of those that are alike
+        in_groups.subtract(counts[group].keys())  # those that are left
+        last = learns and any(not in_groups[label] and not has[0][label] for label in counts[group])
+        home[group] = 0 if last else max(range(len(shares)), key=wish)  # the first of those that are alike
         has[home[group]].update(counts[group])
     parts: list[Items] = [[] for _ in shares]
     for item, group in zip(items, groups, strict=True):

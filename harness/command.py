@@ -32,6 +32,7 @@ from harness.plan import PROTOCOLS, Job, Request, numbers
 from harness.preflight import FoundFault, check_folders, check_inputs, check_settings
 from harness.runner import Runner, starter_for
 from trainers.core.settings.configure import SHARED
+from trainers.core.settings.errors import prints_all_names
 from trainers.core.training.stopping import RESUME_ME
 from trainers.paths import ROOT, version
 
@@ -253,6 +254,7 @@ def show_status(runs: list[Job]) -> None:
 
 def main() -> int:
     args = parse_arguments()
+    prints_all_names()
     args.protocol = "main" if args.protocol == "fewshot" else args.protocol  # as tables call it
     try:
         requests, means = requested(args)

@@ -11,7 +11,6 @@ import argparse
 import math
 import os
 import shlex
-import subprocess
 import sys
 from collections import Counter, defaultdict
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from harness.command import from_project, one_number, seeds_of, split
 from harness.plan import Request
 from harness.report.collect import Run, collect_runs
 from trainers.core.runs import confusion
+from trainers.core.settings.errors import waited_for
 from trainers.paths import ROOT, version
 
 METHODS = "zsclip,zsclip_head,linear_probe,gda,lp_plus_plus,coop,lasp,mocoop,mocoop_plus"
@@ -135,6 +135,13 @@ def main(given: list[str] | None = None) -> int:
             name: Request(name, "main", asked, data, output, seeds, [shots], args.cfg, tag, settings, folds=folds)
             for name in names
         }
+        several, federated = requests[names[0]].datasets(), [n for n in names if method_named(n).federated]
+        if len(several) > 1:
+            raise ValueError(f'"{args.dataset}" is {len(several)} datasets: compare.py takes one')
+        if federated:
+            raise ValueError(f"{federated[0]} is trained by clients, and each tests for itself: leave it out")
+        if os.environ.get("CLUSTER"):
+            raise ValueError(f"CLUSTER is {os.environ['CLUSTER']}, and compare.py waits for its runs: leave it out")
         folders = {name: [job.folder for job in request.runs()] for name, request in requests.items()}
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -149,7 +156,7 @@ def main(given: list[str] | None = None) -> int:
     }
     more = [word for name, value in options.items() if value for word in (name, value)]
     command = [sys.executable, str(ROOT / "scripts" / "run.py"), ",".join(names), "main", *asked, "--no-table", *more]
-    status = subprocess.run([*command, *settings]).returncode
+    status = waited_for([*command, *settings])
     if status:
         return status
     found = collect_runs([folder for own in folders.values() for folder in own], output).runs

@@ -196,7 +196,12 @@ class Request:
         double = next((name for name in names if names.count(name) > 1), None)
         if double:
             raise ValueError(f'the dataset "{double}" is named twice in "{self.dataset}": name each once')
-        return [dataset_named(name) for name in names]
+        found = [dataset_named(name) for name in names]
+        called = [dataset.name for dataset in found]
+        double = next((name for name in called if called.count(name) > 1), None)
+        if double:
+            raise ValueError(f'two of "{self.dataset}" are called "{double}", and so would their runs be: rename one')
+        return found
 
     # --- runs ----------------------------------------------------------------------------------------------------------
 
@@ -333,7 +338,8 @@ class Request:
             "TAG": ("",),
         }
         assigned = [f"{k}={shlex.quote(v)}" for k, v in known.items() if v not in usual[k]]
-        if seed is not None and not (self.protocol == "base2new" and len(words) > 1):
+        if seed is not None:
+            words = words[:1] if self.protocol == "base2new" else words  # its second word is a seed
             assigned.insert(0, f"SEEDS={seed}")
         if self.protocol in ("main", "ablation"):
             words = [self.dataset, str(shots), *words[2:]] if shots else [self.dataset]

@@ -3,11 +3,14 @@ groups alone, and MoCoOp."""
 
 import argparse
 import os
-import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # this checkout's code, whatever else is installed
+
+from trainers.core.settings.errors import program, waited_for
+from trainers.paths import ROOT
+
 NEXT = """
 Next, with the environment that was made (. .venv/bin/activate):
     python predict.py output/demo/fewshot/demo/shots_16/MoCoOp/small/seed1 data/drawn/styled/images/bird --sheet found.html
@@ -21,14 +24,14 @@ def main() -> int:
     settings = ["--output", str(output), "--seeds", "1", "--jobs", str(min(2, os.cpu_count() or 1)), "--no-table"]
     for protocol in (["main", "demo", "16"], ["base2new", "demo"]):
         command = [sys.executable, str(ROOT / "scripts" / "run.py"), "zsclip,hard_mixture,mocoop", *protocol, *settings]
-        status = subprocess.run(command, cwd=ROOT).returncode
+        status = waited_for(command, cwd=ROOT)
         if status:
             return status
-    status = subprocess.run([sys.executable, str(ROOT / "parse_results.py"), str(output)], cwd=ROOT).returncode
+    status = waited_for([sys.executable, str(ROOT / "parse_results.py"), str(output)], cwd=ROOT)
     if not status:
         print(NEXT)
     return status
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program(main))

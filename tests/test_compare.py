@@ -64,6 +64,8 @@ def test_a_folder_of_pictures(mini_root, literate_clip_file, tmp_path):
         (["demo", "--methods", "coop,lsap"], 'method "lsap" is unknown; did you mean "lasp"?'),
         (["nowhere", "--methods", "coop,lasp"], '"nowhere" is no dataset'),
         (["demo", "16", "small", "--methods", "coop,lasp"], '"small" is one word too many'),
+        (["demo,drawn", "--methods", "coop,lasp"], '"demo,drawn" is 2 datasets: compare.py takes one'),
+        (["demo", "--methods", "coop,promptfl"], "promptfl is trained by clients, and each tests for itself"),
     ],
 )
 def test_what_makes_no_sense(words, said):

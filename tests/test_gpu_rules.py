@@ -127,6 +127,28 @@ def test_settings(name, case):
     assert run["steps"][-1].get("replays", 0) == (name not in ("kernels", "conditional"))
 
 
+@pytest.mark.parametrize("name", ["NormTuning-base", "NormTuning-new", "CoCoOp-best_val"])
+def test_what_a_gpu_alone_would_have_shown(name, case):
+    """A head for other classes, in half precision; a recorded step whose prompts an evaluation has replaced."""
+    assert case(name)["error"] == ""
+
+
+@pytest.mark.parametrize("prec", ["fp16", "amp"])
+@pytest.mark.parametrize("method", ["PromptFL", "PFedMoAP"])
+def test_federations_train_in_half_precision(method, prec, leader):
+    assert leader(f"{method}-{prec}")["rounds"] == 3
+
+
+def test_a_search_with_prompts_in_chunks(leader):
+    whole, parts = leader("DPL-amp"), leader("DPL-chunks")
+    assert parts["losses"] == pytest.approx(whole["losses"], rel=2e-2)
+
+
+@pytest.mark.parametrize("name", ["CLIPSVD-fp16", "CLIPLoRA-fp16"])
+def test_computed_matrices_are_used_in_half_precision(name, leader):
+    assert leader(f"use-{name}")["apart"] < 0.02
+
+
 def test_a_replayed_step_is_the_step_bit_by_bit(case):
     replayed, by_kernels = case("MoCoOp-amp"), case("MoCoOp-kernels")
     assert replayed["losses"] == by_kernels["losses"]

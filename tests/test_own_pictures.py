@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from conftest import CLASSES, ROOT, write_pictures
 from dassl.data.datasets import Datum
+from PIL import Image
 
 import datasets
 from datasets.manifest import read_manifest
@@ -20,6 +22,7 @@ from harness.near_duplicates import pairs_above
 from harness.report.collect import collect
 from trainers.core.clip.backbones import load_backbone
 from trainers.core.loading.loaders import build_data_manager
+from trainers.core.loading.read import ImageError
 from trainers.core.settings.configure import configure
 
 datasets.register_all()
@@ -173,6 +176,13 @@ class TestSplitting:
         assert (train["c"], val["c"], test["c"]) == (4, 0, 4)
         assert (train["d"], val["d"], test["d"]) == (3, 0, 0)
         assert (train["a"], val["a"], test["a"]) == (20, 8, 12)
+        patients = [("nominal", "P0"), ("crack", "P0"), ("nominal", "P1"), ("hole", "P1"), ("nominal", "P2")]
+        own = [
+            Datum(f"{i}.png", ["nominal", "crack", "hole"].index(name), classname=name)
+            for i, (name, _) in enumerate(patients)
+        ]
+        train, _, _ = split(own, [patient for _, patient in patients])
+        assert {x.classname for x in train} == {"nominal", "crack", "hole"}  # each rare one has one patient
         several = [f"both{i // 2}" for i in range(63)]  # groups across classes
         parts = split(all_items, several)
         assert sum(map(len, parts)) == 63
@@ -234,6 +244,14 @@ def test_uneven_classes_are_said_and_drawn_alike(literate_clip_file, tmp_path):
     assert "48 pictures of 2 classes, 8 to 40 each; 24 train, 10 val, 14 test; 40 x 40 pixels" in said
     assert 'classes are uneven: "ant" trains with 20 pictures, "bass" with 4' in said
     assert "uneven" not in "\n".join(found(parts, load_backbone(str(literate_clip_file)), 4))
+    image = Image.new("1", (1, 1))
+    image.save(tmp_path / "x.png")
+    header = (tmp_path / "x.png").read_bytes()
+    huge = header[:16] + (20_000).to_bytes(4, "big") * 2 + header[24:29] + zlib.crc32(
+        header[12:16] + (20_000).to_bytes(4, "big") * 2 + header[24:29]).to_bytes(4, "big") + header[33:]  # fmt: skip
+    (tmp_path / "slide.png").write_bytes(huge)
+    parts["val"] = [*dataset.val, Datum(str(tmp_path / "slide.png"), 0, classname="ant")]
+    assert "cannot be read" in "\n".join(found(parts, load_backbone(str(literate_clip_file)), 4))
 
 
 def test_near_duplicates_are_found(mini_root, literate_clip_file, tmp_path):
@@ -249,6 +267,9 @@ def test_near_duplicates_are_found(mini_root, literate_clip_file, tmp_path):
     count = len((tmp_path / "pairs.csv").read_text().splitlines()) - 1
     assert f"{count} of {count} test pictures are at least -1 alike" in done.stdout
     assert forked.run(ROOT / "scripts" / "near_duplicates.py", "/nowhere").returncode == 2
+    (tmp_path / "half.png").write_bytes((folder / "test_0.jpg").read_bytes()[:200])
+    with pytest.raises(ImageError, match=r"half.png cannot be decoded"):
+        pairs_above([str(tmp_path / "half.png")], others, load_backbone(str(literate_clip_file)), 0.9)
 
 
 def test_two_lists_of_one_name_are_two_rows(tmp_path):

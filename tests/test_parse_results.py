@@ -505,7 +505,28 @@ class TestNothingIsMixed:
                 identity=own,
             )
         first, second = names if names[0] != names[1] else [f"clip.pt {weights}" for weights in ("aaa", "bbb")]
-        assert {key[2] for key in cells_of(tmp_path)[0]} == {f"CoOp (a: {first})", f"MoCoOp (a: {second})"}
+        assert {key[2] for key in cells_of(tmp_path)[0]} == {f"CoOp ({first})", f"MoCoOp ({second})"}
+
+    def test_an_older_runs_backbone_is_the_one_of_its_name(self, tmp_path):
+        ours(tmp_path, "fewshot/dtd/shots_16/CoOp/a/seed1", accuracy=50, trainer="CoOp", backbone="ViT-B/16",
+             backbone_sha256="a", config=settings_of()["settings"])  # fmt: skip
+        ours(tmp_path, "fewshot/eurosat/shots_16/CoOp/a/seed1", accuracy=60, trainer="CoOp", backbone="ViT-B/16",
+             identity=settings_of())  # fmt: skip
+        assert cells_of(tmp_path)[0]["Few-shot: all classes", "average of 2", "CoOp", "16 shots"] == (55,)
+
+    def test_what_a_backbone_is_called_hides_no_use_of_settings_by_dataset(self, tmp_path):
+        for method, name in (("MMRL", "ViT-B/16"), ("CoOp", "RN50")):
+            own = settings_of(**{"TRAINER.NAME": method}) | {"backbone_sha256": name}
+            ours(
+                tmp_path,
+                f"fewshot/dtd/shots_16/{method}/a/seed1",
+                accuracy=50,
+                trainer=method,
+                backbone=name,
+                identity=own,
+            )
+        (table,) = tables(collect(tmp_path).runs, "accuracy")
+        assert table.signs == {"MMRL (ViT-B/16)": "¶"}
 
     def test_one_backbone_under_two_names_is_one(self, tmp_path):
         for method, name in (("CoOp", "ViT-B/16"), ("MoCoOp", "ViT-B-16.pt")):

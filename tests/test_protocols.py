@@ -94,6 +94,18 @@ def test_cross_dataset_goes_from_imagenet_to_the_ten_others():
     assert [run.dataset for run in listed[:11]] == ["imagenet", *group("benchmarks")[1:]]
 
 
+def test_own_folders_of_one_name_are_refused(tmp_path):
+    for place in ("a", "b"):
+        (tmp_path / place / "birds" / "owl").mkdir(parents=True)
+    with pytest.raises(ValueError, match='are called "birds", and so would their runs be: rename one'):
+        runs("coop", "main", f"{tmp_path / 'a' / 'birds'},{tmp_path / 'b' / 'birds'}", "4")
+
+
+def test_a_command_says_its_seed_in_one_way():
+    (first, *_) = runs("mocoop", "base2new", "dtd", "2")
+    assert "SEEDS=2 OUTPUT=out bash scripts/mocoop/base2new.sh dtd" in " ".join(first.arguments)
+
+
 IDLE = {
     "main demo 16 --wait": "--wait is for a cluster: give --cluster slurm, too",
     "main demo 16 --pack 2": "--pack is for a cluster",

@@ -184,6 +184,7 @@ IDLE = {
     "--model-dir /nowhere": "--model-dir /nowhere is for --eval-only: to go on with that run, give --resume",
     "--load-epoch 3": "--load-epoch 3 is for --eval-only",
     "--resume /nowhere": "nothing to resume in /nowhere: it holds no checkpoint",
+    "PromptFL --eval-only --model-dir /nowhere": "PromptFL is tested by its clients, in its rounds: leave out --eval-only",
     "--eval-only --no-train": "--eval-only and --no-train exclude each other",
     "--eval-only --resume /nowhere": "--eval-only and --resume exclude each other",
     "--source-domains clean": "Caltech101 has no domains: leave out --source-domains",
@@ -196,7 +197,7 @@ IDLE = {
 @pytest.mark.parametrize("words", IDLE)
 def test_words_that_could_do_nothing_are_refused(words, mini_root, tiny_clip_file, tmp_path):
     own = words.split()
-    trainer = own.pop(0) if own[0] in ("ZeroshotCLIP", "LinearProbe") else "CoOp"
+    trainer = own.pop(0) if own[0] in methods() else "CoOp"
     process = run_train(*arguments(mini_root, tiny_clip_file, tmp_path / "out", trainer), *own)
     assert process.returncode == 1
     assert process.stderr.startswith(f"error: {IDLE[words]}"), process.stderr

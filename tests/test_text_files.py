@@ -1,6 +1,12 @@
 """Text that people bring: BOM, UTF-16, Latin-1, keys that stand twice."""
 
+import os
+import signal
+import subprocess
+import sys
+
 import pytest
+from conftest import ROOT, patience
 
 from trainers.core.settings.configure import configure
 from trainers.core.settings.text_files import read_pairs, read_text, read_yaml
@@ -55,3 +61,32 @@ def test_yaml_that_merges_and_yaml_that_is_none(tmp_path):
     (tmp_path / "own.YAML").write_text("? [a]\n: 1\n")
     with pytest.raises(ValueError, match=r"own\.YAML"):
         read_yaml(tmp_path / "own.YAML")
+
+
+def test_what_is_no_text_is_shown_all_the_same():
+    program = "from trainers.core.settings.errors import program; program(lambda: print('caf\\udce9.png') or 0)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "caf\\udce9.png\n"), done.stderr
+
+
+SAVES = """
+import signal, sys, time
+signal.signal(signal.SIGINT, lambda *_: (time.sleep(1), print("saved"), sys.exit(75)))
+print("ready", flush=True)
+time.sleep(60)
+"""
+WAITS = """
+import sys
+from trainers.core.settings.errors import waited_for
+sys.exit(waited_for([sys.executable, "-c", sys.argv[1]]))
+"""
+
+
+def test_ctrl_c_waits_for_what_it_has_reached():
+    """The whole process group gets it."""
+    command = [sys.executable, "-c", WAITS, SAVES]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        os.killpg(process.pid, signal.SIGINT)
+        said, _ = process.communicate(timeout=patience(30))
+    assert (process.returncode, said) == (75, "saved\n")

@@ -139,11 +139,14 @@ def test_the_router_of_a_mixture_with_a_head_is_shown(runs):
 
 
 class TestClasses:
-    def test_other_classes_without_training(self, runs, pictures):
-        model = load_run(runs["MoCoOp"])
+    @pytest.mark.parametrize("name", ["MoCoOp", "CLIPLoRA", "CLIPSVD"])
+    def test_other_classes_without_training(self, name, runs, pictures):
+        model = load_run(runs[name])
+        learned = set(model.model.checkpoint_tensors())
         images = torch.stack([model.read(path) for path, _ in pictures[:3]])
         before = model(images)
         same = model.with_classes(list(reversed(CLASSES)))
+        assert set(model.model.checkpoint_tensors()) == learned
         assert torch.allclose(same(images), before.flip(1), atol=1e-5)
         more = model.with_classes([*CLASSES, "okapi"])
         assert torch.allclose(more(images)[:, :-1], before, atol=1e-5)
@@ -528,6 +531,13 @@ def test_calibrated_where_nothing_was_fitted(runs, pictures):
     assert "there is no temperature for calibrated probabilities" in done.stderr
     assert load_run(runs["CoOp"]).temperature is not None
     assert load_run(runs["CoOp"], epoch=1).temperature is None
+
+
+def test_an_earlier_epochs_export_claims_no_result(runs, tmp_path):
+    """results.json is of the last one."""
+    done = forked.run(ROOT / "export.py", runs["CoOp"], tmp_path / "out", "--epoch", "1", timeout=patience(120))
+    assert done.returncode == 0, done.stderr
+    assert not json.loads((tmp_path / "out" / "config.json").read_text()).get("results")
 
 
 def test_how_calibrated_sure_probabilities_are():

@@ -46,6 +46,7 @@ class Run:
     details: dict[str, Any] = field(default_factory=dict)
     command: str = ""
     identity: Identity | None = None
+    on: str = ""  # its backbone, where runs of its protocol have several
     apart: str = ""  # how it differs from other runs of its place, if in more than the seed
 
     @property
@@ -53,9 +54,14 @@ class Run:
         return "accuracy" in self.metrics
 
     @property
+    def variant(self) -> str:
+        """Its config, and what else tells its column from others."""
+        return ": ".join(filter(None, (self.config, self.on, self.apart)))
+
+    @property
     def place(self) -> tuple:
         """What cell it belongs to."""
-        return self.protocol, self.dataset, self.method, self.config, self.shots, self.part, self.source
+        return self.protocol, self.dataset, self.method, self.variant, self.shots, self.part, self.source
 
     @property
     def validated(self) -> bool:
@@ -441,26 +447,27 @@ def _tell_datasets_apart(runs: list[Run]) -> None:
 
 def _tell_backbones_apart(runs: list[Run]) -> None:
     """Methods stand beside each other in a protocol's table: where its runs have several backbones, each row names its
-    own."""
+    own. An older version's run, which does not say its weights, has those that others of that name have."""
     protocols: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         if run.finished and run.identity is not None:
             protocols[run.protocol].append(run)
     for own in protocols.values():
-        names = {_weights(run): _shown(str(run.details.get("backbone", ""))[:80]) for run in own}
-        for run in own if len(names) > 1 else ():
-            name = names[_weights(run)]
-            _set_apart(run, name if [*names.values()].count(name) == 1 else f"{name} {_weights(run)[:6]}".strip())
+        of_name = {_backbone(run): _weights(run) for run in own if _weights(run)}
+        weights = [_weights(run) or of_name.get(_backbone(run), "") or _backbone(run) for run in own]
+        names = {sha256: _backbone(run) for sha256, run in zip(weights, own, strict=True)}  # the same may have two
+        for run, sha256 in zip(own, weights, strict=True) if len(names) > 1 else ():
+            name = names[sha256]
+            run.on = name if [*names.values()].count(name) == 1 else f"{name} {sha256[:6]}"
+
+
+def _backbone(run: Run) -> str:
+    return _shown(str(run.details.get("backbone", ""))[:80])
 
 
 def _weights(run: Run) -> str:
-    """Which backbone it has: the digest of the weights, or the name where none was taken."""
-    return (run.identity and run.identity.backbone_sha256) or str(run.details.get("backbone", ""))
-
-
-def _set_apart(run: Run, how: str) -> None:
-    run.apart = ", ".join(filter(None, (run.apart, how)))
-    run.config = f"{run.config}: {how}"
+    """SHA-256 of its backbone's weights, where it says so."""
+    return (run.identity and run.identity.backbone_sha256) or str(run.details.get("backbone_sha256", ""))
 
 
 def _tell_apart(runs: list[Run]) -> None:
@@ -470,7 +477,7 @@ def _tell_apart(runs: list[Run]) -> None:
     for run in runs:
         if run.finished and run.identity is not None:
             columns[
-                run.protocol, run.method, run.config, run.source if run.protocol != "fewshot" else run.dataset
+                run.protocol, run.method, run.variant, run.source if run.protocol != "fewshot" else run.dataset
             ].append(run)
     for own in columns.values():
         kinds: list[list[Run]] = []
@@ -489,7 +496,7 @@ def _tell_apart(runs: list[Run]) -> None:
         for kind, name in zip(kinds, names, strict=True):
             unique = names.count(name) == 1
             for run in kind:
-                _set_apart(run, name if unique else f"{name} ({_of_the_column(kind[0]).digest()[:6]})".strip())
+                run.apart = name if unique else f"{name} ({_of_the_column(kind[0]).digest()[:6]})".strip()
 
 
 def _of_the_column(run: Run) -> Identity:

@@ -79,8 +79,6 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     args = parse_arguments()
     args.protocol = args.protocol and ["fewshot" if name == "main" else name for name in args.protocol]
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         refuse_idle_words(args)
         if args.watch:

@@ -23,7 +23,7 @@ def confusion_figures(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
     names = method_names(runs)
     for run in runs:
         if run.finished and run.protocol == "fewshot" and (run.file.parent / confusion.NAME).is_file():
-            of_place[run.dataset, run.method, run.config].append(run)
+            of_place[run.dataset, run.method, run.variant].append(run)
     for own in of_place.values():
         most = max(run.shots or 0 for run in own)
         own = [run for run in own if (run.shots or 0) == most]

@@ -19,7 +19,7 @@ def gaps(runs: list[Run]) -> list[str]:
             lines.append(f"unfinished{at}: {r.file}  ->  {_command(r)}")
     groups: dict[tuple, dict[tuple, dict[int | None, Run]]] = defaultdict(lambda: defaultdict(dict))
     for r in runs:
-        group = groups[r.protocol, r.method, r.config, r.source]
+        group = groups[r.protocol, r.method, r.variant, r.source]
         group[r.dataset, r.shots, r.part][r.seed] = r
         if r.protocol == "base2new":
             group[r.dataset, r.shots, "new" if r.part == "base" else "base"] |= {}

@@ -25,7 +25,7 @@ def file_name(title: str) -> str:
 
 
 def _name_of(kind: str, run: Run) -> str:
-    model = f"{run.method} {run.config} {run.source}"
+    model = f"{run.method} {run.variant} {run.source}"
     return file_name(f"{kind} {run.protocol} {run.part} {run.dataset} {model} {run.shots}shots seed{run.seed}")
 
 
@@ -109,7 +109,7 @@ def federated_curves(runs: Sequence[Run], looks_of: Callable[..., Any]) -> Itera
     for run in runs:
         curve = rounds_of(run.file.parent / "rounds.csv")
         if run.protocol == "fewshot" and len(curve):
-            by_dataset[run.dataset][" ".join(filter(None, (method_title(run.method), run.apart)))].append(curve)
+            by_dataset[run.dataset][" ".join(filter(None, (method_title(run.method), run.on, run.apart)))].append(curve)
     for dataset, present in by_dataset.items():
         looks = looks_of(present)
         figure = Figure(figsize=(5.2, 4.2), layout="constrained")

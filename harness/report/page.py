@@ -80,7 +80,7 @@ def _mistakes(runs: list[Run]) -> Iterator[tuple[str, list[tuple[Mistake, str]]]
     chosen: dict[tuple[str, str, str], Run] = {}
     for run in sorted(runs, key=lambda run: (-(run.shots or 0), run.seed or 0)):
         if run.finished and run.protocol == "fewshot" and (run.file.parent / mistakes.NAME).is_file():
-            chosen.setdefault((run.dataset, run.method, run.config), run)
+            chosen.setdefault((run.dataset, run.method, run.variant), run)
     names = method_names([*chosen.values()])
     for run in chosen.values():
         found = mistakes.read(run.file.parent / mistakes.NAME)[:MISTAKES]
@@ -95,7 +95,7 @@ def _durations(runs: list[Run]) -> list[list[Any]]:
     groups = defaultdict(list)
     for r in runs:
         if r.finished:
-            groups[r.protocol, r.dataset, r.method, r.config, r.shots].append(r.details)
+            groups[r.protocol, r.dataset, r.method, r.variant, r.shots].append(r.details)
     rows = []
     for (protocol, dataset, method, config, shots), own in groups.items():
         names = [protocol, dataset_title(dataset), method_title(method), config, "-" if shots is None else shots]
@@ -125,7 +125,7 @@ def _configurations(runs: list[Run]) -> list[tuple[str, list[tuple[str, Any]]]]:
         if r.identity is not None:
             of_r = dict(r.identity.settings)
             of_r.pop("SEED", None)
-            name = ", ".join(filter(None, (r.protocol, r.part, dataset_title(r.dataset), method_title(r.method), r.config,
+            name = ", ".join(filter(None, (r.protocol, r.part, dataset_title(r.dataset), method_title(r.method), r.variant,
                                            f"{r.shots} shots" if r.shots else "")))  # fmt: skip
             if settings.setdefault(name, of_r) != of_r:  # seeds of one place that differ: each its own
                 settings[f"{name}, seed {r.seed}"] = of_r

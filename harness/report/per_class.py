@@ -30,7 +30,7 @@ def per_class_tables(runs: Sequence[Run]) -> tuple[list[Table], list[str]]:
         if not run.finished:
             continue
         if not path.is_file():
-            without.append(f"no {confusion.NAME} in {path.parent}: it was evaluated by an older version")
+            without.append(f"no {confusion.NAME} in {path.parent}: it was evaluated by an older version, or by clients")
             continue
         shots = run.shots if run.shots is not None else ""
         matrix = confusion.read(path, int(run.details["total"]))

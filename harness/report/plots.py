@@ -266,7 +266,7 @@ def training_curves(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
         if run.shots == most[run.dataset]:
             curve = loss_curve(run.file.parent / "log.txt")
             if len(curve):
-                by_dataset[run.dataset][method_title(run.method), run.config].append(curve)
+                by_dataset[run.dataset][method_title(run.method), run.variant].append(curve)
     for dataset, present in by_dataset.items():
         looks = Looks(method for method, _ in present)
         across = min(3, len(present))

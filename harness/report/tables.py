@@ -123,10 +123,10 @@ def method_names(runs: Sequence[Run]) -> dict[tuple[str, str], str]:
         # belong to one model
         joined = (r.shots,) if r.protocol == "fewshot" else ()
         one_model = r.dataset if r.protocol in ("fewshot", "base2new", "ablation") else r.source
-        configs[r.method, _tag(r.config), one_model, *joined].add(r.config)
+        configs[r.method, _tag(r.config), r.on, one_model, *joined].add(r.config)
     several = {method for (method, *_), found in configs.items() if len(found) > 1}
     several |= {r.method for r in runs if r.apart or r.config.endswith(ON_VALIDATION)}
-    keys = {(r.method, r.config if r.method in several else _tag(r.config)) for r in runs}
+    keys = {(r.method, r.variant) if r.method in several else _short_key(r) for r in runs}
     rank = {m: i for i, m in enumerate(methods())}
     ordered = sorted(keys, key=lambda k: (rank.get(k[0], len(rank)), k))
     titles = {key: method_title(key[0]) + (f" ({key[1].strip()})" if key[1] else "") for key in ordered}
@@ -140,7 +140,12 @@ def _tag(config: str) -> str:
 
 
 def method_key(run: Run, names: dict[tuple[str, str], str]) -> tuple[str, str]:
-    return (run.method, run.config) if (run.method, run.config) in names else (run.method, _tag(run.config))
+    return (run.method, run.variant) if (run.method, run.variant) in names else _short_key(run)
+
+
+def _short_key(run: Run) -> tuple[str, str]:
+    """Without its config, which others of its column may have otherwise."""
+    return run.method, ": ".join(filter(None, (_tag(run.config), run.on, run.apart)))
 
 
 def _ordered(names: Iterable[str], first: str = "") -> list[str]:
@@ -269,13 +274,13 @@ def transfer_table(runs: list[Run], metric: str, protocol: str) -> Table:
 def ablation_table(runs: list[Run], metric: str) -> Table:
     """Rows: the changed setting. Columns: datasets."""
     datasets = _ordered(r.dataset for r in runs)
-    changes = sorted({(r.part, r.method, r.config) for r in runs}, key=lambda change: (change[0] != "full", change))
+    changes = sorted({(r.part, r.method, r.variant) for r in runs}, key=lambda change: (change[0] != "full", change))
     named = len({change[1:] for change in changes}) > 1
     rows = [
         (
             [f"{part} ({method} {config})" if named else part],
             [
-                _cell((r for r in runs if (r.part, r.method, r.config, r.dataset) == (*change, d)), metric)
+                _cell((r for r in runs if (r.part, r.method, r.variant, r.dataset) == (*change, d)), metric)
                 for d in datasets
             ],
         )
@@ -295,7 +300,7 @@ def _put_signs(table: Table, runs: list[Run]) -> None:
     names, found = method_names(runs), signs(runs)
     for run in runs:
         title = names[method_key(run, names)]
-        sign = found[run.protocol, run.method, run.config]
+        sign = found[run.protocol, run.method, run.variant]
         if sign:
             table.signs[title] = "".join(dict.fromkeys(table.signs.get(title, "") + sign))
     table.notes += legend(runs)
@@ -502,7 +507,20 @@ def as_csv(found: list[Table], spread: str) -> str:
 
 def as_json(runs: list[Run]) -> str:
     """Every run with what it measured."""
-    keys = ("protocol", "dataset", "method", "config", "shots", "seed", "part", "source", "metrics", "finished")
+    keys = (
+        "protocol",
+        "dataset",
+        "method",
+        "config",
+        "on",
+        "apart",
+        "shots",
+        "seed",
+        "part",
+        "source",
+        "metrics",
+        "finished",
+    )
     return json.dumps([{k: getattr(r, k) for k in keys} | {"file": str(r.file)} for r in runs], indent=1)
 
 

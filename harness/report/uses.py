@@ -17,11 +17,11 @@ CONSTANTS = "settings chosen for each dataset"
 SENTENCES = "texts of a language model"
 SIGNS = {NAMES: "*", PICTURES: "†", TESTED: "‡", TOLD: "§", CONSTANTS: "¶", SENTENCES: "‖"}  # behind a method's title
 
-Column = tuple[str, str, str]  # protocol, method, config
+Column = tuple[str, str, str]  # protocol, method, variant
 
 
 def _column(run: Run) -> Column:
-    return run.protocol, run.method, run.config
+    return run.protocol, run.method, run.variant
 
 
 def used(runs: Sequence[Run]) -> dict[Column, list[str]]:

@@ -163,7 +163,51 @@ def leaders() -> None:
     resumed("DPL-amp-within", "DPL", BATCHES - 1, "TRAINER.DPL.PREC", "amp", *DEEP["DPL"])
     resumed("TwoSFS-amp-within", "TwoSFS", BATCHES + 1, "TRAINER.TWOSFS.PREC", "amp", *DEEP["TwoSFS"])
     resumed("CLIPLoRA-amp-within", "CLIPLoRA", BATCHES + 1, "TRAINER.CLIPLORA.PREC", "amp", *DEEP["CLIPLoRA"])
-    use("TipAdapterF-fp16")
+    say(**run("DPL-chunks", "DPL", "TRAINER.DPL.PREC", "amp", "MODEL.TEXT_CHUNK", 3, *DEEP["DPL"]))
+    for name in ("TipAdapterF-fp16", "CLIPSVD-fp16", "CLIPLoRA-fp16"):
+        use(name)
+    for name in ("PromptFL", "PFedMoAP"):
+        for prec in ("fp16", "amp"):
+            federation(name, prec)
+
+
+def federation(name: str, prec: str) -> None:
+    """Three rounds of a server and of clients in one process."""
+    from dassl.engine import build_trainer
+    from dassl.utils import set_random_seed
+
+    import datasets
+    from trainers.core.federated.client import Client
+    from trainers.methods import register_all
+
+    class Link:
+        """Asks clients that share a trainer, as one of Flower's processes does."""
+
+        def ask(self, kind: str, questions: dict[int, Any]) -> dict[int, Any]:
+            return {
+                k: getattr(Client(worker, k, OUT / f"{name}-{prec}-clients"), kind)(q) for k, q in questions.items()
+            }
+
+    register_all()
+    datasets.register_all()
+    own = {"PREC": prec, "CLIENTS": 3, "PARTICIPATION": 1.0} | ({"GATE_WIDTH": 16} if name == "PFedMoAP" else {})
+    settings = [word for key, value in own.items() for word in (f"TRAINER.{name.upper()}.{key}", value)]
+    gpu.reset()
+    error, accuracies = "", []
+    with contextlib.redirect_stdout(io.StringIO()):
+        try:
+            cfg = train.setup_cfg(
+                train.parse_arguments(words(OUT / f"{name}-{prec}", name, *settings, "OPTIM.MAX_EPOCH", 3))
+            )
+            set_random_seed(1)
+            server, worker = build_trainer(cfg), build_trainer(cfg)
+            worker.prepare_client()
+            server.link = Link()
+            server.train()
+            accuracies = [row["accuracy"] for row in server.rounds]
+        except Exception as failure:  # noqa: BLE001  (is the case's result)
+            error = f"{type(failure).__name__}: {failure}"
+    say(case=f"{name}-{prec}", status=int(bool(error)), error=error, rounds=len(accuracies))
 
 
 def main() -> None:
@@ -198,6 +242,11 @@ def main() -> None:
     for name, settings in {"asks": (), "asks-kernels": ("TRAIN.CUDA_GRAPH", False)}.items():
         with asking_in_the_backward_pass():
             say(**run(f"CoOp-{name}", "CoOp", "TRAINER.COOP.PREC", "fp32", *settings))
+    say(**run("CoCoOp-best_val", "CoCoOp", "TRAINER.COCOOP.PREC", "amp", "TEST.FINAL_MODEL", "best_val"))
+    half = ("TRAINER.NORMTUNING.PREC", "amp", "CACHE.LIMIT_MB", 0)
+    say(**run("NormTuning-base", "NormTuning", *half, "DATASET.SUBSAMPLE_CLASSES", "base"))
+    new = ("--eval-only", "--model-dir", OUT / "NormTuning-base")
+    say(**run("NormTuning-new", "NormTuning", *new, *half, "DATASET.SUBSAMPLE_CLASSES", "new"))
     say(**run("MoCoOp-eval", "MoCoOp", *amp, "--eval-only", "--model-dir", OUT / "MoCoOp-amp"))
     bad = run("MoCoOp-bad", "MoCoOp", *amp, "OPTIM.LR", 1e38, "OPTIM.WARMUP_EPOCH", 0)
     say(**bad, kept=(OUT / "MoCoOp-bad" / "bad_step" / "state.pth.tar").is_file())

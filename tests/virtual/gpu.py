@@ -5,7 +5,8 @@ operation is looked at on its way to its kernel: tensors of two devices raise as
 on the GPU. What is done to the GPU is counted, with the line of the project that asked for it: kernels, waits of the host,
 frozen weights that are cast again, numbers in float64. Random numbers of GPU tensors come from a generator of their own. A
 CUDA graph records the operations and does them again, with the random numbers that are next; while it records, whatever
-makes the host wait raises.
+makes the host wait raises. As the real one it keeps addresses: memory from outside the recording that has been freed since
+raises.
 
     install()                       in this process, for good
     counts, places                  what was done, how often, and where
@@ -29,7 +30,7 @@ import torch.cuda.amp.common
 import torch.distributed as dist
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 ROOT = str(Path(__file__).resolve().parents[2])
 MEMORY = 16 * 2**30
@@ -266,16 +267,43 @@ def _to(self: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
 # --- what the project asks of torch -------------------------------------------------------------------------------------
 
 
+class Outside:
+    """A tensor that was there before the recording, known by its address alone."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.storage = StorageWeakRef(tensor.untyped_storage())
+        self.look = tensor.storage_offset(), tensor.size(), tensor.stride()
+        self.dtype = tensor.dtype
+
+    def tensor(self) -> torch.Tensor:
+        storage = torch.UntypedStorage._new_with_weak_ptr(self.storage.cdata)  # type: ignore[attr-defined]
+        if storage is None:
+            raise RuntimeError(f"the recorded step reads memory that has been freed ({self.look[1]}, {self.dtype})")
+        return torch.empty(0, dtype=self.dtype).set_(storage, *self.look)  # type: ignore[call-overload]
+
+
 class Graph:
     """torch.cuda.CUDAGraph: the operations that were recorded, and their results' places."""
 
     def __init__(self) -> None:
         self.tape: list[Recorded] = []
 
+    def forget_what_is_outside(self, before: set[int]) -> None:
+        """before: the storages on the GPU when the recording began."""
+
+        def without(leaf: Any) -> Any:
+            is_outside = isinstance(leaf, torch.Tensor) and leaf.numel() and _storage_of(leaf) in before
+            return Outside(leaf) if is_outside else leaf
+
+        self.tape = [
+            (func, *tree_map(without, (args, kwargs)), made, draws) for func, args, kwargs, made, draws in self.tape
+        ]
+
     def replay(self) -> None:
         counts["replays"] += 1
         with torch.utils._python_dispatch._disable_current_modes(), torch._C._AutoDispatchBelowAutograd():
             for func, args, kwargs, made, draws in self.tape:
+                args, kwargs = tree_map(lambda x: x.tensor() if isinstance(x, Outside) else x, (args, kwargs))
                 with _drawing_from_the_gpus() if draws else contextlib.nullcontext():
                     again = tree_leaves(func(*args, **kwargs))
                 for number, place in made:
@@ -285,11 +313,12 @@ class Graph:
 @contextlib.contextmanager
 def _recording(graph: Graph, **_: Any) -> Iterator[None]:
     global _tape
-    _tape, drawn = graph.tape, _generator.get_state()
+    _tape, drawn, before = graph.tape, _generator.get_state(), set(_storages)
     try:
         yield
     finally:
         _tape = None
+        graph.forget_what_is_outside(before)
         _generator.set_state(drawn)  # recording computes nothing
 
 

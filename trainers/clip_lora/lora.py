@@ -35,6 +35,8 @@ class LoraAttention(nn.MultiheadAttention):
             shapes = {name: tuple(p.shape) for name, p in attention.named_parameters() if name.startswith("lora_A")}
             if shapes != {f"lora_A_{name}": (rank, W) for name in matrices}:
                 raise ValueError("this backbone has low-rank additions of another shape: load it anew")
+            for name, p in attention.named_parameters():
+                p.requires_grad_(name.startswith("lora_"))  # another model for the same backbone has frozen them
             return
         weight = attention.in_proj_weight
         attention.__class__ = cls

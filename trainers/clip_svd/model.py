@@ -55,6 +55,8 @@ class SvdCLIP(ClassTextCLIP):
             for module, name, count in matrices(self.backbone, tower):
                 if not parametrize.is_parametrized(module, name):
                     parametrize.register_parametrization(module, name, SingularValues(getattr(module, name), count))
+        for name, p in self.named_parameters():  # which another model for this backbone may have, and has frozen
+            p.requires_grad_(name.endswith(".0.values"))
         self.tuned = [p for name, p in self.trainable().items() if name.startswith("image_encoder.")]
         self.plan = hard_plan([template], classnames, self.vocabulary)
 

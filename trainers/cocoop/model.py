@@ -58,15 +58,16 @@ class CoCoOpCLIP(AdaptedCLIP):
         D, W = self.backbone.features, self.backbone.text_width
         self.meta_net = meta_network(D, W)
         self._names = tokenize_names(classnames, self.vocabulary)
-        self._plan: PromptPlan | None = None
+        self._plans: dict[tuple[int, torch.device], PromptPlan] = {}  # all are kept: a recorded step reads its own
 
     def _plan_for(self, B: int) -> PromptPlan:
         """A context per picture, before the same names."""
-        if self._plan is None or self._plan.G != B:
+        key = B, self.ctx.device
+        if key not in self._plans:
             M = len(self.ctx)
             contexts = [Context([slot(b * M + i) for i in range(M)], rest=self._rest) for b in range(B)]
-            self._plan = context_plan(contexts, [self._names] * B, self.vocabulary).to(self.ctx.device)
-        return self._plan
+            self._plans[key] = context_plan(contexts, [self._names] * B, self.vocabulary).to(self.ctx.device)
+        return self._plans[key]
 
     @torch.no_grad()
     def exportable(self) -> ExportableConditional:

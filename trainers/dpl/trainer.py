@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 from yacs.config import CfgNode
 
@@ -38,6 +39,13 @@ class Walk:
             batch = [orders[number][(at + i) % self.count] for i, number in enumerate(rounds)]
             yield batch[this_rank().slice_of(self.batch)] or batch[:1]
             at += self.batch
+
+
+def _learn(some: list[nn.Parameter], others: list[nn.Parameter]) -> None:
+    for parameter in some:
+        parameter.requires_grad_(True)
+    for parameter in others:
+        parameter.requires_grad_(False)
 
 
 @register
@@ -120,16 +128,18 @@ class DPL(PromptTrainer):
         images, labels = self.parse_batch_test(next(self._validation))
         own = this_rank().slice_of(self.options.search_batch)
         share = (own.stop - own.start) / self.options.search_batch
-        for alpha in alphas:
-            alpha.requires_grad_(True)
+        contexts = list(self.model.trainable().values())
+        _learn(alphas, contexts)
         with self.autocast():
             loss = F.cross_entropy(self.model(images), labels) * share
         scale = self.scaler.get_scale() if self.scaler.is_enabled() else 1.0
-        grads = torch.autograd.grad(loss * scale, alphas)
+        self.alpha_optimiser.zero_grad()
+        (loss * scale).backward()  # prompts in chunks know no other way
+        _learn(contexts, alphas)
+        grads = [alpha.grad for alpha in alphas]
         shown = this_rank().add_up(grads, {"loss_val": loss})
-        for alpha, grad in zip(alphas, grads, strict=True):
-            alpha.requires_grad_(False)
-            alpha.grad = grad / scale
+        for grad in grads:
+            grad.div_(scale)
         if all(alpha.grad.isfinite().all() for alpha in alphas):  # under PREC amp, some are not
             self.alpha_optimiser.step()
         return shown

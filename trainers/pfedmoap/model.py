@@ -18,7 +18,7 @@ from ..coop.model import CoOpCLIP
 from ..coop.options import CoOpModelOptions
 from ..core.clip.adapted import Trained
 from ..core.clip.backbones import Backbone
-from ..core.clip.precision import cosine_logits
+from ..core.clip.precision import cosine_logits, einsum
 from .options import GateOptions, PFedMoAPOptions
 
 
@@ -51,8 +51,7 @@ class ExpertsCLIP(CoOpCLIP):
         own = {name: options.pop(name) for name in list(options) if name in GateOptions.__dataclass_fields__}
         super().__init__(clip_model, classnames, **options)
         self.gating = o = GateOptions(**own)
-        with torch.no_grad():
-            D = self.text_features().shape[-1]
+        D = self.backbone.features
         if D % o.gate_width or o.gate_width % o.gate_heads:
             raise ValueError(
                 f"GATE_WIDTH is {o.gate_width} with {o.gate_heads} GATE_HEADS: use a divisor of the {D} features that the "
@@ -86,10 +85,10 @@ class ExpertsCLIP(CoOpCLIP):
         local_BC = cosine_logits(image_BD, text_CD, scale)
         if self.others_CEP is None:
             return local_BC
-        image_BP, text_CP = self.pooled(image_BD), self.pooled(text_CD)
-        others_CEP = self.others_CEP.to(text_CP.dtype)
-        mixed_CBP = self.gate(image_BP.to(text_CP.dtype), torch.cat([text_CP[:, None], others_CEP], 1))
-        return self.gating.local_weight * local_BC + scale * torch.einsum("bp,cbp->bc", image_BP, mixed_CBP)
+        dtype = self.gate.q.weight.dtype  # that of what is trained, whatever the towers compute in
+        image_BP, text_CP = self.pooled(image_BD).to(dtype), self.pooled(text_CD).to(dtype)
+        mixed_CBP = self.gate(image_BP, torch.cat([text_CP[:, None], self.others_CEP.to(dtype)], 1))
+        return self.gating.local_weight * local_BC + scale * einsum("bp,cbp->bc", image_BP, mixed_CBP)
 
     @classmethod
     def from_checkpoint(cls, backbone: Backbone, trained: Trained, classnames: Sequence[str]) -> "ExpertsCLIP":

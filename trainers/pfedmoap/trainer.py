@@ -50,7 +50,8 @@ class PFedMoAP(FederatedTrainer, ContextTrainer):
 
     def received(self, letter: Letter) -> None:
         experts = letter.tensors.get(EXPERTS)
-        self.model.set_experts(None if experts is None else experts.to(self.device))
+        with self.autocast():
+            self.model.set_experts(None if experts is None else experts.to(self.device))
 
 
 def selected(taken: dict[int, dict[str, torch.Tensor]], client: int, count: int, select: str, seed: int) -> list[int]:

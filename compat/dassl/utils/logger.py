@@ -15,7 +15,7 @@ class Logger:
         self.file: TextIO | None = None
         if fpath is not None:
             Path(fpath).parent.mkdir(parents=True, exist_ok=True)
-            self.file = open(fpath, "w", buffering=1)  # noqa: SIM115 (closed by close())
+            self.file = open(fpath, "w", buffering=1, errors="backslashreplace")  # noqa: SIM115 (closed by close())
 
     def __enter__(self) -> "Logger":
         return self

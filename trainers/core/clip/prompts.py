@@ -202,7 +202,7 @@ class PromptPlan(nn.Module):
         self._forget()
 
     def _forget(self) -> None:
-        self._parts: tuple[int, list] = (0, [])
+        self._parts: dict[int, list[tuple[slice, PromptPlan]]] = {}  # all are kept: a recorded step reads its own
         self._shares: dict[tuple[int, int], PromptPlan] = {}
         self._whole: torch.Tensor | None = None
         self._unshared: tuple[PromptPlan, torch.Tensor] | None = None
@@ -224,15 +224,15 @@ class PromptPlan(nn.Module):
 
         Whole groups where they fit, otherwise some classes of one group. Rows refer to the same bank as this plan's.
         """
-        if self._parts[0] != prompts:
+        if prompts not in self._parts:
             if prompts >= self.C:
                 width = prompts // self.C
                 cuts = [(slice(g, min(g + width, self.G)), slice(0, self.C)) for g in range(0, self.G, width)]
             else:
                 starts = range(0, self.C, prompts)
                 cuts = [(slice(g, g + 1), slice(c, min(c + prompts, self.C))) for g in range(self.G) for c in starts]
-            self._parts = prompts, [(of_c, self._part(of_g, of_c)) for of_g, of_c in cuts]
-        return self._parts[1]
+            self._parts[prompts] = [(of_c, self._part(of_g, of_c)) for of_g, of_c in cuts]
+        return self._parts[prompts]
 
     def cuts(self, parts: int) -> tuple[str, list[int]]:
         """Cuts the plan into `parts` with about equal numbers of tokens, along "classes" or, where there are more of

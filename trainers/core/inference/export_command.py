@@ -38,7 +38,7 @@ def main() -> int:
         names = checked_names(names_from(args.classnames)) if args.classnames is not None else None
         model = open_model(args.run, args.epoch, args.backbone, names)
         file = Path(args.run) / "results.json"
-        results = read_results(file) if file.is_file() and names is None else {}
+        results = read_results(file) if file.is_file() and names is None and args.epoch is None else {}
         apart = export(model, args.folder, results)
         print(f"Wrote {args.folder}: ONNX is within {apart:.0e} of PyTorch")
         if args.push:

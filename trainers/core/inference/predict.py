@@ -140,7 +140,7 @@ def classify(model: "TrainedModel", paths: list[str], args: argparse.Namespace) 
                 images.append(model.read(path))
                 names.append(path)
             except UNDECODABLE as error:
-                unreadable.append(f"{path} cannot be read: {one_line(error)}")
+                unreadable.append(f"{path} cannot be read: {one_line(error).removeprefix(f'{path} ')}")
         if images:
             found += model.classify(torch.stack(images), args.top, args.calibrated, args.batch, names)
     return found, unreadable

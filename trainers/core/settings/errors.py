@@ -3,9 +3,13 @@
 import contextlib
 import difflib
 import errno
+import io
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import yaml
 
@@ -35,8 +39,26 @@ def _lost_worker(error: BaseException) -> bool:
     return isinstance(error, ConnectionError | EOFError) or str(error).startswith("DataLoader worker (pid")
 
 
+def prints_all_names() -> None:
+    """Lets the screen show the names of files that are not UTF-8, with what it cannot show as \\x.."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def waited_for(command: Sequence[str], **how: Any) -> int:
+    """The exit status of a program that Ctrl-C reaches, too, and that ends in its own time."""
+    with subprocess.Popen(command, **how) as process:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                continue
+
+
 def program(main: Callable[[], int]) -> int:
     """main() as a program of its own; its exit status. Ctrl-C ends it with 130 and no traceback, `| head` is no error."""
+    prints_all_names()
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:

@@ -17,6 +17,7 @@ from clip.model import CLIP, ResidualAttentionBlock, Transformer, build_model, c
 from clip.simple_tokenizer import SimpleTokenizer
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear as OutProj
+from torch.nn.utils import parametrize
 
 from ..doors import (
     Block,
@@ -108,6 +109,9 @@ class OpenAIBackbone(Backbone):
 
     def halve(self) -> None:
         convert_weights(self.model)
+        for module in self.model.modules():  # a matrix that a method computes is made of one that lies here
+            if isinstance(module, parametrize.ParametrizationList):
+                module.original.data = module.original.data.half()
 
     def causal_tower(self) -> CausalTower | None:
         m = self.model

@@ -105,7 +105,8 @@ def split(words: list[str]) -> tuple[list[str], list[str]]:
     plain, settings, rest = [], [], list(words)
     while rest:
         word = rest.pop(0)
-        if not (re.fullmatch(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+", word) or word in SHARED):
+        looks_so = re.fullmatch(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+", word) and not Path(word).exists()  # LABELS.CSV
+        if not (looks_so or word in SHARED):
             plain.append(word)
             continue
         if not rest:

@@ -8,6 +8,7 @@ from conftest import ROOT, patience
 
 from datasets.drawing.styles import STYLES
 from harness.catalog import group
+from harness.command import split
 from harness.plan import STYLES_SEEN, STYLES_UNSEEN, Request
 from train import parse_arguments
 
@@ -99,6 +100,12 @@ def test_own_folders_of_one_name_are_refused(tmp_path):
         (tmp_path / place / "birds" / "owl").mkdir(parents=True)
     with pytest.raises(ValueError, match='are called "birds", and so would their runs be: rename one'):
         runs("coop", "main", f"{tmp_path / 'a' / 'birds'},{tmp_path / 'b' / 'birds'}", "4")
+
+
+def test_what_is_there_is_no_setting(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "LABELS.CSV").touch()
+    assert split(["LABELS.CSV", "16", "OPTIM.LR", "1"]) == (["LABELS.CSV", "16"], ["OPTIM.LR", "1"])
 
 
 def test_a_command_says_its_seed_in_one_way():

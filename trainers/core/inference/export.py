@@ -147,8 +147,10 @@ def read_export(folder: str | os.PathLike, backbone: str | os.PathLike = "") -> 
 
 
 def _read(folder: Path, backbone: str) -> TrainedModel:
-    from safetensors.torch import load_file
-
+    try:
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise ValueError(f"reading an export needs a package ({error}): pip install safetensors") from None
     try:
         config = json.loads(read_text(folder / "config.json"))
         tensors = load_file(folder / "model.safetensors")

@@ -475,6 +475,12 @@ def settings_of(**changed):
     return {"settings": own, "backbone_sha256": "a", "data": {"test": "t"}}
 
 
+def on_backbone(root, method, name, weights):
+    own = settings_of(**{"TRAINER.NAME": method}) | {"backbone_sha256": weights}
+    path = f"fewshot/dtd/shots_16/{method}/a/seed1"
+    ours(root, path, accuracy=50, trainer=method, backbone=name, identity=own)
+
+
 class TestNothingIsMixed:
     def test_seeds_that_differ_in_more_than_the_seed_stand_apart(self, tmp_path):
         for seed, epochs in ((1, 40), (2, 10), (3, 40)):
@@ -495,15 +501,7 @@ class TestNothingIsMixed:
     @pytest.mark.parametrize("names", [("ViT-B/16", "RN50"), ("clip.pt", "clip.pt")])  # the file was another one then
     def test_methods_on_different_backbones_name_them(self, names, tmp_path):
         for method, name, weights in zip(("CoOp", "MoCoOp"), names, ("aaa", "bbb"), strict=True):
-            own = settings_of(**{"TRAINER.NAME": method}) | {"backbone_sha256": weights}
-            ours(
-                tmp_path,
-                f"fewshot/dtd/shots_16/{method}/a/seed1",
-                accuracy=50,
-                trainer=method,
-                backbone=name,
-                identity=own,
-            )
+            on_backbone(tmp_path, method, name, weights)
         first, second = names if names[0] != names[1] else [f"clip.pt {weights}" for weights in ("aaa", "bbb")]
         assert {key[2] for key in cells_of(tmp_path)[0]} == {f"CoOp ({first})", f"MoCoOp ({second})"}
 
@@ -516,22 +514,13 @@ class TestNothingIsMixed:
 
     def test_what_a_backbone_is_called_hides_no_use_of_settings_by_dataset(self, tmp_path):
         for method, name in (("MMRL", "ViT-B/16"), ("CoOp", "RN50")):
-            own = settings_of(**{"TRAINER.NAME": method}) | {"backbone_sha256": name}
-            ours(
-                tmp_path,
-                f"fewshot/dtd/shots_16/{method}/a/seed1",
-                accuracy=50,
-                trainer=method,
-                backbone=name,
-                identity=own,
-            )
+            on_backbone(tmp_path, method, name, name)
         (table,) = tables(collect(tmp_path).runs, "accuracy")
         assert table.signs == {"MMRL (ViT-B/16)": "¶"}
 
     def test_one_backbone_under_two_names_is_one(self, tmp_path):
         for method, name in (("CoOp", "ViT-B/16"), ("MoCoOp", "ViT-B-16.pt")):
-            ours(tmp_path, f"fewshot/dtd/shots_16/{method}/a/seed1", accuracy=50, trainer=method, backbone=name,
-                 identity=settings_of(**{"TRAINER.NAME": method}))  # fmt: skip
+            on_backbone(tmp_path, method, name, "aaa")
         assert {key[2] for key in cells_of(tmp_path)[0]} == {"CoOp", "MoCoOp"}
 
     def test_methods_tested_on_different_pictures_are_not_compared(self, tmp_path):

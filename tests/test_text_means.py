@@ -5,13 +5,18 @@ import json
 import pytest
 import torch
 from conftest import run_train, write_pictures
+from dassl.data.datasets import DATASET_REGISTRY
 from test_runs import arguments
 from torch.nn import functional as F
 
+from datasets.caltech101 import Caltech101
+from trainers.coop.trainer import CoOp
 from trainers.core.heads import text_means
 from trainers.core.heads.text_means import TextMeansHead, class_means, linear_classifier, precision, statistics
 from trainers.core.inference.model import load_run
 from trainers.core.runs.identity import Identity
+from trainers.core.settings.configure import configure
+from trainers.methods import register_all
 from trainers.zsclip.model import HardPromptCLIP
 
 D, S = 12, 5
@@ -220,3 +225,18 @@ def test_the_heads_templates_are_part_of_a_run():
     ours, theirs = Identity(head=[["a {}."]]), Identity(head=[["the {}."]])
     assert ours.differences(theirs) == ["other templates of the head"]
     assert ours.differences(Identity()) == []  # an older version's, which did not say
+
+
+def test_a_dataset_without_groups_of_templates_needs_them_for_a_head_alone(mini_root, tiny_clip_file):
+    register_all()
+
+    @DATASET_REGISTRY.register()
+    class Nameless(Caltech101):
+        """One that no file of templates knows."""
+
+    given = {"DATASET.NAME": "Nameless", "DATASET.ROOT": mini_root, "TRAINER.NAME": "CoOp", "SEED": 1,
+             "MODEL.BACKBONE.NAME": tiny_clip_file, "DATASET.TEMPLATE": "a {}."}  # fmt: skip
+    settings = [(key, str(value)) for key, value in given.items()]
+    assert CoOp.run_identity(configure([], settings)).head is None
+    with pytest.raises(ValueError, match="has no templates for dataset Nameless"):
+        CoOp.run_identity(configure([], [*settings, HEAD]))

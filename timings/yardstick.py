@@ -34,7 +34,7 @@ class Measured:
         found: dict[tuple, list[float]] = defaultdict(list)
         for r in (run for run in runs if run.finished):
             protocol = "main" if r.protocol == "fewshot" else r.protocol
-            config, _, tag = r.config.partition(" ")
+            config, _, tag = r.variant.partition(" ")
             known = methods().get(r.method)
             if r.validated or not known or config != config_for(known, r.source or r.dataset, protocol, r.shots or 0):
                 self.left_out.append(r)

@@ -8,7 +8,7 @@ read or contradict themselves are named and left out, never guessed.
 import json
 import os
 import re
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,7 +46,7 @@ class Run:
     details: dict[str, Any] = field(default_factory=dict)
     command: str = ""
     identity: Identity | None = None
-    on: str = ""  # its backbone, where runs of its protocol have several
+    on: str = ""  # its backbone, where that is not the one of most runs of its protocol
     apart: str = ""  # how it differs from other runs of its place, if in more than the seed
 
     @property
@@ -432,13 +432,13 @@ def progress_of_log(text: str) -> dict[str, Any]:
 
 
 def _tell_datasets_apart(runs: list[Run]) -> None:
-    """Two datasets may be called alike: people's own pictures, which are called after their folder or list, or one that was
-    prepared anew. Then their names say which pictures they are tested on."""
+    """People's own pictures are called after their folder or list, and two may be called alike: then their names say it."""
     of_name: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
-        tested = run.identity and run.identity.data.get("test")
-        if tested and run.finished and run.protocol == "fewshot" and not run.identity.settings.get("DATASET.FOLDS"):  # type: ignore[union-attr]
-            of_name[run.dataset][tested].append(run)
+        folds = run.identity and run.identity.settings.get("DATASET.FOLDS")
+        own = run.identity and run.identity.settings.get("DATASET.NAME") == "FolderDataset"
+        if run.finished and run.identity and own and run.protocol == "fewshot" and not folds:
+            of_name[run.dataset][run.identity.data.get("test", "")].append(run)
     for name, kinds in of_name.items():
         for digest, own_runs in kinds.items() if len(kinds) > 1 else ():
             for run in own_runs:
@@ -446,8 +446,8 @@ def _tell_datasets_apart(runs: list[Run]) -> None:
 
 
 def _tell_backbones_apart(runs: list[Run]) -> None:
-    """Methods stand beside each other in a protocol's table: where its runs have several backbones, each row names its
-    own. An older version's run, which does not say its weights, has those that others of that name have."""
+    """Methods stand beside each other in a protocol's table: a row with another backbone than most of its runs names it.
+    An older version's run, which does not say its weights, has those that others of that name have."""
     protocols: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         if run.finished and run.identity is not None:
@@ -456,9 +456,11 @@ def _tell_backbones_apart(runs: list[Run]) -> None:
         of_name = {_backbone(run): _weights(run) for run in own if _weights(run)}
         weights = [_weights(run) or of_name.get(_backbone(run), "") or _backbone(run) for run in own]
         names = {sha256: _backbone(run) for sha256, run in zip(weights, own, strict=True)}  # the same may have two
-        for run, sha256 in zip(own, weights, strict=True) if len(names) > 1 else ():
+        ((usual, _),) = Counter(weights).most_common(1)
+        for run, sha256 in zip(own, weights, strict=True):
             name = names[sha256]
-            run.on = name if [*names.values()].count(name) == 1 else f"{name} {sha256[:6]}"
+            if sha256 != usual:
+                run.on = name if [*names.values()].count(name) == 1 else f"{name} {sha256[:6]}"
 
 
 def _backbone(run: Run) -> str:

@@ -296,7 +296,8 @@ def ablation_table(runs: list[Run], metric: str) -> Table:
 
 
 def _put_signs(table: Table, runs: list[Run]) -> None:
-    """Marks the methods whose numbers used more than the shots and the names, and says below what."""
+    """Marks the methods whose numbers used more than the shots and the names, and says below what; and which backbone those
+    have that name none, where others do."""
     names, found = method_names(runs), signs(runs)
     for run in runs:
         title = names[method_key(run, names)]
@@ -304,6 +305,9 @@ def _put_signs(table: Table, runs: list[Run]) -> None:
         if sign:
             table.signs[title] = "".join(dict.fromkeys(table.signs.get(title, "") + sign))
     table.notes += legend(runs)
+    if any(run.on for run in runs):
+        usual = next((str(run.details.get("backbone", "")) for run in runs if run.identity and not run.on), "")
+        table.notes += [f"Methods that name no backbone have {usual}."] if usual else []
 
 
 def tables(runs: list[Run], metric: str) -> list[Table]:

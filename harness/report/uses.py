@@ -57,9 +57,8 @@ def _has_settings_of_its_own(run: Run) -> bool:
     if method is None or method.settings_by_dataset:
         return method is not None
     asked = "main" if run.protocol == "fewshot" else run.protocol
-    own = run.dataset.partition(" (pictures ")[0]  # told apart from others of its name
-    recipes = [config_for(method, dataset, asked, run.shots or 0) for dataset in (own, "")]
-    return own != "imagenet" and recipes[0] != recipes[1] and run.config.partition(" ")[0] == recipes[0]
+    recipes = [config_for(method, dataset, asked, run.shots or 0) for dataset in (run.dataset, "")]
+    return run.dataset != "imagenet" and recipes[0] != recipes[1] and run.config.partition(" ")[0] == recipes[0]
 
 
 def signs(runs: Sequence[Run]) -> dict[Column, str]:

@@ -26,7 +26,7 @@ class ImageError(OSError):
     """A picture is missing or cannot be decoded; the message says why."""
 
 
-UNDECODABLE = (OSError, ValueError, Image.DecompressionBombError)  # what read_picture raises, and opening a file
+UNDECODABLE = (OSError, ValueError, Image.DecompressionBombError)  # what read_picture and Image.open raise
 
 
 def read_picture(path: str | os.PathLike | IO[bytes], upright: bool = False) -> Image.Image:

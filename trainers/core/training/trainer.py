@@ -496,8 +496,9 @@ class PromptTrainer(TrainerX):
         seen = contents_for(cfg)
         contents = {part: content_fingerprint(parts[part] or [], dataset.dataset_dir, seen) for part in uses}
         sha256 = source_of(cfg.MODEL.BACKBONE.NAME).digest()
-        templates, head = (None, None) if model else (cls.templates_of(cfg), cls.head_templates_of(cfg))
-        return Identity(cls.material(cfg), sha256, data, model, templates, contents, head if cls.head_of(cfg) else None)
+        templates = None if model else cls.templates_of(cfg)
+        head = cls.head_templates_of(cfg) if cls.head_of(cfg) and not model else None
+        return Identity(cls.material(cfg), sha256, data, model, templates, contents, head)
 
     @classmethod
     def head_of(cls, cfg: CfgNode) -> str:

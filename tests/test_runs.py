@@ -457,4 +457,4 @@ def test_a_dataset_brings_its_templates(template, mini_root, tiny_clip_file, tmp
     assert done.returncode == 0, done.stderr
     assert "a sketch of a {}." in done.stdout
     done = run_train(*words, "DATASET.TEMPLATE", template)
-    assert f'the template "{template}" of the dataset has not one {{}} for the class name' in done.stderr
+    assert f'the template "{template}" needs exactly one {{}} for the class name' in done.stderr

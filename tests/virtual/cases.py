@@ -166,9 +166,8 @@ def leaders() -> None:
     say(**run("DPL-chunks", "DPL", "TRAINER.DPL.PREC", "amp", "MODEL.TEXT_CHUNK", 3, *DEEP["DPL"]))
     for name in ("TipAdapterF-fp16", "CLIPSVD-fp16", "CLIPLoRA-fp16"):
         use(name)
-    for name in ("PromptFL", "PFedMoAP"):
-        for prec in ("fp16", "amp"):
-            federation(name, prec)
+    for prec in ("fp16", "amp"):
+        federation("PFedMoAP", prec)
 
 
 def federation(name: str, prec: str) -> None:

@@ -60,7 +60,7 @@ def main() -> int:
             raise ValueError(f"{args.run} is no finished run: give the folder that holds results.json")
         if not file.is_file():
             raise ValueError(
-                f"no {mistakes.NAME} in {args.run}: clients evaluated it, or an older version: then evaluate it again"
+                f"no {mistakes.NAME} in {args.run}: it was evaluated by an older version (evaluate it again) or by clients"
             )
         figures, found = read_results(results), mistakes.read(file)
         if found and not any(Path(m.picture).is_file() for m in found):

@@ -334,7 +334,7 @@ def _check_together(cfg: CfgNode) -> None:
     faults = {
         f"INPUT.RRCROP_SCALE is {i.RRCROP_SCALE}: use the smaller share first": i.RRCROP_SCALE[0] > i.RRCROP_SCALE[1],
         f"INPUT.GB_K is {i.GB_K}: use an odd number": i.GB_K % 2 == 0,
-        f'the template "{placeless}" has not one {{}} for the class name': placeless,
+        f'the template "{placeless}" needs exactly one {{}} for the class name': placeless,
         "TEMPLATE_GROUPS has an empty group: leave it out": [] in groups,
         "OPTIM.SCHEDULE is step: use OPTIM.LR_SCHEDULER cosine and OPTIM.WARMUP_EPOCH 0": o.SCHEDULE == "step"
         and (o.LR_SCHEDULER != "cosine" or o.WARMUP_EPOCH > 0),

@@ -14,14 +14,13 @@ import sys
 from pathlib import Path
 
 import torch
-from PIL import Image
 from tabulate import tabulate
 from tqdm import tqdm
 
 from harness.plan import dataset_of
 from trainers.core.clip.backbones import Backbone, load_backbone
 from trainers.core.clip.visual_tower import encode_pictures
-from trainers.core.loading.read import ImageError, read_picture
+from trainers.core.loading.read import read_named
 from trainers.core.runs.files import printable, write_for_user
 from trainers.core.settings.errors import one_line
 from trainers.paths import ROOT
@@ -36,18 +35,11 @@ def backbone_of(word: str) -> Backbone:
     return load_backbone(str(SMALL) if word == "small" else word)
 
 
-def _read(path: str) -> Image.Image:
-    try:
-        return read_picture(path, upright=True)
-    except ImageError as error:
-        raise ImageError(f"{path} {error}") from error
-
-
 def features(paths: list[str], backbone: Backbone) -> torch.Tensor:
     """Unit features, N x D. Raises OSError or ValueError for a picture that cannot be read."""
     transform, found = backbone.preprocessing.transform(), []
     for start in tqdm(range(0, len(paths), BATCH), "Encoding", leave=False, disable=not sys.stderr.isatty()):
-        images = torch.stack([transform(_read(path)) for path in paths[start : start + BATCH]])
+        images = torch.stack([transform(read_named(path, upright=True)) for path in paths[start : start + BATCH]])
         with torch.no_grad():
             found.append(torch.nn.functional.normalize(encode_pictures(backbone, images).float(), dim=1))
     return torch.cat(found)

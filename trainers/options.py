@@ -214,6 +214,11 @@ class Method:
         if set(self.heads) - set(HEADS):
             raise ValueError(f"{self.trainer} has heads {self.heads}: use {HEADS}")
 
+    def head(self, asked: str) -> str:
+        """The head where MODEL.HEAD.NAME is `asked`, empty for none."""
+        name = asked or self.heads[0]
+        return "" if name == "none" else name
+
     @property
     def keeps_a_model(self) -> bool:
         """Whether other runs of a protocol evaluate the model of its training run, instead of making theirs."""

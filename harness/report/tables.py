@@ -289,7 +289,7 @@ def ablation_table(runs: list[Run], metric: str) -> Table:
     ]
     shots = runs[0].shots or 0
     whose = ", ".join(method_title(method) for method in dict.fromkeys(method for _, method, _ in changes))
-    title = TITLES["ablation"].replace("Ablation", f"Ablation of {whose}") + f", {_shots(shots)}"
+    title = f"Ablation of {whose}: few-shot, {_shots(shots)}"
     return Table(
         "ablation", title, ["change", *map(dataset_title, datasets)], rows, [[j] for j in range(len(datasets))]
     )
@@ -511,20 +511,8 @@ def as_csv(found: list[Table], spread: str) -> str:
 
 def as_json(runs: list[Run]) -> str:
     """Every run with what it measured."""
-    keys = (
-        "protocol",
-        "dataset",
-        "method",
-        "config",
-        "on",
-        "apart",
-        "shots",
-        "seed",
-        "part",
-        "source",
-        "metrics",
-        "finished",
-    )
+    keys = ("protocol", "dataset", "method", "config", "on", "apart", "shots", "seed", "part", "source", "metrics",
+            "finished")  # fmt: skip
     return json.dumps([{k: getattr(r, k) for k in keys} | {"file": str(r.file)} for r in runs], indent=1)
 
 

@@ -167,11 +167,11 @@ def leaders() -> None:
     for name in ("TipAdapterF-fp16", "CLIPSVD-fp16", "CLIPLoRA-fp16"):
         use(name)
     for prec in ("fp16", "amp"):
-        federation("PFedMoAP", prec)
+        federation(prec)
 
 
-def federation(name: str, prec: str) -> None:
-    """Three rounds of a server and of clients in one process."""
+def federation(prec: str) -> None:
+    """Three rounds of pFedMoAP's server and of clients in one process."""
     from dassl.engine import build_trainer
     from dassl.utils import set_random_seed
 
@@ -184,19 +184,19 @@ def federation(name: str, prec: str) -> None:
 
         def ask(self, kind: str, questions: dict[int, Any]) -> dict[int, Any]:
             return {
-                k: getattr(Client(worker, k, OUT / f"{name}-{prec}-clients"), kind)(q) for k, q in questions.items()
+                k: getattr(Client(worker, k, OUT / f"PFedMoAP-{prec}-clients"), kind)(q) for k, q in questions.items()
             }
 
     register_all()
     datasets.register_all()
-    own = {"PREC": prec, "CLIENTS": 3, "PARTICIPATION": 1.0} | ({"GATE_WIDTH": 16} if name == "PFedMoAP" else {})
-    settings = [word for key, value in own.items() for word in (f"TRAINER.{name.upper()}.{key}", value)]
+    own = {"PREC": prec, "CLIENTS": 3, "PARTICIPATION": 1.0, "GATE_WIDTH": 16}
+    settings = [word for key, value in own.items() for word in (f"TRAINER.PFEDMOAP.{key}", value)]
     gpu.reset()
     error, accuracies = "", []
     with contextlib.redirect_stdout(io.StringIO()):
         try:
             cfg = train.setup_cfg(
-                train.parse_arguments(words(OUT / f"{name}-{prec}", name, *settings, "OPTIM.MAX_EPOCH", 3))
+                train.parse_arguments(words(OUT / f"PFedMoAP-{prec}", "PFedMoAP", *settings, "OPTIM.MAX_EPOCH", 3))
             )
             set_random_seed(1)
             server, worker = build_trainer(cfg), build_trainer(cfg)
@@ -206,7 +206,7 @@ def federation(name: str, prec: str) -> None:
             accuracies = [row["accuracy"] for row in server.rounds]
         except Exception as failure:  # noqa: BLE001  (is the case's result)
             error = f"{type(failure).__name__}: {failure}"
-    say(case=f"{name}-{prec}", status=int(bool(error)), error=error, rounds=len(accuracies))
+    say(case=f"PFedMoAP-{prec}", status=int(bool(error)), error=error, rounds=len(accuracies))
 
 
 def main() -> None:

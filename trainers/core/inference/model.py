@@ -27,7 +27,7 @@ from ...paths import ROOT
 from ..clip.adapted import AdaptedCLIP, Trained
 from ..clip.backbones import Backbone, Preprocessing, trained_backbone
 from ..clip.prompts import clean_classname, refuse_alike
-from ..loading.read import ImageError, as_people_see_it, read_picture
+from ..loading.read import as_people_see_it, read_named
 from ..runs.results import Validated, read_results
 from ..settings.errors import believing
 from ..training import checkpoints
@@ -130,10 +130,7 @@ class TrainedModel(nn.Module):
     def read(self, picture: Picture) -> torch.Tensor:
         """A picture, read as in training, as the model takes it, 3 x H x W. Raises OSError or ValueError, naming it."""
         if not isinstance(picture, Image.Image):
-            try:
-                picture = read_picture(picture, self.upright)
-            except ImageError as error:
-                raise ImageError(f"{picture} {error}") from error
+            picture = read_named(picture, self.upright)
         elif self.upright:
             picture = as_people_see_it(picture)
         return self.transform(picture)

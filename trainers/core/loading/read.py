@@ -53,6 +53,14 @@ def read_picture(path: str | os.PathLike | IO[bytes], upright: bool = False) -> 
         raise ImageError(f"cannot be decoded ({said[:200]})") from error
 
 
+def read_named(path: str | os.PathLike, upright: bool = False) -> Image.Image:
+    """read_picture, whose ImageError then names the file."""
+    try:
+        return read_picture(path, upright)
+    except ImageError as error:
+        raise ImageError(f"{path} {error}") from error
+
+
 @functools.cache
 def _formats() -> list[str]:
     """Those of FORMATS that this Pillow was built with."""

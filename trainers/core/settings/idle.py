@@ -41,7 +41,7 @@ def why_idle(key: str, cfg: CfgNode) -> str:
     if key in ("DATASET.TEMPLATE", "DATASET.TEMPLATE_GROUPS"):
         reads = (
             *method.templates,
-            *(["TEMPLATE_GROUPS"] if (cfg.MODEL.HEAD.NAME or method.heads[0]) != "none" else []),
+            *(["TEMPLATE_GROUPS"] if method.head(cfg.MODEL.HEAD.NAME) else []),
         )
         return "" if key.split(".")[1] in reads else f"{key} does nothing for {method.title}: leave it out"
     if key.startswith("TRAINER.") and key != "TRAINER.NAME":

@@ -72,9 +72,7 @@ class PromptTrainer(TrainerX):
     """A Dassl trainer for methods that learn prompts (or nothing) on a frozen CLIP."""
 
     TEST_SETTINGS: tuple[str, ...] = ()  # its options that bear on testing but on no tensor's shape
-    templates_called: str | None = (
-        None  # the key of templates_of in checkpoints, where they are part of what is trained
-    )
+    templates_called: str | None = None  # in checkpoints, where templates_of's bear on what is trained
     contents: dict[str, str] = {}  # of the pictures of each part, as its run's identity has it
     may_record = True  # a step as a CUDA graph, which never waits for the host
     average: EpochAverage | None = None  # over epochs, where a method sets one in build_model
@@ -155,7 +153,7 @@ class PromptTrainer(TrainerX):
                 f"{own.title} knows only the classes it was made for: "
                 f"SUBSAMPLE_CLASSES {cfg.DATASET.SUBSAMPLE_CLASSES} has others"
             )
-        self.head = self.head_of(cfg)
+        self.head = own.head(cfg.MODEL.HEAD.NAME)
         if (self.head or "none") not in own.heads:
             may = f"can have {' or '.join(own.heads)}"
             raise ValueError(f"MODEL.HEAD.NAME is {self.head or 'none'}, and {own.title} {may}: leave it out")
@@ -497,14 +495,8 @@ class PromptTrainer(TrainerX):
         contents = {part: content_fingerprint(parts[part] or [], dataset.dataset_dir, seen) for part in uses}
         sha256 = source_of(cfg.MODEL.BACKBONE.NAME).digest()
         templates = None if model else cls.templates_of(cfg)
-        head = cls.head_templates_of(cfg) if cls.head_of(cfg) and not model else None
+        head = cls.head_templates_of(cfg) if cls.method().head(cfg.MODEL.HEAD.NAME) and not model else None
         return Identity(cls.material(cfg), sha256, data, model, templates, contents, head)
-
-    @classmethod
-    def head_of(cls, cfg: CfgNode) -> str:
-        """The name of the head, empty for none."""
-        name = cfg.MODEL.HEAD.NAME or cls.method().heads[0]
-        return "" if name == "none" else name
 
     @classmethod
     def head_templates_of(cls, cfg: CfgNode) -> list[list[str]]:

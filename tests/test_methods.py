@@ -1,4 +1,5 @@
-"""CoOp, CoCoOp, LASP and zero-shot CLIP against direct computations, and checkpoints that their own projects write."""
+"""CoOp, CoCoOp, LASP and zero-shot CLIP against direct computations, checkpoints that their own projects write, and which
+recipe a method takes where."""
 
 import clip
 import numpy as np
@@ -8,12 +9,15 @@ from conftest import run_train
 from test_runs import arguments
 from torch.nn import functional as F
 
+from harness.catalog import config_for, method_named, recipes_of
+from harness.plan import PROTOCOLS
 from trainers.cocoop.trainer import CoCoOpCLIP
 from trainers.coop.trainer import CoOpCLIP
 from trainers.core.clip.losses import text_to_text_loss
 from trainers.core.training.evaluation import accuracies_of_halves
 from trainers.lasp.trainer import LaspCLIP
 from trainers.linear_probe.trainer import CLIPS_STRENGTH, best_strength, held_out_quarter
+from trainers.methods import methods
 from trainers.zsclip.trainer import HardMixtureCLIP, HardPromptCLIP
 
 NAMES = ["cat", "air_plane", "golden retriever"]
@@ -174,3 +178,28 @@ def test_accuracies_of_halves_are_means_over_the_classes_that_have_pictures():
     labels_N = torch.tensor([0, 0, 0, 0, 2, 3, 3, 4])
     predicted_N = torch.tensor([0, 1, 3, 4, 2, 3, 0, 0])
     assert accuracies_of_halves(predicted_N, labels_N, 5) == {"base_accuracy": 62.5, "new_accuracy": 25.0}
+
+
+@pytest.mark.parametrize("trainer", [m.trainer for m in methods().values() if m.recipes_of == m.trainer])
+def test_a_recipe_for_a_protocol_says_which_holds_on_imagenet(trainer):
+    """A dataset counts before a protocol, and cross-dataset begins on ImageNet."""
+    choices = recipes_of(trainer)["choices"]
+    if "imagenet" in choices:
+        missing = [protocol for protocol in PROTOCOLS if protocol in choices and f"imagenet/{protocol}" not in choices]
+        assert not missing
+
+
+@pytest.mark.parametrize(
+    ("method", "dataset", "protocol", "shots", "recipe"),
+    [
+        ("mmrl", "imagenet", "xd", 16, "vit_b16_ep1"),
+        ("mmrl_plus_plus", "imagenet", "dg", 16, "vit_b16_ep1"),
+        ("prograd", "dtd", "main", 16, "vit_b16_l08"),
+        ("prograd", "dtd", "main", 1, "vit_b16_ep50"),
+        ("prograd", "dtd", "base2new", 16, "vit_b16_ep100"),
+        ("prograd", "imagenet", "base2new", 16, "vit_b16_ep100"),
+        ("plot_plus_plus", "dtd", "main", 2, "vit_b16_ep200"),
+    ],
+)
+def test_published_recipes(method, dataset, protocol, shots, recipe):
+    assert config_for(method_named(method), dataset, protocol, shots) == recipe

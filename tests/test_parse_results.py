@@ -24,6 +24,7 @@ from harness.report.per_class import per_class_tables
 from harness.report.plots import Looks
 from harness.report.published import FILE, published_tables
 from harness.report.tables import base_to_new_table, few_shot_table, harmonic, paired, render, tables, transfer_table
+from harness.report.uses import signs
 from harness.report.watch import live_view
 from trainers.core.runs import confusion
 from trainers.core.runs.identity import fingerprint
@@ -796,3 +797,24 @@ def test_what_was_told_or_chosen_for_each_dataset_is_marked(tmp_path):
     assert "MMRL§¶ base" in render(base_to_new, "plain")
     assert "PromptSRC base" in render(base_to_new, "plain")
     assert "CoOp" not in few.signs
+
+
+def test_what_was_not_told_and_not_chosen_is_not_marked(tmp_path):
+    """MMRL whose options are given; TCP from ImageNet, tested on a dataset for which it has a recipe of its own."""
+    same = {"TRAINER.MMRL.HEADS": "class", "TRAINER.MMRL.REG_WEIGHT": 1.0, "TRAINER.MMRL.DIM": 512}
+    for more, expected in (
+        (same, ""),
+        (same | {"TRAINER.MMRL.DIM": None}, "¶"),
+        (same | {"TRAINER.MMRL.HEADS": "told"}, "§"),
+    ):
+        root = tmp_path / f"mmrl{expected}"
+        for part in ("train_base", "test_new"):
+            ours(root, f"base2new/{part}/dtd/shots_16/MMRL/vit_b16_ep10/seed1", accuracy=50, trainer="MMRL",
+                 identity=settings_of(**more))  # fmt: skip
+        assert "".join(signs(collect(root).runs).values()) == expected
+    for dataset in ("sun397", "dtd"):
+        own = {"protocol": "xd", "dataset": dataset, "part": dataset, "source": "imagenet", "trainer": "TCP",
+               "config": "vit_b16_ep25", "tag": "", "shots": 16, "seed": 1}  # fmt: skip
+        folder = f"xd/from_imagenet/test/{dataset}/shots_16/TCP/vit_b16_ep25/seed1"
+        ours(tmp_path / "tcp", folder, accuracy=50, trainer="TCP", about=own)
+    assert [*signs(collect(tmp_path / "tcp").runs).values()] == [""]

@@ -1,7 +1,8 @@
 """What a number used beyond the training shots and the names of the classes that are asked."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from harness.catalog import config_for, group, method_title
 from trainers.core.runs.identity import fingerprint
@@ -36,13 +37,14 @@ def used(runs: Sequence[Run]) -> dict[Column, list[str]]:
         names_of_all = run.details.get("text_classes") == "all" or settings.get("DATASET.INCLUDE_ALL_CLASSES")
         if run.protocol == "base2new" and names_of_all:
             kinds.add(NAMES)
-        if run.method in told and run.protocol in ("base2new", "xd", "dg"):
+        is_told = run.method in told and _option(settings, "HEADS", "told") == "told"
+        if is_told and run.protocol in ("base2new", "xd", "dg"):
             kinds.add(TOLD)
-        if run.dataset in group("benchmarks") and _has_settings_of_its_own(run):
+        if _has_settings_of_its_own(run, settings):
             kinds.add(CONSTANTS)
-        if any(value for key, value in settings.items() if key.endswith(".SENTENCES")):
+        if _option(settings, "SENTENCES", ""):
             kinds.add(SENTENCES)
-        searched = next((value for key, value in settings.items() if key.endswith(".SEARCH_ON")), "val")
+        searched = _option(settings, "SEARCH_ON", "val")
         if searched == "test":
             kinds.add(TESTED)
         by_pictures = settings.get("TEST.FINAL_MODEL") == "best_val" or (run.method in chooses and searched == "val")
@@ -51,14 +53,22 @@ def used(runs: Sequence[Run]) -> dict[Column, list[str]]:
     return {column: sorted(kinds) for column, kinds in found.items()}
 
 
-def _has_settings_of_its_own(run: Run) -> bool:
-    """Whether the method's authors chose settings, or a recipe, for the run's dataset; ImageNet's epochs do not count."""
-    method = methods().get(run.method)
-    if method is None or method.settings_by_dataset:
-        return method is not None
+def _option(settings: Mapping[str, Any], name: str, usual: str) -> str:
+    """A method's own, under whatever key."""
+    return next((value for key, value in settings.items() if key.endswith(f".{name}")), usual)
+
+
+def _has_settings_of_its_own(run: Run, settings: Mapping[str, Any]) -> bool:
+    """Whether the authors chose options, or a recipe, for the dataset trained on; ImageNet's epochs do not count."""
+    method, dataset = methods().get(run.method), run.source or run.dataset
+    if method is None or dataset not in group("benchmarks"):
+        return False
+    if method.settings_by_dataset:
+        theirs = [name for name, setting in method.options.settings().items() if setting.default is None]
+        return any(settings.get(name) is None for name in theirs)
     asked = "main" if run.protocol == "fewshot" else run.protocol
-    recipes = [config_for(method, dataset, asked, run.shots or 0) for dataset in (run.dataset, "")]
-    return run.dataset != "imagenet" and recipes[0] != recipes[1] and run.config.partition(" ")[0] == recipes[0]
+    recipes = [config_for(method, name, asked, run.shots or 0) for name in (dataset, "")]
+    return dataset != "imagenet" and recipes[0] != recipes[1] and run.config.partition(" ")[0] == recipes[0]
 
 
 def signs(runs: Sequence[Run]) -> dict[Column, str]:

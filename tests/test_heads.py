@@ -14,12 +14,14 @@ from torch.nn import functional as F
 
 from trainers.core.clip.backbones.openai import build_model
 from trainers.core.heads.search import Labelled, choose, parts_of
+from trainers.core.settings.configure import configure
 from trainers.gda.model import gaussian_classifier
-from trainers.gda.trainer import ALPHAS
+from trainers.gda.trainer import ALPHAS, GDA
 from trainers.lp_plus_plus.model import steps_of_lp
+from trainers.lp_plus_plus.trainer import LPPlusPlus
 from trainers.tip_adapter.model import TipCLIP
 from trainers.tip_adapter.options import TipAdapterOptions
-from trainers.tip_adapter.trainer import constants, grid, right_of_grid
+from trainers.tip_adapter.trainer import TipAdapter, constants, grid, right_of_grid
 from trainers.tip_adapter_f.model import TrainedTipCLIP
 
 C, D = 6, 64
@@ -179,3 +181,10 @@ def test_a_class_without_pictures_is_never_the_likeliest():
     assert weight[1].abs().sum() == 0
     assert bias[1] == bias.min()
     assert weight.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", [TipAdapter, GDA, LPPlusPlus])
+def test_templates_on_imagenet_are_seven_or_the_one_given(kind):
+    assert len(kind.templates_of(configure([], [("DATASET.NAME", "ImageNet")]))) == 7
+    given = [("DATASET.NAME", "ImageNet"), ("DATASET.TEMPLATE", "a {}.")]
+    assert kind.templates_of(configure([], given)) == ["a {}."]

@@ -5,6 +5,7 @@ the model) and not otherwise changed; the pictures are drawn here as they were f
 """
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,6 +28,8 @@ from trainers.kgcoop.model import KgCoOpCLIP
 from trainers.kgcoop.trainer import TEACHERS
 from trainers.maple.model import MapleCLIP
 from trainers.mmrl.model import MmrlCLIP
+from trainers.mmrl.options import MmrlOptions
+from trainers.mmrl.trainer import MMRL
 from trainers.mmrl_plus_plus.model import MmrlPlusPlusCLIP
 from trainers.plot_plus_plus.model import PlotCLIP, transport
 from trainers.prograd.model import ProGradCLIP, project
@@ -288,6 +291,21 @@ def test_two_stages_of_the_authors_code(encoder):
             asked.checkpoint_tensors()[name].copy_(tensor)
         asked.weights_changed()
         torch.testing.assert_close(asked.eval()(images[0]), theirs["new"], rtol=1e-9, atol=1e-9)
+
+
+def test_classes_of_one_name_have_a_row_each(tiny_clip):
+    """ImageNet has two kinds of missile."""
+    model = TwoStageCLIP(tiny_clip, ["missile", "ant", "missile"], "a {}.", ["ant", "missile", "missile"])
+    assert model.row_C.tolist() == [1, 0, 2]
+
+
+@pytest.mark.parametrize(("dataset", "both"), [("ImageNet", True), ("ImageNetV2", False)])
+def test_mmrl_answers_with_one_head_on_another_dataset_of_the_same_names(dataset, both):
+    asked = SimpleNamespace(
+        cfg=configure([], [("DATASET.NAME", dataset)]), classnames=NAMES, options=MmrlOptions(), model=SimpleNamespace()
+    )
+    MMRL.choose_heads(asked, {"dataset": "ImageNet", "classnames": NAMES})
+    assert asked.model.both_heads == both
 
 
 @pytest.mark.parametrize("encoder", ["fast", "plain"])

@@ -158,6 +158,11 @@ def test_a_head_can_be_left_out_and_is_not_made_up(base, mini_root, tiny_clip_fi
             ("TEST.FINAL_MODEL", "best_val"),
             "the head text_means is fitted to the last epoch's model: use TEST.",
         ),
+        (
+            "TipAdapterF",
+            ("MODEL.HEAD.NAME", "none", "TEST.FINAL_MODEL", "best_val"),
+            "beta and alpha are chosen for the last epoch's keys: use last_step",
+        ),
     ],
 )
 def test_where_no_head_can_be(trainer, more, said, mini_root, tiny_clip_file, tmp_path):

@@ -18,8 +18,6 @@ from .options import LPPlusPlusOptions
 class LPPlusPlus(HeadTrainer):
     """Takes STEPS full-batch steps on features; the step whose classifier is kept is chosen."""
 
-    SELECTED = ()
-
     def build_model(self) -> None:
         backbone, steps = self.load_clip(), self.options.steps
         text_CD = F.normalize(self.text_weights(backbone), dim=-1)

@@ -65,7 +65,9 @@ class MMRL(PromptTrainer):
 
     def choose_heads(self, identity: dict[str, Any]) -> None:
         """Which heads answer for the classes asked, of a checkpoint of that identity."""
-        trained = identity.get("classnames", self.classnames)
+        trained, here = identity.get("classnames", self.classnames), self.cfg.DATASET.NAME
+        if identity.get("dataset", here) != here:  # ImageNetV2 has ImageNet's names, and is another data set
+            trained = []
         self.model.both_heads = answers_with_both(self.options.heads, trained, self.classnames)
         answers = "Both heads answer" if self.model.both_heads else "The class token's head alone answers"
         print(f"{answers} (HEADS {self.options.heads})")

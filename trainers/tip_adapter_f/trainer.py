@@ -1,5 +1,7 @@
 """Tip-Adapter-F: Tip-Adapter with trained keys (Zhang et al., ECCV 2022, arXiv 2207.09519)."""
 
+from yacs.config import CfgNode
+
 from ..core.settings.configure import declaring
 from ..core.training.trainer import register
 from ..tip_adapter.trainer import TipAdapter
@@ -15,6 +17,13 @@ class TipAdapterF(TipAdapter):
     """
 
     kind = TrainedTipCLIP
+
+    def check_cfg(self, cfg: CfgNode) -> None:
+        super().check_cfg(cfg)
+        if cfg.TEST.FINAL_MODEL == "best_val":
+            raise ValueError(
+                "TEST.FINAL_MODEL is best_val, but beta and alpha are chosen for the last epoch's keys: use last_step"
+            )
 
     def finish(self) -> None:
         self.finish_model()

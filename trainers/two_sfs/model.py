@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ..core.clip.adapted import Trained
 from ..core.clip.backbones import Backbone
 from ..core.clip.precision import cosine_logits
-from ..core.clip.prompts import clean_classname, hard_plan
+from ..core.clip.prompts import hard_plan, numbered
 from ..core.clip.shared_context import ClassTextCLIP
 from ..core.clip.staged import StagedCLIP
 
@@ -54,8 +54,8 @@ class TwoStageCLIP(StagedCLIP, ClassTextCLIP):
             )
         for p in of_text:
             p.requires_grad_(True)
-        names = [clean_classname(name) for name in seen or classnames]
-        rows = [names.index(name) if name in names else -1 for name in map(clean_classname, classnames)]
+        names = numbered(seen or classnames)
+        rows = [names.index(name) if name in names else -1 for name in numbered(classnames)]
         self.plan = hard_plan([template], classnames, self.vocabulary)
         self.classifier = nn.Parameter(torch.zeros(len(names), self.backbone.features))
         self.register_buffer("row_C", torch.tensor(rows), persistent=False)

@@ -24,13 +24,12 @@ from .search import Labelled
 class HeadTrainer(PromptTrainer):
     """A trainer of heads beside zero-shot CLIP, with the options of HeadOptions."""
 
-    # datasets whose text features are means over CLIP's seven selected templates
-    SELECTED: tuple[str, ...] = ("ImageNet",)
     templates_called = "templates"
 
     @classmethod
     def templates_of(cls, cfg: CfgNode) -> list:
-        if cfg.DATASET.NAME in cls.SELECTED:
+        """One template; on ImageNet CLIP's seven selected ones, as the authors of all of these heads have it."""
+        if cfg.DATASET.NAME == "ImageNet" and not cfg.DATASET.TEMPLATE:
             return from_template_file("zeroshot.yaml", "selected")
         return [template_of(cfg)]
 

@@ -23,7 +23,7 @@ lint: $(VENV)/.installed-dev
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-bench: $(VENV)/.installed
+bench: $(VENV)/.installed-dev
 	$(PY) timings/run_all.py
 
 $(VENV)/.installed: pyproject.toml requirements.txt

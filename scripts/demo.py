@@ -19,8 +19,9 @@ Next, with the environment that was made (. .venv/bin/activate):
 
 
 def main() -> int:
-    argparse.ArgumentParser(description=__doc__).parse_args()  # which has no options, and says so
-    output = ROOT / "output" / "demo"
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=ROOT / "output" / "demo", help="folder of the runs")
+    output = parser.parse_args().output.absolute()
     settings = ["--output", str(output), "--seeds", "1", "--jobs", str(min(2, os.cpu_count() or 1)), "--no-table"]
     for protocol in (["main", "demo", "16"], ["base2new", "demo"]):
         command = [sys.executable, str(ROOT / "scripts" / "run.py"), "zsclip,hard_mixture,mocoop", *protocol, *settings]

@@ -224,6 +224,14 @@ def test_the_scripts_forked_runs(data, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
+def test_benchmarks_put_what_they_measure_on_the_gpu(data):
+    command = [sys.executable, str(VIRTUAL / "benches.py"), str(data / "tiny_clip.pt")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=patience(300))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split()[:3] == ["growth", "text_encoder", "text_encoder_small"]
+
+
 @pytest.mark.parametrize("name", ["GPU-{RANK}", "GPU-0"])
 def test_two_ranks(name, data, tmp_path):
     """Two GPUs are trained on together; two ranks on one are refused in a line."""

@@ -334,9 +334,12 @@ def equal(bench: Bench) -> None:
     for left_over in bench.file.parent.glob("equal_*"):
         shutil.rmtree(left_over)
     names = FIRST if bench.tiny else tuple(name for name, method in methods().items() if not method.federated)
-    seconds = max(1.0, bench.end - time.monotonic())
+    failed = []
 
     def one(method: str) -> None:
+        seconds = bench.end - time.monotonic()
+        if seconds < 1:
+            return bench.note(left_out={"equal": method})
         words = [sys.executable, __file__, "--section", "equal", "--method", method, "--out", str(bench.file.parent)]
         words += ["--tiny"] if bench.tiny else []
         try:
@@ -346,10 +349,13 @@ def equal(bench: Bench) -> None:
         except subprocess.TimeoutExpired:
             return bench.note(left_out={"equal": method})
         if done.returncode:
+            failed.append(method)
             bench.note(equal=method, failed=done.stderr.strip()[-600:])
 
     with ThreadPoolExecutor(1 if bench.tiny else min(14, os.cpu_count() or 1)) as several:
         list(several.map(one, names))
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}")
 
 
 def equal_of(bench: Bench, method: str) -> None:
@@ -720,10 +726,10 @@ def theirs(bench: Bench) -> None:
 def demo(bench: Bench) -> None:
     if bench.tiny:
         return bench.note(demo="left out: it takes minutes on a CPU")
-    begin = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "scripts/demo.py"], cwd=ROOT, capture_output=True, text=True, timeout=bench.end - begin
-    )
+    begin, output = time.monotonic(), bench.file.parent / "demo"
+    shutil.rmtree(output, ignore_errors=True)  # what is finished would not be run again
+    words = [sys.executable, "scripts/demo.py", "--output", str(output)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=bench.end - begin)
     tables = done.stdout[done.stdout.find("Few-shot") :].splitlines()
     bench.note(
         demo=done.returncode,
@@ -731,6 +737,7 @@ def demo(bench: Bench) -> None:
         table=tables,
         said=done.stderr[-600:] if done.returncode else "",
     )
+    done.check_returncode()
 
 
 def tests(bench: Bench) -> None:
@@ -747,6 +754,7 @@ def tests(bench: Bench) -> None:
     bench.note(
         tests=files, status=done.returncode, lines=lines[-40:], tail="" if lines else (done.stdout + done.stderr)[-800:]
     )
+    done.check_returncode()
 
 
 # --- the call -----------------------------------------------------------------------------------------------------------
@@ -790,11 +798,19 @@ def in_a_process(name: str, out: Path, seconds: float, words: list[str]) -> bool
     environment = os.environ | {"MOCOOP_CACHE": str(out / "cache"), "PYTHONUNBUFFERED": "1"}
     seconds += 300 if words[-1] == "--tiny" else 0  # a CPU's time, which others may be using
     begin = time.monotonic()
+    # a group of its own, all of which ends with it: what it started would train on beside the next section
+    section = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     try:
-        done = subprocess.run(command, cwd=ROOT, env=environment, timeout=seconds, stderr=subprocess.PIPE, text=True)
-        status, said = done.returncode, done.stderr
+        _, said = section.communicate(timeout=seconds)
+        status = section.returncode
     except subprocess.TimeoutExpired as late:
         status, said = -1, f"over its time: {(late.stderr or b'')[-300:]!r}"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(section.pid, signal.SIGKILL)
+        section.wait()
     if status:
         print(f"# {name} failed with {status}: {said[-1500:]}")
     print(f"# {name}: {time.monotonic() - begin:.0f} s", flush=True)

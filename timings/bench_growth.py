@@ -2,7 +2,7 @@
 
 import statistics
 
-from common import alternate, classnames, groups, report, spread, vit_b16
+from common import DEVICE, alternate, classnames, groups, report, spread, vit_b16
 
 from trainers.core.clip.backbones.openai import ClipVocabulary
 from trainers.core.clip.prompts import SoftPrompts
@@ -16,7 +16,7 @@ def main() -> None:
     for count, classes in sizes:
         prompts = SoftPrompts(
             [g[0] for g in groups(count)], classnames(classes), model.token_embedding, ClipVocabulary()
-        )
+        ).to(DEVICE)
         encoder = TextEncoder(model, chunk=10**6)  # nothing is recomputed, in any row
 
         def call(prompts=prompts, encoder=encoder):  # type: ignore[no-untyped-def]

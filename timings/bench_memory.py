@@ -26,12 +26,14 @@ def peak_mb() -> float:
 
 def measure(count: int, classes: int, mode: str, budget_mb: int) -> dict:
     model = vit_b16()
-    prompts = SoftPrompts([g[0] for g in groups(count)], classnames(classes), model.token_embedding, ClipVocabulary())
+    prompts = SoftPrompts(
+        [g[0] for g in groups(count)], classnames(classes), model.token_embedding, ClipVocabulary()
+    ).to(DEVICE)
     chunk = 0 if budget_mb else 10**6
     encoder = TextEncoder(model, mode, chunk=chunk, memory_budget=budget_mb * 2**20)
     before = peak_mb()
     features = encoder(prompts.plan, prompts.vectors())
-    weights = torch.linspace(0, 1, 512, device=DEVICE)
+    weights = torch.linspace(0, 1, features.shape[-1], device=DEVICE)
     torch.nn.functional.normalize(features, dim=-1).square().mul(weights).sum().backward()
     used = peak_mb() - before
     kept = used * 2**20 / (prompts.plan.n_tokens * 12 * 512 * 4)
@@ -54,8 +56,7 @@ def main() -> None:
             [sys.executable, __file__, json.dumps(case)], capture_output=True, text=True, cwd=ROOT / "timings"
         )
         if done.returncode:
-            rows.append([*case[:3], case[3] or "-", "failed", "-", "-", "-"])
-            continue
+            raise SystemExit(f"error: {case}: {done.stderr.strip().splitlines()[-1]}")
         got = json.loads(done.stdout.splitlines()[-1])
         count, classes, mode, budget = case
         whole = got["chunk"] >= count * classes

@@ -56,7 +56,8 @@ def measured(name: str, shots: int, folder: Path) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    in_order = sorted(methods().values(), key=lambda method: method.place)
+    # a federation's steps and memory are its clients'
+    in_order = sorted((m for m in methods().values() if not m.federated), key=lambda method: method.place)
     parser.add_argument("--methods", default=",".join(method.name for method in in_order), help="with commas between")
     parser.add_argument("--shots", type=int, default=16)
     args = parser.parse_args()

@@ -26,6 +26,7 @@ from trainers.mocoop.trainer import MixtureCLIP
 
 BATCH, CLASSES, STEPS, ROUNDS = 8, 60, 3, 2
 MB = 2**20
+ON_GPUS = torch.cuda.device_count() > 1  # two ranks need a GPU each
 
 
 def sent() -> int:
@@ -81,10 +82,11 @@ def peak_mb() -> float:
 
 def measured(method: str, size: int) -> list[dict]:
     """What each of `size` ranks says."""
+    shared = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **({} if ON_GPUS else {"CUDA_VISIBLE_DEVICES": ""})}
     processes = [
         subprocess.Popen(
             [sys.executable, __file__, method], cwd=ROOT / "timings", stdout=subprocess.PIPE, text=True,
-            env=os.environ | own | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+            env=os.environ | own | shared,
         )
         for own in environments(size)
     ]  # fmt: skip
@@ -123,10 +125,11 @@ def main() -> None:
         for size, rounds in found.items():
             times = [row[0] for ranks in rounds for row in ranks[0]["rows"]]
             first = rounds[0]
+            through = "-" if ON_GPUS else f"{statistics.median(row[2] for row in first[0]['rows']) / MB:.2f}"
             rows.append(
                 [method, size, f"{statistics.median(times):.2f} ({min(times):.2f}-{max(times):.2f})",
                  ", ".join(str(rank["tokens"]) for rank in first), ", ".join(f"{rank['peak']:.0f}" for rank in first),
-                 f"{statistics.median(row[2] for row in first[0]['rows']) / MB:.2f}", f"{first[0]['rows'][0][1]:.6f}"]
+                 through, f"{first[0]['rows'][0][1]:.6f}"]
             )  # fmt: skip
             ratios.append(statistics.median(times))
         rows.append([f"{method}: 1 rank / 2 ranks", "", f"{ratios[0] / ratios[1]:.2f}", "", "", "", ""])

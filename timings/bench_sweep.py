@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import ROOT, alternate, classnames, groups, ratio, report, seconds, spread, vit_b16
+from common import DEVICE, ROOT, alternate, classnames, groups, ratio, report, seconds, spread, vit_b16
 from theirs import authors_model
 
 from trainers.core.clip.backbones import load_backbone
@@ -312,9 +312,9 @@ def part_authors(args: argparse.Namespace) -> None:
     rows = []
     for count in map(int, args.classes.split(",")):
         names = classnames(count)
-        ours = MixtureCLIP(vit_b16(), names, groups(5), text_chunk=10**6)
-        theirs = authors_model(args.authors, vit_b16(), names, groups(5), BATCH)
-        images, labels = torch.randn(BATCH, 3, 224, 224), torch.randint(0, count, (BATCH,))
+        ours = MixtureCLIP(vit_b16(), names, groups(5), text_chunk=10**6).to(DEVICE)
+        theirs = authors_model(args.authors, vit_b16(), names, groups(5), BATCH, DEVICE.type)
+        images, labels = torch.randn(BATCH, 3, 224, 224).to(DEVICE), torch.randint(0, count, (BATCH,)).to(DEVICE)
 
         def our_step(model: Any = ours, images: Any = images, labels: Any = labels) -> None:
             parts = model.train().losses(images, labels)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from common import ROOT, alternate, classnames, groups, ratio, report, spread, vit_b16
+from common import DEVICE, ROOT, alternate, classnames, groups, ratio, report, spread, vit_b16
 
 from trainers.core.clip.backbones import load_backbone
 from trainers.core.clip.backbones.openai import ClipVocabulary
@@ -28,8 +28,10 @@ def backward_through(model: Any, mode: str, plans: list[SoftPrompts]) -> Callabl
 def vit_b16_sizes() -> None:
     model, names = vit_b16(), classnames(100)
     templates = [group[0] for group in groups(5)]
-    together = SoftPrompts(templates, names, model.token_embedding, ClipVocabulary())
-    each = [SoftPrompts([template], names, model.token_embedding, ClipVocabulary()) for template in templates]
+    together, *each = (
+        SoftPrompts(some, names, model.token_embedding, ClipVocabulary()).to(DEVICE)
+        for some in (templates, *([template] for template in templates))
+    )
     calls = {
         "plain, 5 prompts": backward_through(model, "plain", each),
         "plain, 1 prompt": backward_through(model, "plain", each[:1]),
@@ -46,12 +48,12 @@ def vit_b16_sizes() -> None:
 
 def small_sizes() -> None:
     """Is there a model so small that the plain path wins? The smallest that the project knows, one prompt, few classes."""
-    model = load_backbone(str(ROOT / "assets" / "drawn_clip.pt")).model
+    model = load_backbone(str(ROOT / "assets" / "drawn_clip.pt")).model.to(DEVICE)
     rows = []
     for count, classes in [(1, 1), (1, 10), (5, 10), (10, 100)]:
         prompts = SoftPrompts(
             [g[0] for g in groups(count)], classnames(classes), model.token_embedding, ClipVocabulary()
-        )
+        ).to(DEVICE)
         calls = {mode: backward_through(model, mode, [prompts]) for mode in ("plain", "fast")}
         times = alternate(calls, rounds=9)
         rows.append([count, classes, *map(spread, times.values()), f"{ratio(times['plain'], times['fast']):.1f}"])
@@ -75,7 +77,7 @@ def of_published_methods() -> None:
         ),
     }
     for label, make in makers.items():
-        calls = {mode: encoding(make(mode)) for mode in ("plain", "fast")}
+        calls = {mode: encoding(make(mode).to(DEVICE)) for mode in ("plain", "fast")}
         times = alternate(calls, rounds=2)
         rows.append([label, *map(spread, times.values()), f"{ratio(times['plain'], times['fast']):.1f}"])
     title = "Text of published methods, forward + backward, 100 classes, ViT-B/16 sizes, float32"

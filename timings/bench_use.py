@@ -1,7 +1,8 @@
 """Trained runs in use, against their evaluation and against bare CLIP: python timings/bench_use.py DATASET_FOLDER RUN...
 
-DATASET_FOLDER holds images/ and split.json, the test pictures of the runs. Hits over the whole test set, from predict.py's
-CSV, from load_run, and from the exported ONNX, beside those of results.json; and milliseconds per picture of batches of 64.
+DATASET_FOLDER holds images/ and split.json or split_<name>.json, the test pictures of the runs. Hits over the whole test
+set, from predict.py's CSV, from load_run, and from the exported ONNX, beside those of results.json; and milliseconds per
+picture of batches of 64.
 """
 
 import csv
@@ -21,7 +22,9 @@ from trainers.core.inference.export import export
 
 def main() -> None:
     data, *runs = map(Path, sys.argv[1:])
-    items = json.loads((data / "split.json").read_text())["test"]
+    (split,) = data.glob("split*.json")
+    record = json.loads(split.read_text())
+    items = record.get("parts", record)["test"]
     paths = [str(data / "images" / path) for path, *_ in items]
     rows, kept = [], {}
     for run in runs:

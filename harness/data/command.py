@@ -48,7 +48,7 @@ def dry_run(source: Source, root: Path) -> str:
     """What preparing would do, a line per part."""
     folder = root / source.folder
     if source.package:
-        return f"{source.name}: " + (f"{folder} is there" if folder.is_dir() else f"by {source.package}")
+        return f"{source.name}: " + (f"{folder} is there" if source.complete(root) else f"by {source.package}")
     lines = []
     for part in source.parts:
         what = ", ".join(part.gives)

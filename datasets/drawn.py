@@ -51,7 +51,10 @@ class DrawnBenchmark(FewShotDataset):
     def read(self, cfg: CfgNode) -> tuple[Items, Items, Items]:
         if not os.path.isdir(self.dataset_dir):
             self.draw_all(Path(self.dataset_dir))
-        record = json.loads(Path(self.require(os.path.join(self.dataset_dir, "split.json"))).read_text())
+        split = Path(self.dataset_dir, "split.json")
+        if not split.is_file():
+            raise FileNotFoundError(f"{split} is missing: remove its folder, and everything in it is drawn again")
+        record = json.loads(split.read_text())
         if record["version"] != VERSION:
             raise ValueError(f"{self.dataset_dir} was drawn by another version of this project: remove it")
         parts = {

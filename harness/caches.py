@@ -3,7 +3,7 @@ result.
 
     python scripts/caches.py                     every cache: what it holds, of which dataset, how large, when last used
     python scripts/caches.py --clear             removes all of them
-    python scripts/caches.py --clear features    ... those of features (resized, decoded, texts, features)
+    python scripts/caches.py --clear features    ... those of features (resized, hashes, decoded, texts, features)
 
 The folder is set by --folder, CACHE.FOLDER in a run's settings or MOCOOP_CACHE; the default is mocoop/ in your cache.
 """
@@ -60,7 +60,7 @@ def _about(folder: Path) -> str:
     try:
         about = json.loads((folder / "about.json").read_text())
         backbone = f", backbone {about['backbone'][:12]}, {about['device']}" if "backbone" in about else ""
-        return f"{about['dataset']} in {about['place']}{backbone}"
+        return about.get("of") or f"{about['dataset']} in {about['place']}{backbone}"
     except (OSError, ValueError, KeyError, TypeError):
         return "nothing is known of it"
 

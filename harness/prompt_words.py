@@ -36,8 +36,11 @@ def prompts_of(state: dict) -> list[tuple[str, torch.Tensor]]:
 def nearest_words(
     vectors_KW: torch.Tensor, table_VW: torch.Tensor, top: int, vocabulary: Vocabulary
 ) -> list[list[tuple[str, float]]]:
-    """For each of K vectors, the `top` nearest rows of the token embeddings as (word, Euclidean distance)."""
+    """For each of K vectors, the `top` nearest rows of the token embeddings as (word, Euclidean distance).
+
+    Rows of zeros, of words that a small CLIP has never learned, are none of them."""
     distance_KV = torch.cdist(vectors_KW.float(), table_VW.float(), compute_mode="donot_use_mm_for_euclid_dist")
+    distance_KV = distance_KV.masked_fill((table_VW == 0).all(1), torch.inf)
     near, which = distance_KV.topk(top, largest=False)
     return [
         list(zip(vocabulary.words(row_i.tolist()), row_d.tolist(), strict=True))

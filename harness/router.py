@@ -30,6 +30,7 @@ from trainers.core.loading.loaders import Pictures, follow_backbone, test_transf
 from trainers.core.runs.files import write_atomically
 from trainers.core.settings.configure import default_cfg
 from trainers.core.settings.errors import one_line
+from trainers.core.settings.templates import from_template_file
 from trainers.core.training import checkpoints
 from trainers.methods import methods
 from trainers.mocoop.trainer import MixtureCLIP, MixtureOptions
@@ -49,6 +50,7 @@ class Routing:
     experts: list[str]
     domains: list[str]
     classnames: list[str]
+    one_for_each_domain: bool  # the experts, in the domains' order
 
     @property
     def first_N(self) -> np.ndarray:
@@ -70,7 +72,7 @@ class Routing:
             "entropy_at_most": float(np.log((self.weights_NG > 0).sum(1).max())),
             "agrees_with_hard_prompts": 100 * float((self.first_N == self.target_N).mean()),
         }
-        if len(self.domains) == len(self.experts):
+        if self.one_for_each_domain:
             found["agrees_with_domain"] = 100 * float((self.first_N == self.domain_N).mean())
         return found
 
@@ -118,6 +120,8 @@ def route(model_dir: Path, dataset: str | None, root: str | None) -> Routing:
         experts=[group[0] for group in identity["template_groups"]],
         domains=list(getattr(data, "domains", None) or ["all pictures"]),
         classnames=data.classnames,
+        one_for_each_domain=cfg.DATASET.NAME == "StyledThings"
+        and identity["template_groups"] == from_template_file("template_groups.yaml", "StyledThings"),
     )
 
 
@@ -129,6 +133,7 @@ def configuration(saved: str, dataset: str | None, root: str | None) -> CfgNode:
     if dataset:
         cfg.merge_from_file(str(ROOT / existing(f"configs/datasets/{dataset}.yaml")))
         cfg.DATASET.SOURCE_DOMAINS = cfg.DATASET.TARGET_DOMAINS = ()
+        cfg.DATASET.SUBSAMPLE_CLASSES = "all"
     if root:
         cfg.DATASET.ROOT = root
     cfg.VERBOSE = False

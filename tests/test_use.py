@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import forked
 import numpy as np
@@ -21,7 +22,10 @@ import torch
 import yaml
 from conftest import CLASSES, ROOT, acting, patience, run_train
 from PIL import Image
+from yacs.config import CfgNode
 
+from harness.prompt_words import nearest_words
+from harness.router import configuration
 from trainers import load_run
 from trainers.core.inference import open_model
 from trainers.core.inference.export import FILES, export, hub_model, read_export
@@ -133,9 +137,27 @@ def test_the_router_of_a_mixture_with_a_head_is_shown(runs):
     shown = forked.run(ROOT / "scripts" / "inspect_router.py", runs["MoCoOpPlus"], cwd=ROOT, timeout=patience(120))
     assert shown.returncode == 0, shown.stderr
     assert (runs["MoCoOpPlus"] / "router.json").is_file()
+    assert "picture's own domain" not in shown.stdout  # whose groups are no styles
     none = forked.run(ROOT / "scripts" / "inspect_router.py", runs["CoOp"], cwd=ROOT, timeout=patience(120))
     assert none.returncode != 0
     assert "is no MoCoOp but CoOp: it has no router" in none.stderr
+
+
+def test_another_dataset_is_shown_whole():
+    own = {
+        "DATASET": {"NAME": "Caltech101", "SUBSAMPLE_CLASSES": "base"},
+        "MODEL": {"BACKBONE": {"NAME": str(ROOT / "assets" / "drawn_clip.pt")}},
+    }
+    cfg = CfgNode(own)
+    assert configuration(cfg.dump(), "demo", None).DATASET.SUBSAMPLE_CLASSES == "all"
+    assert configuration(cfg.dump(), None, None).DATASET.SUBSAMPLE_CLASSES == "base"
+
+
+def test_words_that_were_never_learned_are_no_nearest_words():
+    table_VW = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 0.0], [0.0, 9.0]])
+    vocabulary = SimpleNamespace(words=lambda rows: [f"word {i}" for i in rows])
+    (found,) = nearest_words(torch.tensor([[1.0, 0.0]]), table_VW, 2, vocabulary)
+    assert [word for word, _ in found] == ["word 1", "word 3"]
 
 
 class TestClasses:

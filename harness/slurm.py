@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from harness.plan import Job
-from harness.report.collect import progress_of_log, read_log
+from harness.report.collect import logs_of, progress_of_log, read_log
 from harness.report.watch import running
 from trainers.core.runs.files import write_atomically
 from trainers.core.settings.errors import did_you_mean
@@ -30,6 +30,9 @@ from trainers.paths import ROOT
 NOTE = ".job.json"  # in a run's folder
 MOST_TASKS = 1000  # of an array: Slurm's usual MaxArraySize allows no more
 MOST_RUNS = 3000  # of an array: they stand in its script, of which Slurm takes 4 MB
+# what the jobs are told from one another by, and wait for; not for somebody's own words
+OURS = {"--job-name": "-J", "--array": "-a", "--output": "-o", "--dependency": "-d", "--signal": "", "--requeue": "",
+        "--no-requeue": "", "--open-mode": "", "--parsable": "", "--hold": "-H"}  # fmt: skip
 KINDS = {"partition": str, "account": str, "time": str, "memory": str, "cpus": int, "gres": str, "warning": int,
          "sbatch": list}  # fmt: skip
 
@@ -71,6 +74,11 @@ class SlurmRequest:
                 fits = False
             if not fits:
                 raise ValueError(f"{key} of a cluster's jobs is {value!r}: see {file}")
+        for word in found.get("sbatch", []):
+            name = str(word).split("=")[0]
+            ours = next((own for own, short in OURS.items() if name == own or (short and name.startswith(short))), None)
+            if ours:
+                raise ValueError(f'"{word}" is no word for sbatch here: {ours} is what the runs are found again by')
         limit = _seconds(found.get("time", ""))
         if limit is not None and found.get("warning", 0) >= limit:
             raise ValueError(
@@ -103,7 +111,8 @@ class Array:
     def script(self, wishes: SlurmRequest) -> str:
         """The script for sbatch. It contains the runs, so no other file is needed until it starts."""
         asked = {
-            "jobs": wishes.pack, "ranks": wishes.ranks,
+            "jobs": wishes.pack, "ranks": wishes.ranks, "warning": wishes.warning,
+            "limit": _seconds(wishes.time), "gpu": "gpu" in wishes.gres,
             "tasks": {str(number): [as_record(run) for run in runs] for number, runs in self.tasks.items()},
         }  # fmt: skip
         step = ["srun", "--ntasks=1", *([f"--cpus-per-task={wishes.cpus}"] if wishes.cpus else []),
@@ -182,20 +191,49 @@ def _packed(runs: Sequence[Job], pack: int) -> dict[int, Sequence[Job]]:
 
 
 def submit(runs: Sequence[Job], queued: Mapping[Path, str], name: str, logs: Path, wishes: SlurmRequest) -> list[str]:
-    """Hands runs over and notes their jobs in their folders; the arrays' numbers. Raises ValueError with Slurm's reason."""
+    """Hands runs over and notes their jobs in their folders; the arrays' numbers.
+
+    An array is held until its notes are written, so that no job runs, and none is left, that nobody knows of. Raises
+    ValueError with Slurm's reason, and what it has taken before.
+    """
     logs.mkdir(parents=True, exist_ok=True)
-    handed = arrays(runs, wishes.pack, queued)
-    for array in handed:  # each after what it waits for, whose number is then known
+    handed: list[Array] = []
+    for array in arrays(runs, wishes.pack, queued):  # each after what it waits for, whose number is then known
         after = f"aftercorr:{array.of.number}" if array.of is not None else array.after
         words = array.words(name, logs, wishes)
         words += [f"--dependency={after}", "--kill-on-invalid-dep=yes"] if after else []
-        array.number = call("sbatch", "--parsable", *words, text=array.script(wishes)).strip().split(";")[0]
-        for task, own in array.tasks.items():
-            for run in own:
-                run.folder.mkdir(parents=True, exist_ok=True)
-                job = f"{array.number}_{task}"
-                write_note(run.folder, {"job": job, "name": name, "log": str(logs / f"{name}-{job}.log")})
+        try:
+            array.number = job_number(call("sbatch", "--parsable", "--hold", *words, text=array.script(wishes)))
+            try:
+                note_jobs(array, name, logs)
+                call("scontrol", "release", array.number)
+            except BaseException:
+                call("scancel", array.number)
+                raise
+        except ValueError as error:
+            if not handed:
+                raise
+            count = sum(len(own) for before in handed for own in before.tasks.values())
+            taken = f"{count} of {len(runs)} runs were handed over as {', '.join(one.number for one in handed)}"
+            raise ValueError(f"{taken}; then {error}. The same command hands over the rest later") from None
+        handed.append(array)
     return [array.number for array in handed]
+
+
+def job_number(said: str) -> str:
+    """Of what sbatch says, whatever stands before it. Raises ValueError where there is none."""
+    last = said.strip().rpartition("\n")[2].split(";")[0].strip()
+    if not last.isdecimal():
+        raise ValueError(f"sbatch said {said.strip()[:200]!r}, which is no job's number: look into the queue")
+    return last
+
+
+def note_jobs(array: Array, name: str, logs: Path) -> None:
+    for task, own in array.tasks.items():
+        for run in own:
+            run.folder.mkdir(parents=True, exist_ok=True)
+            job = f"{array.number}_{task}"
+            write_note(run.folder, {"job": job, "name": name, "log": str(logs / f"{name}-{job}.log")})
 
 
 def write_note(folder: Path, note: Mapping[str, str]) -> None:
@@ -218,7 +256,8 @@ def call(*command: str, text: str = "") -> str:
     except FileNotFoundError:
         raise ValueError(f"{command[0]} is not here: start this on a machine of a Slurm cluster") from None
     if done.returncode:
-        why = (done.stderr.strip() or done.stdout.strip() or f"status {done.returncode}").splitlines()[0]
+        said = (done.stderr.strip() or done.stdout.strip() or f"status {done.returncode}").splitlines()
+        why = next((line for line in reversed(said) if "error:" in line), said[0])  # a site's own lines stand before it
         raise ValueError(f"Slurm refused: {why}")
     return done.stdout
 
@@ -261,8 +300,8 @@ def standing(run: Job, jobs: Mapping[str, InQueue]) -> tuple[str, str]:
         return "queued", f"job {number} ({jobs[number].reason})" + (f", stopped at {so_far}" if so_far else "")
     if running(run.folder):
         return "running", so_far
-    note, log = note_of(run.folder), run.folder / "log.txt"
-    if note.get("ended") and log.is_file() and log.stat().st_mtime > (run.folder / NOTE).stat().st_mtime + 1:
+    note, logs = note_of(run.folder), logs_of(run.folder)
+    if note.get("ended") and any(log.stat().st_mtime > (run.folder / NOTE).stat().st_mtime + 1 for log in logs):
         note = {}  # it went on elsewhere since
     if note.get("ended"):
         return "failed", note["ended"]
@@ -270,7 +309,7 @@ def standing(run: Job, jobs: Mapping[str, InQueue]) -> tuple[str, str]:
         return "failed", f"job {note.get('job')} ended without a word: see {note.get('log')}"
     if note:
         return "failed", f"job {note.get('job')} is gone before it began: cancelled, or what it waited for failed"
-    return ("stopped", so_far) if log.is_file() else ("to do", "")
+    return ("stopped", so_far) if logs else ("to do", "")
 
 
 def _ended_silently(run: Job) -> bool:
@@ -280,10 +319,10 @@ def _ended_silently(run: Job) -> bool:
 
 
 def progress(folder: Path) -> str:
-    """Where a run's log says that it is: epoch, and time left."""
+    """Where a run's newest log says that it is: epoch, and time left."""
     try:
-        found = progress_of_log(read_log(folder / "log.txt"))
-    except OSError:
+        found = progress_of_log(read_log(logs_of(folder)[-1]))
+    except (OSError, IndexError):
         return ""
     return "epoch {epoch}/{max_epoch}, batch {batch}, {eta} left".format(**found) if "epoch" in found else ""
 

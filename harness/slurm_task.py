@@ -6,19 +6,28 @@ queued again, 1 otherwise.
 """
 
 import json
+import math
 import os
+import socket
+import subprocess
 import sys
+import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from harness.plan import Job
 from harness.preflight import check_settings
 from harness.runner import Runner, starter_for
 from harness.slurm import note_of, write_note
+from trainers.core.runs.files import CHECKPOINTS
 from trainers.core.training.stopping import RESUME_ME
+
+EARLY = 90  # seconds by which Slurm may warn too early: it looks once a minute
 
 
 def main() -> int:
-    asked = json.load(sys.stdin)
+    asked, begin = json.load(sys.stdin), time.time()
     number = os.environ["SLURM_ARRAY_TASK_ID"]
     runs = [
         Job(Path(run["folder"]), run["arguments"], dataset=run["dataset"], shots=run["shots"])
@@ -27,15 +36,48 @@ def main() -> int:
     print(f"job {os.environ['SLURM_ARRAY_JOB_ID']}_{number}: {len(runs)} runs", flush=True)
     at_once = min(asked["jobs"], len(runs))
     try:
-        starter = starter_for(runs, check_settings(runs, []), at_once * asked["ranks"])
+        configurations = check_settings(runs, [])
+        if asked["gpu"] and any(cfg.USE_CUDA for cfg in configurations.values()):
+            refuse_without_gpu()
+        starter = starter_for(runs, configurations, at_once * asked["ranks"])
     except ValueError as error:
         return ended(runs, f"error: {error}")
+    before = state_of(runs)
     runner = Runner(runs, starter, at_once, [], asked["ranks"])
     runner.go()
     left = [run for run in runs if not run.finished]
     if runner.stopping or any(run.exit_status == RESUME_ME for run in left):
+        if had_its_time(begin, asked) and state_of(runs) == before:
+            return ended(
+                left, "error: it came no further in a job's whole time, and would begin anew for ever: raise --time"
+            )
         return RESUME_ME
     return ended(left)
+
+
+def refuse_without_gpu() -> None:
+    """Raises ValueError where the job was given a GPU and cannot use it; a CPU would take its limit again and again."""
+    answer = subprocess.run(
+        [sys.executable, "-c", "import torch; print(torch.cuda.is_available())"], capture_output=True, text=True
+    )
+    if answer.stdout.strip() != "True":
+        raise ValueError(
+            f"torch finds no GPU on {socket.gethostname()}, where this job asked for one: see nvidia-smi there"
+        )
+
+
+def state_of(runs: list[Job]) -> list[tuple]:
+    """What the runs have saved: their checkpoints, and whether they are finished."""
+    return [
+        (run.finished, sorted((file.name, file.stat().st_mtime_ns) for file in (run.folder / CHECKPOINTS).glob("*")))
+        for run in runs
+    ]
+
+
+def had_its_time(begin: float, asked: Mapping[str, Any]) -> bool:
+    """Whether the job's limit is near, so that it was nothing else that ended it. begin: as time.time() has it."""
+    end = float(os.environ.get("SLURM_JOB_END_TIME") or begin + (asked["limit"] or math.inf))
+    return time.time() > end - asked["warning"] - EARLY
 
 
 def ended(runs: list[Job], why: str = "") -> int:

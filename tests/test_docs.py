@@ -114,8 +114,20 @@ def test_missing_data_are_told_before_anything_is_done(tmp_path):
     assert not (tmp_path / "data").exists()
 
 
-def test_folders_are_relative_to_where_the_user_is(tmp_path):
-    command = [sys.executable, ROOT / "scripts/run.py", "zsclip", "main", "demo", "--data", "data", "--output", "out"]
+def test_folders_are_relative_to_where_the_user_is(tmp_path, mini_root):
+    (tmp_path / "data").symlink_to(mini_root)
+    command = [
+        sys.executable,
+        ROOT / "scripts/run.py",
+        "zsclip",
+        "main",
+        "caltech101",
+        "--data",
+        "data",
+        "--output",
+        "out",
+    ]
+    command += ["--cfg", "small"]
     processes = [
         subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"SEEDS": "1 2 3"})
         for _ in range(2)
@@ -124,7 +136,7 @@ def test_folders_are_relative_to_where_the_user_is(tmp_path):
         assert process.returncode == 0, process.stderr
         assert "Zero-shot CLIP" in process.stdout[process.stdout.rindex("Few-shot") :]
     assert [path.relative_to(tmp_path) for path in tmp_path.rglob("results.json")] == [
-        Path("out/fewshot/demo/ZeroshotCLIP/small/results.json")  # once, whatever the seeds
+        Path("out/fewshot/caltech101/ZeroshotCLIP/small/results.json")  # once, whatever the seeds
     ]
     assert "is finished: skipped" in processes[1].stdout
 

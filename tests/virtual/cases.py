@@ -1,4 +1,4 @@
-"""Whole runs of train.py's own code on the virtual GPU, in one process: cases.py DATA OUT, a line of JSON for each."""
+"""Whole runs of train.py's own code on the virtual GPU, in one process: cases.py DATA OUT PART, a line of JSON for each."""
 
 import contextlib
 import io
@@ -163,9 +163,17 @@ def leaders() -> None:
     resumed("DPL-amp-within", "DPL", BATCHES - 1, "TRAINER.DPL.PREC", "amp", *DEEP["DPL"])
     resumed("TwoSFS-amp-within", "TwoSFS", BATCHES + 1, "TRAINER.TWOSFS.PREC", "amp", *DEEP["TwoSFS"])
     resumed("CLIPLoRA-amp-within", "CLIPLoRA", BATCHES + 1, "TRAINER.CLIPLORA.PREC", "amp", *DEEP["CLIPLoRA"])
-    say(**run("DPL-chunks", "DPL", "TRAINER.DPL.PREC", "amp", "MODEL.TEXT_CHUNK", 3, *DEEP["DPL"]))
-    for name in ("TipAdapterF-fp16", "CLIPSVD-fp16", "CLIPLoRA-fp16"):
-        use(name)
+    use("TipAdapterF-fp16")
+
+
+def once_at_fault() -> None:
+    """What a GPU alone would have shown of further methods."""
+    amp = ("TRAINER.DPL.PREC", "amp", *DEEP["DPL"])
+    for name, more in {"whole": (), "chunks": ("MODEL.TEXT_CHUNK", 3)}.items():
+        say(**run(f"DPL-{name}", "DPL", *amp, *more))
+    for trainer in ("CLIPSVD", "CLIPLoRA"):
+        say(**run(f"{trainer}-once", trainer, f"TRAINER.{trainer.upper()}.PREC", "fp16", *DEEP[trainer]))
+        use(f"{trainer}-once")
     for prec in ("fp16", "amp"):
         federation(prec)
 
@@ -295,4 +303,4 @@ def use(name: str) -> None:
 if __name__ == "__main__":
     os.environ["MOCOOP_CACHE"] = str(OUT / "cache")
     OUT.mkdir(parents=True, exist_ok=True)
-    leaders() if sys.argv[3:] == ["leaders"] else main()
+    {"main": main, "leaders": leaders, "once_at_fault": once_at_fault}[sys.argv[3]]()

@@ -239,7 +239,8 @@ def run(args: argparse.Namespace, cfg: "CfgNode") -> None:
         # not with TEST.NO_TEST, nor by a trainer that is not ours
         if identity is not None and getattr(trainer, "results", None) is not None:
             note_mistakes(trainer, cfg)
-            folder.finish(results_of(trainer, cfg, time.time() - begin) | {"identity": identity.record()})
+            seconds = time.time() - begin + getattr(trainer, "seconds_before", 0.0)
+            folder.finish(results_of(trainer, cfg, seconds) | {"identity": identity.record()})
 
 
 def note_mistakes(trainer: Any, cfg: "CfgNode") -> None:
@@ -304,6 +305,8 @@ def results_of(trainer: Any, cfg: "CfgNode", seconds: float) -> dict[str, Any]:
         "n_classes": len(trainer.classnames),
         "subsample_classes": cfg.DATASET.SUBSAMPLE_CLASSES,
         "ranks": this_rank().size,
+        "device": trainer.device.type,
+        "precision": getattr(trainer, "precision", "fp32"),
         "trained": trained,
         "asked": asked,
         "seconds": round(seconds, 1),

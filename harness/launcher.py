@@ -56,8 +56,8 @@ def free_port() -> int:
 
 def environments(ranks: int) -> list[dict[str, str]]:
     """Environment variables that tell each process of a run its rank, as torchrun does."""
-    if ranks == 1:
-        return [{}]
+    if ranks == 1:  # also inside a step of several tasks, where Slurm's words say otherwise
+        return [{"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}]
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     common |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(ranks))
     return [common | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(ranks)]

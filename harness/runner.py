@@ -18,7 +18,7 @@ from harness.launcher import Cold, Started, Warm, starter
 from harness.plan import Job
 from harness.progress import Progress
 from trainers.core.ranks.processes import cores
-from trainers.core.training.stopping import ASK_TO_STOP, RESUME_ME
+from trainers.core.training.stopping import RESUME_ME, on_stop_signals
 
 TELL = 300  # seconds after which a run that shows nothing says where it is
 
@@ -44,8 +44,7 @@ class Runner:
 
     def go(self) -> None:
         """Executes all unfinished runs. A stop signal is passed on to the runs, which save a checkpoint and end."""
-        for number in ASK_TO_STOP:
-            signal.signal(number, self._stop)
+        on_stop_signals(self._stop)
         todo = []
         for run in self.runs:
             if run.finished:

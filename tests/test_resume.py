@@ -88,11 +88,11 @@ PIECES = {"MoCoOp pieces": ("TRAINER.MOCOOP.VISUAL_RANK", "1", "TRAINER.MOCOOP.C
 
 @pytest.mark.parametrize(
     ("trainer", "workers"),
-    [("MoCoOp", 0), ("MoCoOp", 1), ("CoOp", 0), ("CoCoOp", 1), ("LASP", 0),
+    [("MoCoOp", 0), ("MoCoOp", 1), ("CoCoOp", 1),
      *(pytest.param(name, workers, marks=LATER) for name, workers in (
-         ("CoOp", 1), ("CoCoOp", 0), ("LASP", 1), ("KgCoOp", 0), ("ProGrad", 0), ("IVLP", 0), ("MaPLe", 1),
-         ("PromptSRC", 0), ("CLIPAdapter", 0), ("TCP", 0), ("CLIPLoRA", 0), ("TwoSFS", 0), ("MMRL", 0), ("PLOTPP", 1),
-         ("DPL", 1), ("CLIPSVD", 0), ("CoPrompt", 1), ("MMRLpp", 0), ("TipAdapterF", 0), ("TipAdapterF", 1),
+         ("CoOp", 0), ("LASP", 0), ("CoOp", 1), ("CoCoOp", 0), ("LASP", 1), ("KgCoOp", 0), ("ProGrad", 0), ("IVLP", 0),
+         ("MaPLe", 1), ("PromptSRC", 0), ("CLIPAdapter", 0), ("TCP", 0), ("CLIPLoRA", 0), ("TwoSFS", 0), ("MMRL", 0),
+         ("PLOTPP", 1), ("DPL", 1), ("CLIPSVD", 0), ("CoPrompt", 1), ("MMRLpp", 0), ("TipAdapterF", 0), ("TipAdapterF", 1),
          ("MoCoOp pieces", 0)))],
 )  # fmt: skip
 def test_killed_and_started_again(trainer, workers, uninterrupted, mini_root, tiny_clip_file, tmp_path):
@@ -117,7 +117,8 @@ def test_killed_and_started_again(trainer, workers, uninterrupted, mini_root, ti
     ("number", "workers"),
     [(signal.SIGTERM, 1), (signal.SIGUSR1, 0),
      *(pytest.param(number, workers, marks=LATER)
-       for number, workers in ((signal.SIGTERM, 0), (signal.SIGUSR1, 1), (signal.SIGINT, 0), (signal.SIGINT, 1)))],
+       for number, workers in ((signal.SIGTERM, 0), (signal.SIGUSR1, 1), (signal.SIGINT, 0), (signal.SIGINT, 1),
+                                (signal.SIGHUP, 1)))],
 )  # fmt: skip
 def test_asked_to_stop(number, workers, uninterrupted, mini_root, tiny_clip_file, tmp_path):
     """The step ends, the place inside the epoch is saved, the status says "resume me"; resuming is exact."""
@@ -147,7 +148,7 @@ def test_a_smaller_chunk_asked_for_on_resuming_is_used(mini_root, tiny_clip_file
 
 
 def test_killed_during_evaluation(uninterrupted, mini_root, tiny_clip_file, tmp_path):
-    """Trained but not evaluated is not finished; started again, it only evaluates."""
+    """Trained but not evaluated is not finished; started again, it only evaluates, and the time of both counts."""
     expected = uninterrupted("CoOp", "DATALOADER.NUM_WORKERS", "0")
     command = words(mini_root, tiny_clip_file, tmp_path, "CoOp", "DATALOADER.NUM_WORKERS", "0")
     process = run_train(*command)
@@ -157,6 +158,9 @@ def test_killed_during_evaluation(uninterrupted, mini_root, tiny_clip_file, tmp_
     assert process.returncode == 0, process.stderr
     assert "epoch [" not in process.stdout
     assert_same(outcome(tmp_path), expected)
+    trained = checkpoints.load(checkpoints.latest(tmp_path))["seconds"]
+    assert json.loads((tmp_path / "results.json").read_text())["seconds"] > trained > 0
+    assert json.loads((tmp_path / "steps.jsonl").read_text().splitlines()[-1])["epoch"] == EPOCHS
 
 
 def test_one_process_per_folder(mini_root, tiny_clip_file, tmp_path):

@@ -1,11 +1,14 @@
 """Protocols with warm workers and caches: the numbers of runs that start alone and keep nothing; faults take one run."""
 
+import contextlib
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -93,7 +96,7 @@ def test_warm_workers_and_caches_change_no_number(alone, words, tmp_path):
     assert "damaged and made again" in "".join(f.read_text() for f in (tmp_path / "damaged").rglob("log.txt"))
 
 
-LONG = ["OPTIM.MAX_EPOCH", "150", "TRAIN.CHECKPOINT_FREQ", "5"]
+LONG = ["OPTIM.MAX_EPOCH", "100", "TRAIN.CHECKPOINT_FREQ", "5"]
 
 
 def running(output, count=1, patience=60.0):
@@ -132,6 +135,39 @@ def test_asked_to_stop_and_called_again(undisturbed, words, tmp_path):
     for run, (metrics, _, kept) in again.items():
         assert metrics == undisturbed[run][0]
         assert all(torch.equal(t, undisturbed[run][2][0][0][n]) for n, t in kept[0][0].items())
+
+
+@pytest.mark.slow
+def test_a_terminal_that_is_closed_stops_the_runs(words, tmp_path):
+    call = ["coop", "main", "caltech101", *words, "--output", tmp_path, *LONG]
+    process, terminal = pty.fork()
+    if not process:
+        os.execv(sys.executable, [sys.executable, str(ROOT / "scripts" / "run.py"), *map(str, call)])
+    reading = threading.Thread(target=read_all, args=(terminal,), daemon=True)
+    reading.start()
+    running(tmp_path)
+    os.kill(process, signal.SIGHUP)  # as the kernel does
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 75
+    (log,) = tmp_path.rglob("log.txt")
+    assert "Stopped by SIGHUP; the same command continues this run" in log.read_text()
+
+
+def read_all(terminal):
+    with contextlib.suppress(OSError):
+        while os.read(terminal, 4096):
+            pass
+
+
+@pytest.mark.slow
+def test_under_nohup_a_closed_terminal_stops_nothing(words, tmp_path):
+    call = ["coop", "main", "caltech101", *words, "--output", tmp_path, *LONG]
+    command = ["nohup", sys.executable, str(ROOT / "scripts" / "run.py"), *map(str, call)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    (run,) = running(tmp_path)
+    for number in (process.pid, run):
+        os.kill(number, signal.SIGHUP)
+    printed, _ = process.communicate(timeout=patience(200))
+    assert process.returncode == 0, printed
 
 
 @pytest.mark.slow

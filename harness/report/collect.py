@@ -142,8 +142,7 @@ def _refuse_twins(tree: Tree) -> None:
 
 def _run(root: Path, folder: Path) -> Run | None:
     """The run in `folder`, or None. Raises one of FAULTS if its results are not credible."""
-    logs = sorted((p for p in folder.glob("log.txt*") if p.is_file()), key=lambda p: p.name) if folder.is_dir() else []
-    about = _about(folder)
+    logs, about = logs_of(folder), _about(folder)
     results_file = folder / "results.json"
     if not logs and about is None and not results_file.exists():
         return None
@@ -322,6 +321,11 @@ GAP = "... (the middle of this log was not read)\n"
 
 
 # --- logs ---------------------------------------------------------------------------------------------------------------
+
+
+def logs_of(folder: Path) -> list[Path]:
+    """The logs of a run, the newest last: one for each time that it was started."""
+    return sorted((p for p in folder.glob("log.txt*") if p.is_file()), key=lambda p: p.name) if folder.is_dir() else []
 
 
 def read_log(path: Path) -> str:

@@ -11,7 +11,7 @@ from tabulate import tabulate
 
 from trainers.core.runs.files import HOLDER
 
-from .collect import Run, collect
+from .collect import Run, collect, logs_of
 
 
 def running(folder: Path) -> bool:
@@ -25,7 +25,7 @@ def running(folder: Path) -> bool:
         if holder is None:
             return False
         if holder[2] != socket.gethostname():
-            return time.time() - (folder / "log.txt").stat().st_mtime < 300
+            return any(time.time() - log.stat().st_mtime < 300 for log in logs_of(folder))
         os.kill(int(holder[1]), 0)
     except PermissionError:
         return True  # it lives, and belongs to another user

@@ -25,6 +25,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from ...paths import ROOT
+from ..ranks.processes import cores
 from ..settings.errors import one_line
 from .letters import Letter
 
@@ -221,7 +222,8 @@ def simulation(number: int, config: str, wait: float, on_gpu: bool) -> Iterator[
             resources = {"num_cpus": 1, "num_gpus": SHARE_OF_GPU if on_gpu else 0.0}
             backend: Any = {
                 "client_resources": resources,
-                "init_args": {"log_to_driver": False, "logging_level": "ERROR"},
+                # of these, since Ray counts the machine's
+                "init_args": {"num_cpus": cores(), "log_to_driver": False, "logging_level": "ERROR"},
             }
             run_simulation(server, client_app, number, backend_config=backend)
         except BaseException as error:  # noqa: BLE001  (it is raised where the grid is waited for)

@@ -51,6 +51,14 @@ def started_as(env: Mapping[str, str] = os.environ) -> tuple[int, int, int]:
     return rank, size, local
 
 
+def _ranks_here(env: Mapping[str, str], size: int) -> str:
+    """How many of them are on this machine, of what srun started: Slurm says "4(x2),1" for three machines."""
+    said = re.findall(r"(\d+)(?:\(x(\d+)\))?", env.get("SLURM_STEP_TASKS_PER_NODE", ""))
+    on_each = [count for count, times in said for _ in range(int(times or 1))]
+    here = int(env.get("SLURM_NODEID") or 0)
+    return on_each[here] if here < len(on_each) else str(size)
+
+
 def _where_rank_0_is(env: Mapping[str, str]) -> dict[str, str]:
     """MASTER_ADDR and MASTER_PORT for what srun started: the step's first machine, and a port of the step's own."""
     hosts = env.get("SLURM_STEP_NODELIST") or env.get("SLURM_NODELIST") or "127.0.0.1"
@@ -82,7 +90,7 @@ def joined(use_cuda: bool) -> Iterator["Ranks"]:
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(local))
     global _joining, _watch
     _joining = True
-    os.environ.setdefault("LOCAL_WORLD_SIZE", os.environ.get("SLURM_NTASKS_PER_NODE") or str(size))
+    os.environ.setdefault("LOCAL_WORLD_SIZE", _ranks_here(os.environ, size))
     on_gpu = use_cuda and torch.cuda.is_available()
     if on_gpu:
         count = torch.cuda.device_count()

@@ -77,6 +77,8 @@ def held(folder: Path, advice: str = "wait for it") -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         who = holder.read_text().strip() if holder.is_file() else "another process"
+        if f" on {socket.gethostname()}," not in who:  # without flock nobody knows whether it lives
+            advice += f"; if it is there no more, remove {folder / '.lock'}"
         raise InUseError(f"{folder} is in use by {who}: {advice}") from None
     try:
         write_atomically(

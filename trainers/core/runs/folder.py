@@ -82,7 +82,7 @@ class RunFolder:
         shutil.rmtree(self.path / _INCOMING, ignore_errors=True)
         for file in (*self.path.glob(".*"), *(self.path / CHECKPOINTS).glob(".*")):
             if re.fullmatch(r"\..+\.\d+", file.name):
-                file.unlink()
+                file.unlink(missing_ok=True)
 
     def begun(self) -> bool:
         """Whether there is anything here that another run could be mixed up with."""

@@ -2,13 +2,30 @@
 continued."""
 
 import contextlib
+import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-# Windows has no SIGUSR1
-ASK_TO_STOP = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]
+# Windows has no SIGUSR1 and no SIGHUP
+ASK_TO_STOP = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
 RESUME_ME = 75  # exit status of a run that was asked to stop and can be continued (EX_TEMPFAIL)
+
+
+def on_stop_signals(handler: Callable[[int, Any], None]) -> dict[int, Any]:
+    """Has `handler` called for them, and returns what was there before. SIGHUP stays ignored under nohup; else the
+    terminal is gone, and what is printed goes nowhere."""
+
+    def called(number: int, frame: Any) -> None:
+        if number == getattr(signal, "SIGHUP", None):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for stream in (1, 2):
+                if os.isatty(stream):
+                    os.dup2(nowhere, stream)
+        handler(number, frame)
+
+    listened = [n for n in ASK_TO_STOP if n.name != "SIGHUP" or signal.getsignal(n) != signal.SIG_IGN]
+    return {number: signal.signal(number, called) for number in listened}
 
 
 class AskedToStop(SystemExit):
@@ -16,7 +33,7 @@ class AskedToStop(SystemExit):
 
 
 class StopSignals:
-    """While `listening`, SIGTERM, SIGINT and SIGUSR1 (SLURM's warning) are recorded and do not end the process.
+    """While `listening`, SIGTERM, SIGINT, SIGUSR1 (Slurm's warning) and SIGHUP are recorded and do not end the process.
 
     A signal to one rank stops all ranks: they `agree` about it at the same step and stop together.
     """
@@ -31,7 +48,7 @@ class StopSignals:
         def note(number: int, frame: Any) -> None:
             self._noted = number
 
-        before = {number: signal.signal(number, note) for number in ASK_TO_STOP}
+        before = on_stop_signals(note)
         try:
             yield
         finally:

@@ -145,7 +145,7 @@ class PromptTrainer(TrainerX):
     # --- building ------------------------------------------------------------------------------------------------------
 
     def check_cfg(self, cfg: CfgNode) -> None:
-        self.cfg = cfg
+        self.cfg, self.seconds_before, self._begun = cfg, 0.0, time.monotonic()
         follow_backbone(cfg)
         own = self.method()
         if cfg.DATASET.SUBSAMPLE_CLASSES in ("new", "joint") and not own.knows_new_classes:
@@ -565,7 +565,12 @@ class PromptTrainer(TrainerX):
             "settings": self.material(self.cfg),
             "precision": self.precision,
             "contents": self.contents,
+            "seconds": round(self.seconds(), 1),
         }
+
+    def seconds(self) -> float:
+        """That the run has taken, with those before it was stopped."""
+        return self.seconds_before + time.monotonic() - self._begun
 
     def save_model(
         self, epoch: int, directory: str, is_best: bool = False, val_result: Any = None, model_name: str = ""
@@ -586,7 +591,8 @@ class PromptTrainer(TrainerX):
             return 0
         print(f"Found checkpoint at {directory} (will resume training)")
         state = self.training().restore(path, self.max_epoch)
-        self.best_result = state["best_result"]
+        self.best_result, self.seconds_before = state["best_result"], state.get("seconds", 0.0)
+        self.epoch = max(0, state["epoch"] - 1)  # what is evaluated where no epoch is left
         self.restored(state)
         if "batches_done" in state:
             self._resume_at = state

@@ -29,7 +29,7 @@ import train
 from trainers import load_run, methods
 from trainers.core.clip.backbones import load_backbone
 from trainers.core.federated.client import Client
-from trainers.core.federated.letters import Letter, fault_of, weighted_mean
+from trainers.core.federated.letters import Letter, fault_of, fault_of_test, weighted_mean
 from trainers.core.federated.partition import Part, partition
 from trainers.core.training import checkpoints
 from trainers.core.training.trainer import PromptTrainer
@@ -106,14 +106,30 @@ def test_the_mean_is_weighted_by_pictures():
         ),
         (Letter({"pictures": 3}, {"ctx": torch.zeros(2).double()}), "its ctx is (2,) torch.float64, which should be"),
         (Letter({"pictures": 3}, {"ctx": torch.tensor([1, float("nan")])}), "its ctx is not finite"),
-        (Letter({"pictures": 0}, {"ctx": torch.zeros(2)}), "it says that it has 0 pictures"),
+        (Letter({"pictures": 0}, {"ctx": torch.zeros(2)}), "it says that it has 0 pictures, and it was given 3"),
+        (Letter({"pictures": 3}, {"ctx": torch.zeros(2)}), "its loss is None"),
+        (Letter({"pictures": 3, "loss": float("nan")}, {"ctx": torch.zeros(2)}), "its loss is nan"),
         (Letter({"pictures": 1e9}, {"ctx": torch.zeros(2)}), "it says that it has 1000000000.0 pictures"),
-        (Letter({"pictures": 3}, {"ctx": torch.zeros(2)}), ""),
+        (Letter({"pictures": 3, "loss": 0.5}, {"ctx": torch.zeros(2)}), ""),
     ],
 )
 def test_answers_that_cannot_be_used(answer, fault):
-    assert fault_of(answer, {"ctx": torch.zeros(2)}).startswith(fault)
-    assert bool(fault_of(answer, {"ctx": torch.zeros(2)})) == bool(fault)
+    assert fault_of(answer, {"ctx": torch.zeros(2)}, 3).startswith(fault)
+    assert bool(fault_of(answer, {"ctx": torch.zeros(2)}, 3)) == bool(fault)
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        ("it failed: no power", "it failed: no power"),
+        (Letter({"asked": 3}), "it says that None of 3 are right"),
+        (Letter({"right": 4, "asked": 3}), "it says that 4 of 3 are right"),
+        (Letter({"right": 1, "asked": 3}), "it says that None of None are right"),
+        (Letter({"right": 1, "asked": 3, "right_of_all": 2, "all": 9}), ""),
+    ],
+)
+def test_answers_to_a_test_that_cannot_be_used(answer, fault):
+    assert fault_of_test(answer, on_all=True) == fault
 
 
 def test_whose_prompts_a_client_downloads():
@@ -197,11 +213,8 @@ def test_rounds_and_resuming(trainer, mini_root, literate_clip_file, tmp_path):
     changed = [not torch.equal(tensor, whole.start[name]) for name, tensor in whole.shared().items()]
     assert any(changed) or not changed
     for name in whole.private():  # each client has its own
-        kept = [checkpoints.load(file)["state_dict"][name] for file in (tmp_path / "whole").glob("clients/*/round-*")]
+        kept = [checkpoints.load(file)["state_dict"][name] for file in (tmp_path / "whole").glob("clients/*/*/round-*")]
         assert not all(torch.equal(kept[0], one) for one in kept[1:])
-
-    class Killed(Exception):
-        pass
 
     def kill(kind, client, sent, answer):
         if kind == "train" and sent["round"] == ROUNDS:
@@ -217,6 +230,51 @@ def test_rounds_and_resuming(trainer, mini_root, literate_clip_file, tmp_path):
     assert again.results == whole.results
     for name, tensor in whole.shared().items():
         assert torch.equal(tensor, again.shared()[name]), name
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("frequency", [2, 0])
+def test_a_server_that_seldom_saves_goes_back_to_what_clients_still_have(
+    frequency, mini_root, literate_clip_file, tmp_path
+):
+    """Killed in the third round, with a checkpoint of the second, or with none."""
+    more = ("TRAIN.CHECKPOINT_FREQ", frequency)
+    whole = federation(mini_root, literate_clip_file, tmp_path / "whole", "FedPer", *more)
+    whole.train()
+
+    def kill(kind, client, sent, answer):
+        if kind == "evaluate" and sent["all"]:
+            raise Killed
+        return answer
+
+    first = federation(mini_root, literate_clip_file, tmp_path / "stopped", "FedPer", *more, spoil=kill)
+    with pytest.raises(Killed):
+        first.train()
+    again = federation(mini_root, literate_clip_file, tmp_path / "stopped", "FedPer", *more)
+    again.train()
+    assert again.rounds == whole.rounds
+
+
+def test_runs_that_share_a_clients_disk_keep_apart(mini_root, literate_clip_file, tmp_path):
+    runs = [
+        federation(mini_root, literate_clip_file, tmp_path / str(lr), "FedPer", "OPTIM.LR", lr) for lr in (0.1, 0.2)
+    ]
+    for run in runs:
+        run.link.folder = tmp_path / "keeps"
+        run.train()
+    alone = federation(mini_root, literate_clip_file, tmp_path / "alone", "FedPer", "OPTIM.LR", 0.1)
+    alone.train()
+    assert alone.rounds == runs[0].rounds
+    assert len(list((tmp_path / "keeps").glob("*/client0"))) == 2
+
+
+def test_a_client_whose_own_part_is_not_finite_has_failed(mini_root, literate_clip_file, tmp_path):
+    server = federation(mini_root, literate_clip_file, tmp_path, "LocalCoOp", "OPTIM.LR", 1e30)
+    with pytest.raises(FloatingPointError, match=r"its \S+ is not finite: lower OPTIM.LR"):
+        server.train()
 
 
 def test_a_client_that_fails_is_left_out_and_named(mini_root, literate_clip_file, tmp_path, capsys):
@@ -274,6 +332,14 @@ def test_a_large_proximal_term_holds_clients_back(mini_root, literate_clip_file,
     assert far(plain) == moved[0.0]
 
 
+@pytest.mark.parametrize(("trainer", "kept"), [("LocalCoOp", "ctx"), ("FedPer", "own_ctx"), ("FedMoCoOp", "router.")])
+def test_a_server_without_what_its_clients_keep_is_no_model(trainer, kept, mini_root, literate_clip_file, tmp_path):
+    server = federation(mini_root, literate_clip_file, tmp_path, trainer, "OPTIM.MAX_EPOCH", 1)
+    server.train()
+    with pytest.raises(ValueError, match=f"server, and its clients keep what it lacks: {kept}"):
+        load_run(tmp_path, epoch=1, backbone=str(literate_clip_file))
+
+
 def test_a_finished_federation_is_used(mini_root, literate_clip_file, tmp_path):
     """The server's model is the mean, without experts."""
     server = federation(mini_root, literate_clip_file, tmp_path, "PFedMoAP")
@@ -297,6 +363,8 @@ def test_what_cannot_be_is_refused(mini_root, literate_clip_file, tmp_path):
         ("PromptFL", ("TEST.FINAL_MODEL", "best_val"), "a federation tests its last round"),
         ("FedPer", ("PERSONAL_TOKENS", 9), "PERSONAL_TOKENS is 9, but the context has 4 tokens"),
         ("PFedMoAP", ("GATE_WIDTH", 24), "GATE_WIDTH is 24 with 8 GATE_HEADS: use a divisor of the"),
+        ("PromptFL", ("OPTIM.SCHEDULE", "step"), "OPTIM.SCHEDULE is step: a federation's rate changes by rounds"),
+        ("PromptFL", ("DATALOADER.TRAIN_X.SAMPLER", "WeightedRandomSampler"), "clients draw at random; leave it out"),
         ("PromptFL", ("CONCENTRATION", 0.1), 'CONCENTRATION acts with PARTITION "dirichlet" alone'),
     ):
         done = run_train(*words(mini_root, literate_clip_file, tmp_path / "out", trainer, *more))
@@ -426,7 +494,7 @@ def test_a_federation_of_processes_that_talk_over_the_network(mini_root, literat
             process.wait()
     assert answered()[0] == 2
     assert answered()[-1] == 2, answered()  # it is back
-    assert list((tmp_path / "kept0" / "client0").glob("round-*"))
+    assert list((tmp_path / "kept0").glob("*/client0/round-*"))
 
 
 # --- the authors' code of pFedMoAP ----------------------------------------------------------------------------------------

@@ -211,6 +211,10 @@ class Method:
         object.__setattr__(self, "title", self.title or self.trainer)
         object.__setattr__(self, "recipes_of", self.recipes_of or self.trainer)
         self.options.settings()  # which checks their types
+        if self.federated and self.knows_new_classes:
+            raise ValueError(
+                f"{self.trainer} is tested by its clients, on their own classes: set knows_new_classes=False"
+            )
         if set(self.heads) - set(HEADS):
             raise ValueError(f"{self.trainer} has heads {self.heads}: use {HEADS}")
 

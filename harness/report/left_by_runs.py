@@ -13,9 +13,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from harness.catalog import dataset_title, method_title
+from harness.catalog import dataset_title
 
 from .collect import FAULTS, Run
+from .tables import method_key, method_names
 
 TOWERS = {"vision": "picture tower", "text": "text tower"}
 
@@ -106,10 +107,13 @@ def federated_curves(runs: Sequence[Run], looks_of: Callable[..., Any]) -> Itera
     """Mean accuracy of the clients after each round, by dataset: a curve per method, the mean over its seeds, which are
     drawn thinly."""
     by_dataset: dict[str, dict[str, list[np.ndarray]]] = defaultdict(lambda: defaultdict(list))
-    for run in runs:
+    own = [run for run in runs if run.protocol == "fewshot" and run.finished and not run.validated]
+    names, several = method_names(own), len({run.shots for run in own}) > 1
+    for run in own:
         curve = rounds_of(run.file.parent / "rounds.csv")
-        if run.protocol == "fewshot" and len(curve):
-            by_dataset[run.dataset][" ".join(filter(None, (method_title(run.method), run.on, run.apart)))].append(curve)
+        if len(curve):
+            name = names[method_key(run, names)] + (f", {run.shots} shots" if several else "")
+            by_dataset[run.dataset][name].append(curve)
     for dataset, present in by_dataset.items():
         looks = looks_of(present)
         figure = Figure(figsize=(5.2, 4.2), layout="constrained")

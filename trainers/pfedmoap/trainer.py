@@ -26,6 +26,7 @@ class PFedMoAP(FederatedTrainer, ContextTrainer):
     """Contexts are shared, gates private."""
 
     tests_own = True
+    is_whole_without = True  # a context, beside no others
 
     def build_model(self) -> None:
         o = self.options

@@ -3,6 +3,8 @@
 Only the shared tensors and counts leave it. Its pictures do not, nor does what it keeps for itself (a gate, a router).
 """
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,19 @@ from .letters import Letter, copied
 from .partition import Part
 
 
+def run_of(trainer: Any) -> str:
+    """A name for a trainer's run: whatever bears on its result."""
+    said = [trainer.material(trainer.cfg), trainer.cfg.SEED, trainer.identity()]
+    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
 class Client:
     """Client `number`. trainer: a FederatedTrainer, with the model and all pictures, used by several clients in turn.
-    folder: where they keep what is theirs."""
+    folder: where they keep what is theirs, each run's apart."""
 
     def __init__(self, trainer: Any, number: int, folder: Path) -> None:
-        self.trainer, self.number, self.folder = trainer, number, folder
+        self.trainer, self.number = trainer, number
+        self.folder = folder / run_of(trainer) / f"client{number}"
         self.part: Part = trainer.parts[number]
 
     def train(self, question: Letter) -> Letter:
@@ -36,10 +45,17 @@ class Client:
         for group, rate in zip(trainer.optim.param_groups, words["rates"], strict=True):
             group["lr"] = rate
         trainer.set_model_mode("train")
-        losses = [loss for _ in range(trainer.options.local_epochs) for loss in self._epoch(received)]
+        losses: list[float] = []
+        for epoch in range(trainer.options.local_epochs):
+            trainer.train_loader_x.dataset.epoch = (words["round"] - 1) * trainer.options.local_epochs + epoch
+            losses += self._epoch(received)
         shared, private = (copied(tensors) for tensors in (trainer.shared(), trainer.private()))
-        checkpoints.save(self._file(words["round"]), {"state_dict": shared | private})
-        self._forget(words["last"])
+        learned = shared | private
+        strange = next((name for name, tensor in learned.items() if not tensor.isfinite().all()), "")
+        if strange:
+            raise FloatingPointError(f"its {strange} is not finite: lower OPTIM.LR")
+        checkpoints.save(self._file(words["round"]), {"state_dict": learned})
+        self._forget(words["saved"])
         return Letter({"pictures": len(self.part.train), "loss": sum(losses) / len(losses)}, shared)
 
     def evaluate(self, question: Letter) -> Letter:
@@ -88,7 +104,8 @@ class Client:
         Raises FileNotFoundError where what it kept is gone.
         """
         trainer, last = self.trainer, question.words["last"]  # the last round that the server took of it; 0: none
-        kept = checkpoints.load(self._file(last))["state_dict"] if last else trainer.start
+        is_kept = last and (trainer.private() or own_shared)
+        kept = checkpoints.load(self._file(last))["state_dict"] if is_kept else trainer.start
         with torch.no_grad():
             for name, tensor in trainer.private().items():
                 tensor.copy_(kept[name])
@@ -98,11 +115,11 @@ class Client:
         trainer.received(question)
 
     def _file(self, number: int) -> Path:
-        return self.folder / f"client{self.number}" / f"round-{number}.pth.tar"
+        return self.folder / f"round-{number}.pth.tar"
 
-    def _forget(self, last: int) -> None:
-        """Rounds before `last`, to which no server goes back."""
+    def _forget(self, saved: int) -> None:
+        """Rounds before `saved`, the last that a checkpoint of the server's knows of: to these it never goes back."""
         for file in self._file(0).parent.glob("round-*.pth.tar"):
             number = file.name.removeprefix("round-").removesuffix(".pth.tar")
-            if number.isdigit() and int(number) < last:
+            if number.isdigit() and int(number) < saved:
                 file.unlink(missing_ok=True)

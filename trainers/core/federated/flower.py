@@ -53,14 +53,16 @@ def from_record(record: RecordDict) -> Letter:
 
 
 class Clients:
-    """The nodes of a grid, by the numbers of their clients. config: what they build their trainer from.
+    """The nodes of a grid, by the numbers of their clients. config: what they build their trainer from; here: the folder
+    that relative paths in it mean, where they are on this machine.
 
     A client that went and comes back is another node. Raises ValueError where, after some minutes, some of `number` clients
     are not there, or two nodes say that they are the same one.
     """
 
-    def __init__(self, grid: Grid, number: int, config: str, wait: float) -> None:
-        self._grid, self._number, self._config, self._wait = grid, number, config, wait
+    def __init__(self, grid: Grid, number: int, config: str, wait: float, here: str = "") -> None:
+        self._grid, self._number, self._wait = grid, number, wait
+        self._text = {"config": config, "here": here}
         self._nodes: dict[int, int] = {}
         self._known: set[int] = set()
         until = time.monotonic() + min(wait, AT_START)
@@ -96,8 +98,8 @@ class Clients:
         return {client: answers[self._nodes[client]] for client in questions}
 
     def _send(self, kind: str, letters: Mapping[int, Letter]) -> dict[int, Letter | str]:
-        text = {"config": self._config}
-        messages = [Message(to_record(one, text), dst_node_id=node, message_type=kind) for node, one in letters.items()]
+        records = {node: to_record(letter, self._text) for node, letter in letters.items()}
+        messages = [Message(record, dst_node_id=node, message_type=kind) for node, record in records.items()]
         found: dict[int, Letter | str] = dict.fromkeys(letters, f"it did not answer within {self._wait:g} seconds")
         for reply in self._grid.send_and_receive(messages, timeout=self._wait) if messages else ():
             node = reply.metadata.src_node_id
@@ -156,13 +158,13 @@ def _client(letter: Letter, context: Context) -> Any:
     from .client import Client
 
     here = context.node_config
-    trainer = _trainer(letter.words["config"], str(here.get("data", "")))
+    trainer = _trainer(letter.words["config"], str(here.get("data", "")), letter.words["here"])
     number = int(here["partition-id"])
     return Client(trainer, number, Path(str(here.get("keeps", "") or Path(trainer.cfg.OUTPUT_DIR, "clients"))))
 
 
 @functools.lru_cache(1)
-def _trainer(config: str, data: str) -> Any:
+def _trainer(config: str, data: str, folder: str) -> Any:
     """The trainer of a configuration, as the server has it; once in each process."""
     from dassl.engine import build_trainer
     from dassl.utils import set_random_seed
@@ -173,7 +175,7 @@ def _trainer(config: str, data: str) -> Any:
     from ..settings.configure import default_cfg
     from ..training import device
 
-    os.chdir(ROOT)  # what relative paths in a configuration mean
+    os.chdir(folder or ROOT)  # what relative paths in a configuration mean
     register_all()
     datasets.register_all()
     cfg = default_cfg()
@@ -236,7 +238,7 @@ def simulation(number: int, config: str, wait: float, on_gpu: bool) -> Iterator[
             grid = grids.get()
             if isinstance(grid, BaseException):
                 raise RuntimeError(f"Flower's simulation did not start: {one_line(grid)}") from grid
-            simulated = Clients(grid, number, config, wait)
+            simulated = Clients(grid, number, config, wait, os.getcwd())
         yield simulated
     finally:
         done.set()

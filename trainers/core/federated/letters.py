@@ -1,5 +1,7 @@
 """What server and clients send each other, and what the server makes of it."""
 
+import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -34,8 +36,9 @@ def copied(tensors: Tensors) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
 
 
-def fault_of(answer: Letter | str, like: Tensors) -> str:
-    """Why what a client says it has learned cannot be used; empty if it can. like: tensors as they should be."""
+def fault_of(answer: Letter | str, like: Tensors, pictures: int) -> str:
+    """Why what a client says it has learned cannot be used; empty if it can. like: tensors as they should be; pictures: how
+    many it has."""
     if isinstance(answer, str):
         return answer
     if answer.tensors.keys() != like.keys():
@@ -46,10 +49,27 @@ def fault_of(answer: Letter | str, like: Tensors) -> str:
             return f"its {name} is {sent}, which should be {wanted}"
         if not tensor.isfinite().all():
             return f"its {name} is not finite"
-    pictures = answer.words.get("pictures")
-    if isinstance(pictures, bool) or not isinstance(pictures, int) or pictures < 1:
-        return f"it says that it has {pictures!r} pictures"
+    if not _is_count(answer.words.get("pictures"), pictures, pictures):
+        return f"it says that it has {answer.words.get('pictures')!r} pictures, and it was given {pictures}"
+    loss = answer.words.get("loss")
+    if not isinstance(loss, float) or not math.isfinite(loss):
+        return f"its loss is {loss!r}"
     return ""
+
+
+def fault_of_test(answer: Letter | str, on_all: bool) -> str:
+    """Why what a client says of a test cannot be used; empty if it can. on_all: it was asked about all pictures, too."""
+    if isinstance(answer, str):
+        return answer
+    for right, asked in [("right", "asked"), *([("right_of_all", "all")] if on_all else [])]:
+        found, of = (answer.words.get(name) for name in (right, asked))
+        if not _is_count(of, 0, sys.maxsize) or not _is_count(found, 0, of):
+            return f"it says that {found!r} of {of!r} are right"
+    return ""
+
+
+def _is_count(value: Any, least: int, most: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 def weighted_mean(answers: Mapping[int, Letter], like: Tensors) -> dict[str, torch.Tensor]:

@@ -20,15 +20,17 @@ from ..ranks.collectives import this_rank
 from ..runs.files import write_atomically
 from ..training.schedule import before_any_step
 from ..training.trainer import PromptTrainer
-from .letters import Letter, Link, copied, fault_of, weighted_mean
+from .letters import Letter, Link, copied, fault_of, fault_of_test, weighted_mean
+from .options import FederationOptions
 from .partition import Part, partition
 
 
 class FederatedTrainer(PromptTrainer):
     """A server of clients that train PromptTrainer's model. tests_own: a client is tested with what it learned itself, not
-    with the mean."""
+    with the mean. is_whole_without: what is shared is a model without what is private."""
 
     tests_own = False
+    is_whole_without = False
     may_record = False
     link: Link | None = None  # to the clients; made in train() unless it is given
 
@@ -57,12 +59,23 @@ class FederatedTrainer(PromptTrainer):
 
     def check_cfg(self, cfg: Any) -> None:
         super().check_cfg(cfg)
+        if not isinstance(self.options, FederationOptions):
+            raise ValueError(
+                f"the options of {cfg.TRAINER.NAME} have to be FederationOptions, as docs/EXTENDING.md says"
+            )
         if this_rank().several:
             raise ValueError(f"{cfg.TRAINER.NAME} shares its work among clients, not ranks: start it with one process")
         if importlib.util.find_spec("flwr") is None:
             raise ValueError(f"{cfg.TRAINER.NAME} needs Flower: pip install 'flwr[simulation]>=1.42'")
         if cfg.TEST.FINAL_MODEL != "last_step":
             raise ValueError("TEST.FINAL_MODEL is best_val: a federation tests its last round; leave it out")
+        if cfg.OPTIM.SCHEDULE != "epoch":
+            raise ValueError(
+                f"OPTIM.SCHEDULE is {cfg.OPTIM.SCHEDULE}: a federation's rate changes by rounds; leave it out"
+            )
+        sampler = cfg.DATALOADER.TRAIN_X.SAMPLER
+        if sampler != "RandomSampler":
+            raise ValueError(f"DATALOADER.TRAIN_X.SAMPLER is {sampler}: clients draw at random; leave it out")
         if cfg.TEST.NO_TEST:
             raise ValueError("TEST.NO_TEST is True: a federation tests every round; leave it out")
 
@@ -77,6 +90,7 @@ class FederatedTrainer(PromptTrainer):
         self.start = {name: tensor.detach().clone() for name, tensor in own.items()}
         self.taken: dict[int, dict[str, torch.Tensor]] = {}  # the last tensors that came from each client
         self.last: dict[int, int] = {}  # and in which round
+        self.saved: dict[int, int] = {}  # as the last checkpoint has it
         self.rounds: list[dict[str, Any]] = []
 
     def prepare_client(self) -> None:
@@ -118,7 +132,7 @@ class FederatedTrainer(PromptTrainer):
         chosen = self.chosen()
         asked = {k: self._question(k, round=number, rates=rates) for k in chosen}
         answers = self.link.ask("train", asked)
-        faults = {client: fault_of(answers[client], like) for client in chosen}
+        faults = {k: fault_of(answers[k], like, len(self.parts[k].train)) for k in chosen}
         for client, fault in faults.items():
             if fault:
                 print(f"Note: client {client} is left out of round {number}: {fault}", flush=True)
@@ -151,7 +165,8 @@ class FederatedTrainer(PromptTrainer):
               f"{time.monotonic() - begin:.1f} s", flush=True)  # fmt: skip
 
     def _question(self, client: int, **words: Any) -> Letter:
-        return Letter({"last": self.last.get(client, 0), **words}, copied(self.shared()) | self.further(client))
+        known = {"last": self.last.get(client, 0), "saved": self.saved.get(client, 0)}
+        return Letter(known | words, copied(self.shared()) | self.further(client))
 
     def _evaluated(self, trained: dict[int, Letter]) -> dict[str, float]:
         """Mean and deviation over clients of the accuracy on their kind of test pictures, each in percent; in the last
@@ -167,14 +182,15 @@ class FederatedTrainer(PromptTrainer):
         own, everything, self._clients = [], [], []
         for client, answer in answers.items():
             row: dict[str, Any] = {"client": client, "pictures": len(self.parts[client].train)}
-            if isinstance(answer, str):
-                print(f"Note: client {client} is not tested in round {self.epoch + 1}: {answer}", flush=True)
+            fault = fault_of_test(answer, is_last)
+            if fault:
+                print(f"Note: client {client} is not tested in round {self.epoch + 1}: {fault}", flush=True)
             else:
-                words = answer.words
+                words = answer.words  # type: ignore[union-attr]
                 if words["asked"]:
                     own.append(100 * words["right"] / words["asked"])
                     row |= {"accuracy": own[-1], "test_pictures": words["asked"]}
-                if "all" in words:
+                if is_last:
                     everything.append(100 * words["right_of_all"] / words["all"])
                     row |= {"accuracy_on_all": everything[-1]}
             self._clients.append(row)
@@ -192,13 +208,15 @@ class FederatedTrainer(PromptTrainer):
             "accuracy": last["accuracy"], "error_rate": 100 - last["accuracy"], "accuracy_spread": last["spread"],
             "accuracy_on_all": last["accuracy_on_all"], "accuracy_of_last_five_rounds": _mean(accuracies[-5:]),
             "accuracy_of_best_round": max(accuracies), "rounds": len(self.rounds), "clients": self.options.clients,
+            "clients_tested": int(last["tested"]),
             "bytes_down": sum(row["bytes_down"] for row in self.rounds),
             "bytes_up": sum(row["bytes_up"] for row in self.rounds),
         }  # fmt: skip
         self.test_seconds = time.monotonic() - begin
         r = self.results
         print(f"=> result\n* clients: {r['clients']:,}\n"
-              f"* accuracy on each client's kind of pictures: {r['accuracy']:.1f}% ± {r['accuracy_spread']:.1f}\n"
+              f"* accuracy on each client's kind of pictures, of {r['clients_tested']:,} clients that were tested: "
+              f"{r['accuracy']:.1f}% ± {r['accuracy_spread']:.1f}\n"
               f"* accuracy on all pictures: {r['accuracy_on_all']:.1f}%\n"
               f"* mean of the last five rounds: {r['accuracy_of_last_five_rounds']:.1f}%\n"
               f"* best round (chosen by what is tested): {r['accuracy_of_best_round']:.1f}%")  # fmt: skip
@@ -250,15 +268,21 @@ class FederatedTrainer(PromptTrainer):
         )
 
     def _about(self) -> dict[str, Any]:
+        kept = [] if self.is_whole_without else sorted(self.private())
         taken = {str(client): tensors for client, tensors in self.taken.items()}
         last = {str(client): number for client, number in self.last.items()}
-        return super()._about() | {"federation": {"taken": taken, "last": last, "rounds": self.rounds}}
+        return super()._about() | {"federation": {"taken": taken, "last": last, "rounds": self.rounds, "kept": kept}}
 
     def restored(self, state: dict[str, Any]) -> None:
         kept = state["federation"]
         self.taken = {int(client): tensors for client, tensors in kept["taken"].items()}
         self.last = {int(client): number for client, number in kept["last"].items()}
         self.rounds = kept["rounds"]
+        self.saved = dict(self.last)
+
+    def save_model(self, *args: Any, **options: Any) -> None:
+        super().save_model(*args, **options)
+        self.saved = dict(self.last)
 
 
 def write_csv(path: Path, rows: Sequence[Sequence[Any]]) -> None:

@@ -14,7 +14,7 @@ import shlex
 import sys
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from statistics import mean, stdev
+from statistics import mean
 
 from tabulate import tabulate
 
@@ -22,6 +22,7 @@ from harness.catalog import method_named
 from harness.command import from_project, one_number, seeds_of, split
 from harness.plan import Request
 from harness.report.collect import Run, collect_runs
+from harness.report.tables import half_interval
 from trainers.core.runs import confusion
 from trainers.core.settings.errors import waited_for
 from trainers.paths import ROOT, version
@@ -29,19 +30,20 @@ from trainers.paths import ROOT, version
 METHODS = "zsclip,zsclip_head,linear_probe,gda,lp_plus_plus,coop,lasp,mocoop,mocoop_plus"
 Z = 1.96  # of a normal 95 % interval
 LEGEND = """
-± is half of a 95 % interval, over seeds and test pictures. All methods see the same pictures, so differences are surer than
+± is half of a 95 % interval, over {seeds}test pictures. All methods see the same pictures, so differences are surer than
 these intervals. Whoever takes the best of many should expect a little less on further pictures."""
+ONE_SEED = " With one seed, the luck of\nits draw is in no interval: take more."
 
 
 @dataclass(frozen=True)
 class Row:
-    """What a method reached: accuracy in percent, its standard error from seeds and from the number of test pictures, and
-    seconds for a run, training and testing."""
+    """What a method reached: accuracy in percent, half of its 95 % interval from seeds (Student's) and from the number of
+    test pictures, and seconds for a run, training and testing."""
 
     name: str
     title: str
     accuracy: float
-    error: float
+    half: float
     seconds: float
 
 
@@ -56,8 +58,9 @@ def row(name: str, title: str, runs: list[Run]) -> Row:
     values = [run.metrics["accuracy"] for run in runs]
     accuracy, total = mean(values), tested(runs)
     of_pictures = math.sqrt(max(accuracy * (100 - accuracy), 100 * 100 / (4 * total)) / total)
-    of_seeds = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-    return Row(name, title, accuracy, math.hypot(of_pictures, of_seeds), mean(run.details["seconds"] for run in runs))
+    of_seeds = half_interval(values) if len(values) > 1 else 0.0
+    half = math.hypot(Z * of_pictures, of_seeds)
+    return Row(name, title, accuracy, half, mean(run.details["seconds"] for run in runs))
 
 
 def majority(runs: list[Run]) -> float:
@@ -73,7 +76,7 @@ def verdict(rows: list[Row], pictures: int, classes: int, usual: float) -> str:
     """Which method to take, in words, and how sure that is. rows: one for each method. usual: percent of the pictures
     that are of the most frequent class."""
     best = max(rows, key=lambda row: row.accuracy)
-    near = [r for r in rows if r is not best and best.accuracy - r.accuracy <= Z * math.hypot(best.error, r.error)]
+    near = [r for r in rows if r is not best and best.accuracy - r.accuracy <= math.hypot(best.half, r.half)]
     said = [f"{best.title} has the best accuracy, {best.accuracy:.1f} %"]
     if near:
         names = ", ".join(r.title for r in sorted(near, key=lambda r: -r.accuracy))
@@ -86,7 +89,7 @@ def verdict(rows: list[Row], pictures: int, classes: int, usual: float) -> str:
     zero = next((r for r in rows if r.name == "zsclip"), None)
     if zero is not None and zero is not best:
         gain = best.accuracy - zero.accuracy
-        surely = gain > Z * math.hypot(best.error, zero.error)
+        surely = gain > math.hypot(best.half, zero.half)
         has = f"{zero.title}, which trains nothing, has {zero.accuracy:.1f} %"
         said.append(f"{has}: {gain:.1f} less" if surely else f"{has}, within the noise of the best")
     said.append(
@@ -166,9 +169,10 @@ def main(given: list[str] | None = None) -> int:
     rows = [row(name, method_named(name).title, by_method[method_named(name).trainer]) for name in names]
     pictures, classes = tested(by_method[found[0].method]), found[0].details["n_classes"]
     print(f"\n{args.dataset}, {shots} shots, {pictures:,} test pictures, {classes} classes\n")
-    table = [(r.title, f"{r.accuracy:.1f} ± {Z * r.error:.1f}", f"{r.seconds:.0f}") for r in rows]
+    table = [(r.title, f"{r.accuracy:.1f} ± {r.half:.1f}", f"{r.seconds:.0f}") for r in rows]
     print(tabulate(table, headers=["method", "accuracy, %", "seconds a run"], colalign=("left", "right", "right")))
-    print(LEGEND)
+    by_seeds = max(map(len, by_method.values())) > 1
+    print(LEGEND.format(seeds="seeds and " if by_seeds else "") + ("" if by_seeds else ONE_SEED))
     print(f"\n{verdict(rows, pictures, classes, majority(by_method[found[0].method]))}")
     best = max(rows, key=lambda r: r.accuracy)
     print(f"Its runs: {shlex.quote(str(folders[best.name][0].parent))}")

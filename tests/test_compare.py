@@ -19,22 +19,22 @@ def ran(accuracy, total=400, seconds=5.0):
 
 def test_the_interval_has_the_seeds_and_the_pictures():
     alone = row("coop", "CoOp", [ran(50)])
-    assert alone.error == pytest.approx(2.5)  # 100 sqrt(0.5 0.5 / 400)
+    assert alone.half == pytest.approx(1.96 * 2.5)  # 100 sqrt(0.5 0.5 / 400)
     several = row("coop", "CoOp", [ran(46), ran(50), ran(54)])
-    assert several.error == pytest.approx((2.5**2 + 16 / 3) ** 0.5)
+    assert several.half == pytest.approx((1.96**2 * 2.5**2 + 4.3027**2 * 16 / 3) ** 0.5, rel=1e-4)  # Student's
     assert (several.accuracy, several.seconds) == (50, 5)
-    assert row("coop", "CoOp", [ran(100)]).error > 0  # of 400 right ones
+    assert row("coop", "CoOp", [ran(100)]).half > 0  # of 400 right ones
 
 
 def test_what_is_said_of_a_clear_case_and_of_noise():
-    zero = Row("zsclip", "Zero-shot CLIP", 40, 1, 0)
-    clear = verdict([zero, Row("coop", "CoOp", 50, 1, 60), Row("gda", "GDA", 60, 1, 2)], 2500, 4, 31.2)
+    zero = Row("zsclip", "Zero-shot CLIP", 40, 2, 0)
+    clear = verdict([zero, Row("coop", "CoOp", 50, 2, 60), Row("gda", "GDA", 60, 2, 2)], 2500, 4, 31.2)
     assert clear == (
         "GDA has the best accuracy, 60.0 %, and on 2,500 test pictures no other method comes near. Zero-shot CLIP, which "
         "trains nothing, has 40.0 %: 20.0 less. Guessing among 4 classes is right 25.0 % of the time, "
         "always saying the most frequent one 31.2 %."
     )
-    noise = verdict([zero, Row("coop", "CoOp", 42, 2, 60), Row("gda", "GDA", 41, 2, 2)], 600, 10, 10.0)
+    noise = verdict([zero, Row("coop", "CoOp", 42, 4, 60), Row("gda", "GDA", 41, 4, 2)], 600, 10, 10.0)
     assert (
         "on 600 test pictures it cannot be told from GDA, Zero-shot CLIP. Of these, Zero-shot CLIP takes least" in noise
     )
@@ -54,6 +54,8 @@ def test_a_folder_of_pictures(mini_root, literate_clip_file, tmp_path):
     for title in ("Zero-shot CLIP", "GDA", "CoOp"):
         assert f"\n{title} " in table
     assert "has the best accuracy" in table
+    assert "over test pictures." in table
+    assert "With one seed, the luck of" in table
     assert "Guessing among 6 classes is right 16.7 %" in table
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from harness.report import page, plots
-from harness.report.collect import Run, Tree
+from harness.report.collect import Run, Tree, logs_of
 from harness.report.confusions import confusion_figure, confusion_figures
-from harness.report.critical import critical_difference, ranking
+from harness.report.critical import Ranking, critical_difference, ranking
 from harness.report.tables import Cell, Table, tables
 from trainers.core.runs import confusion, mistakes
 from trainers.core.runs.mistakes import Mistake
@@ -70,6 +70,28 @@ def test_panels_of_training_curves_do_not_mix_settings(tmp_path):
     assert [len(axes.lines) for axes in figure.axes[:2]] == [2, 2]
 
 
+def test_a_curve_of_a_run_that_was_stopped_has_all_its_epochs(tmp_path):
+    step = "time 0.1 (0.1) data 0.0 (0.0) loss {0} ({0}) lr 1e-3 eta 0:00:00"
+    for name, epochs in (("log.txt", (1, 2)), ("log.txt-2026-01-01-00-00-00", (2, 3))):
+        lines = [f"epoch [{e}/3] batch [1/1] {step.format(e + len(name))}\n" for e in epochs]
+        (tmp_path / name).write_text("".join(lines))
+    assert plots.loss_curve(logs_of(tmp_path)).tolist() == [[1, 8], [2, 29], [3, 30]]
+
+
+def test_federated_curves_are_of_finished_runs_with_the_same_settings(tmp_path):
+    runs = []
+    for config, shots, finished in (("small", 16, 40), ("small", 1, 20), ("small try", 16, 80), ("small", 16, None)):
+        folder = tmp_path / str(len(runs))
+        folder.mkdir()
+        (folder / "rounds.csv").write_text(f"round,accuracy\n1,{finished or 99}\n")
+        metrics = {"accuracy": finished} if finished else {}
+        runs.append(Run("fewshot", "demo", "PromptFL", config, shots, len(runs), "", folder / "results.json", metrics))
+    ((_, figure),) = plots.federated_curves(runs, plots.Looks)
+    assert sorted(text.get_text() for text in figure.legends[0].get_texts()) == [
+        "PromptFL (try), 16 shots", "PromptFL, 1 shots", "PromptFL, 16 shots"
+    ]  # fmt: skip
+
+
 def test_figures_are_written_as_png_pdf_and_svg(tmp_path):
     drawn = plots.figures(
         tables(runs_of("fewshot", {"CoOp": [40, 42], "MoCoOp": [41, 43]}), "accuracy"), [], "accuracy"
@@ -86,6 +108,21 @@ def ranked(values, best=max):
 
 
 class TestCriticalDifference:
+    def test_of_calibration_errors_the_smallest_is_best(self):
+        values = {"CoOp": (20, 21), "LASP": (10, 11), "MoCoOp": (1, 2)}
+        runs = [
+            Run("fewshot", dataset, method, "small", 16, 1, "", Path("x"), {"accuracy": 50.0, "ece": value + i})
+            for i, dataset in enumerate(("demo", "drawn", "cifar10"))
+            for method, (value, _) in values.items()
+        ]
+        (table,) = tables(runs, "ece")
+        assert ranking(plots._at_most_shots(table)).methods == ["MoCoOp", "LASP", "CoOp"]
+
+    def test_where_friedman_finds_nothing_all_are_joined(self):
+        found = Ranking(["A", "B", "C"], [1.0, 2.0, 3.0], 3, 0.5, 0.2)
+        assert found.alike() == [(0, 2)]
+        assert replace(found, p=0.01).alike() == []
+
     def test_the_published_example(self):
         """Demsar's table 6: C4.5, +m, +cf, +m+cf on fourteen data sets; ranks 3.143, 2.000, 2.893, 1.964, CD 1.25."""
         table = [

@@ -818,3 +818,13 @@ def test_what_was_not_told_and_not_chosen_is_not_marked(tmp_path):
         folder = f"xd/from_imagenet/test/{dataset}/shots_16/TCP/vit_b16_ep25/seed1"
         ours(tmp_path / "tcp", folder, accuracy=50, trainer="TCP", about=own)
     assert [*signs(collect(tmp_path / "tcp").runs).values()] == [""]
+
+
+def test_federations_have_a_table_of_their_own(tmp_path):
+    """Each client is tested on its own kind of pictures."""
+    for method, accuracy in (("CoOp", 60), ("LocalCoOp", 88)):
+        ours(tmp_path, f"fewshot/dtd/shots_16/{method}/a/seed1", accuracy=accuracy, trainer=method)
+    ordinary, federated = tables(collect(tmp_path).runs, "accuracy")
+    assert [labels[1] for labels, _ in ordinary.rows] == ["CoOp"]
+    assert federated.title.startswith("Few-shot in a federation: each client's kind of pictures")
+    assert [cells[0].values for _, cells in federated.rows] == [(88,)]

@@ -29,7 +29,10 @@ class Ranking:
     p: float
 
     def alike(self) -> list[tuple[int, int]]:
-        """First and last place of each largest set of methods that cannot be told apart."""
+        """First and last place of each largest set of methods that cannot be told apart: all, where Friedman's test finds
+        no difference."""
+        if self.p >= ALPHA:
+            return [(0, len(self.ranks) - 1)]
         ends = [max(j for j, rank in enumerate(self.ranks) if rank - first <= self.distance) for first in self.ranks]
         return [(i, j) for i, j in enumerate(ends) if j > i and (i == 0 or ends[i - 1] < j)]
 

@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from harness.catalog import dataset_title, method_title
 from trainers.methods import methods
 
-from .collect import Run, epochs_of_log, read_log
+from .collect import Run, epochs_of_log, logs_of, read_log
 from .confusions import confusion_figures
 from .critical import critical_difference
 from .left_by_runs import federated_curves, file_name, found_lengths, router_heat_maps
-from .tables import ANY_SHOTS, Cell, Table
+from .tables import ANY_SHOTS, FEDERATED, Cell, Table
 
 matplotlib.rcParams["text.parse_math"] = False  # a dollar in a name is a dollar
 
@@ -63,11 +63,11 @@ def figures(tables: list[Table], runs: list[Run], metric: str, per_class: bool =
     for table in tables:
         if not table.rows or table.name.endswith("_paired") or table.name.startswith("per_class"):
             continue
-        if table.name == "fewshot":
+        if table.name in ("fewshot", FEDERATED):
             if table.header[2:] != [ANY_SHOTS] and len(table.header) > 3:  # of one number of shots, the points say more
                 yield from few_shot_curves(table, label)
-            yield from _drawn("fewshot_most_shots", dots(_at_most_shots(table), label))
-            yield from _drawn("fewshot_ranks", critical_difference(_at_most_shots(table)))
+            yield from _drawn(f"{table.name}_most_shots", dots(_at_most_shots(table), label))
+            yield from _drawn(f"{table.name}_ranks", critical_difference(_at_most_shots(table)))
         elif table.name.startswith("base2new"):
             yield f"{table.name}_scatter", base_new_scatter(table)
             yield from _drawn(f"{table.name}_h", dots(_columns_of(table, "H"), "harmonic mean H, %"))
@@ -182,7 +182,8 @@ def _columns_of(table: Table, part: str) -> Table:
     """The columns "<method> <part>" of a base-to-new table, named by the method alone."""
     chosen = [i for i, column in enumerate(table.header[1:]) if column.endswith(f" {part}")]
     header = [table.header[0], *(table.header[1 + i].removesuffix(f" {part}") for i in chosen)]
-    return Table(table.name, table.title, header, [(r, [c[i] for i in chosen]) for r, c in table.rows], [])
+    rows = [(labels, [cells[i] for i in chosen]) for labels, cells in table.rows]
+    return Table(table.name, table.title, header, rows, [], best=table.best)
 
 
 def _at_most_shots(table: Table) -> Table:
@@ -191,7 +192,8 @@ def _at_most_shots(table: Table) -> Table:
     cells = {(dataset, method): own[-1] for (dataset, method), own in table.rows}
     datasets = dict.fromkeys(dataset for dataset, _ in cells)
     rows = [([d], [cells.get((d, m), Cell()) for m in methods]) for d in datasets]
-    return Table(table.name, f"{table.title}, {table.header[-1]}", ["dataset", *methods], rows, [])
+    title = f"{table.title}, {table.header[-1]}"
+    return Table(table.name, title, ["dataset", *methods], rows, [], best=table.best)
 
 
 def dots(table: Table, label: str) -> Figure | None:
@@ -257,14 +259,14 @@ def what_bars_are(cells: Iterable[Cell]) -> str:
 
 
 def training_curves(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
-    """Mean training loss per epoch, from log.txt; a figure per dataset of the few-shot protocol, a panel per method and its
-    settings, since these minimise different things."""
+    """Mean training loss per epoch, from the logs; a figure per dataset of the few-shot protocol, a panel per method and
+    its settings, since these minimise different things."""
     by_dataset: dict[str, dict[tuple[str, str], list[np.ndarray]]] = defaultdict(lambda: defaultdict(list))
     few_shot = [r for r in runs if r.protocol == "fewshot" and r.finished and r.shots is not None]
     most = {d: max(r.shots or 0 for r in few_shot if r.dataset == d) for d in {r.dataset for r in few_shot}}
     for run in few_shot:
         if run.shots == most[run.dataset]:
-            curve = loss_curve(run.file.parent / "log.txt")
+            curve = loss_curve([run.file] if run.file.suffix != ".json" else logs_of(run.file.parent))
             if len(curve):
                 by_dataset[run.dataset][method_title(run.method), run.variant].append(curve)
     for dataset, present in by_dataset.items():
@@ -287,17 +289,18 @@ def training_curves(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
         yield f"training_{file_name(dataset_title(dataset))}", figure
 
 
-def loss_curve(log: Path) -> np.ndarray:
-    """(epoch, mean loss of the epoch) of each epoch in a log of Dassl's format; epochs x 2."""
-    try:
-        text = read_log(log)
-    except OSError:
-        return np.empty((0, 2))
+def loss_curve(logs: Iterable[Path]) -> np.ndarray:
+    """(epoch, mean loss of the epoch) of each epoch in logs of Dassl's format, of which later ones count; epochs x 2."""
     last = {}
-    for step in epochs_of_log(text):
-        mean = _number(step["mean"])
-        if math.isfinite(mean):
-            last[int(step["epoch"])] = mean
+    for log in logs:
+        try:
+            text = read_log(log)
+        except OSError:
+            continue
+        for step in epochs_of_log(text):
+            mean = _number(step["mean"])
+            if math.isfinite(mean):
+                last[int(step["epoch"])] = mean
     return np.array(sorted(last.items()), dtype=float).reshape(-1, 2)
 
 

@@ -17,8 +17,10 @@ from trainers.methods import methods
 from .collect import ON_VALIDATION, PROTOCOLS, Run
 from .uses import legend, signs
 
+FEDERATED = "fewshot_federated"  # the table of what is not tested as others are
 TITLES = {
     "fewshot": "Few-shot: all classes",
+    FEDERATED: "Few-shot in a federation: each client's kind of pictures, mean over the clients",
     "base2new": "Base-to-new",
     "base2new_joint": "Base-to-new, all classes as candidates",
     "xd": "Cross-dataset",
@@ -30,6 +32,10 @@ TITLES = {
 SPREADS = {"std": "standard deviations", "ci95": "95 % confidence intervals (Student's t)",
            "dassl_ci95": "Dassl's 1.96 σ / √n"}  # fmt: skip
 ANY_SHOTS = "any shots"
+
+
+def _is_federated(method: str) -> bool:
+    return any(r.federated for r in methods().values() if r.trainer == method)
 
 
 def half_interval(values: Sequence[float]) -> float:
@@ -153,9 +159,9 @@ def _ordered(names: Iterable[str], first: str = "") -> list[str]:
     return sorted(set(names), key=lambda d: (d != first, rank.get(d, len(rank)), d))
 
 
-def few_shot_table(runs: list[Run], metric: str) -> Table:
+def few_shot_table(runs: list[Run], metric: str, table: str = "fewshot") -> Table:
     """Rows: datasets and methods, then the average over datasets. Columns: shots. Methods without shots have one
-    value."""
+    value. table: its name."""
     names = method_names(runs)
     shots = sorted({r.shots for r in runs if r.shots is not None and _draws(r.method)})
     shots = shots or [0]  # nothing was drawn at all
@@ -176,7 +182,7 @@ def few_shot_table(runs: list[Run], metric: str) -> Table:
             if any(cell.values for cell in averages):
                 rows.append(([f"average of {len(datasets)}", name], averages))
     header = ["dataset", "method", *map(_shots, shots)]
-    return Table("fewshot", TITLES["fewshot"], header, rows, [])
+    return Table(table, TITLES[table], header, rows, [])
 
 
 def _shots(count: int) -> str:
@@ -315,9 +321,12 @@ def tables(runs: list[Run], metric: str) -> list[Table]:
     found = []
     for protocol in PROTOCOLS:
         own = [r for r in runs if r.protocol == protocol and r.finished]
-        if own and protocol == "fewshot":
-            found.append(few_shot_table(own, metric))
-            _put_signs(found[-1], own)
+        if protocol == "fewshot":
+            in_federations = [r for r in own if _is_federated(r.method)]
+            for name, some in (("fewshot", [r for r in own if r not in in_federations]), (FEDERATED, in_federations)):
+                if some:
+                    found.append(few_shot_table(some, metric, name))
+                    _put_signs(found[-1], some)
             continue
         counts: list[int | None] = [*sorted({r.shots for r in own if r.shots is not None})] or [None] * bool(own)
         for shots in counts:
@@ -465,7 +474,7 @@ def paired(table: Table, trainer: str) -> Table:
     """Each method's difference from `trainer`, seed by seed, where both have the same seeds; with Student's interval."""
     title = method_title(trainer)
     rows: list[tuple[list[str], list[Cell]]] = []
-    if table.name == "fewshot":
+    if table.name in ("fewshot", FEDERATED):
         reference = {labels[0]: cells for labels, cells in table.rows if labels[1] == title}
         for labels, cells in table.rows:
             if labels[1] != title and labels[0] in reference:

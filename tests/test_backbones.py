@@ -116,6 +116,12 @@ def test_halved_weights_follow_the_whole_ones(family):
     ):
         assert ours.dtype == torch.float16
         assert F.cosine_similarity(ours.float(), whole).min() > 0.999
+    exact = backbone.model.state_dict()
+    kept = {name: t for name, t in halved.model.state_dict().items() if t.dtype == torch.float32}
+    assert kept
+    assert all(torch.equal(tensor, exact[name]) for name, tensor in kept.items())
+    halved.model.float()
+    assert halved.encode_image(pictures).dtype == torch.float32
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

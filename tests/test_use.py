@@ -29,11 +29,14 @@ from harness.router import configuration
 from trainers import load_run
 from trainers.core.inference import open_model
 from trainers.core.inference.export import FILES, export, hub_model, read_export
+from trainers.core.inference.export import configuration as configuration_of
 from trainers.core.inference.sheet import Shown, pages
 from trainers.core.inference.truth import truth_of
+from trainers.core.loading.read import read_picture
 from trainers.core.runs import mistakes
 from trainers.core.training import checkpoints
 from trainers.core.training.calibration import calibration_error, fitted_temperature
+from trainers.core.training.device import described
 from trainers.methods import methods
 
 pytestmark = pytest.mark.xdist_group("use")  # the runs are made once
@@ -295,7 +298,80 @@ def test_push_and_pull_through_a_folder(runs, pictures, tmp_path):
     assert pulled.classify(path) == model.classify(path)
 
 
+def test_what_an_export_is_made_of_again_keeps_its_results(runs, tmp_path):
+    results = json.loads((runs["CoOp"] / "results.json").read_text())
+    assert forked.run(ROOT / "export.py", runs["CoOp"], tmp_path / "first").returncode == 0
+    assert forked.run(ROOT / "export.py", tmp_path / "first", tmp_path / "second").returncode == 0
+    hub_model()(load_run(runs["CoOp"]), results).save_pretrained(tmp_path / "hub")
+    hub_model().from_pretrained(str(tmp_path / "hub")).save_pretrained(tmp_path / "again")
+    for folder in ("second", "again"):
+        kept = json.loads((tmp_path / folder / "config.json").read_text())["results"]
+        assert kept["accuracy"] == results["accuracy"], folder
+
+
+def test_a_large_model_keeps_its_weights_beside_it(runs, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.onnx._internal.exporter._onnx_program._LARGE_MODEL_THRESHOLD", 1)
+    model = load_run(runs["CoOp"])
+    export(model, tmp_path / "out")
+    assert (tmp_path / "out" / "model.onnx.data").is_file()
+    session = onnxruntime.InferenceSession(str(tmp_path / "out" / "model.onnx"))
+    images = torch.stack([model.read(path) for path, _ in pictures[:2]])
+    found = session.run(None, {"pictures": images.numpy()})[0]
+    assert torch.allclose(torch.from_numpy(found), model(images), atol=1e-3)
+    monkeypatch.undo()
+    export(model, tmp_path / "out")
+    assert not (tmp_path / "out" / "model.onnx.data").exists()
+
+
+def test_an_opened_picture_is_read_as_its_file_is(runs, tmp_path):
+    model, noise, exif = load_run(runs["CoOp"]), Image.effect_noise((60, 40), 90), Image.Exif()
+    exif[0x0112] = 6
+    noise.convert("RGB").save(tmp_path / "turned.jpg", exif=exif)
+    noise.quantize(8).save(tmp_path / "palette.png")
+    for upright in (False, True):
+        model.upright = upright
+        for name in ("turned.jpg", "palette.png"):
+            expected = model.read(tmp_path / name)
+            with Image.open(tmp_path / name) as picture:
+                assert torch.equal(model.read(picture), expected), (name, upright)
+            assert torch.equal(model.read(read_picture(tmp_path / name, upright)), expected), (name, upright)
+
+
+def test_other_classes_have_no_threshold_of_theirs(runs, pictures, tmp_path):
+    model = load_run(runs["CoOp"], classnames=["okapi", "red panda"])
+    config = configuration_of(model, {})
+    assert "reject_below" not in config
+    assert "reject_below" in configuration_of(load_run(runs["CoOp"]), {})
+    shutil.copy(pictures[0][0], tmp_path / "a.jpg")
+    done = predict(runs["CoOp"], tmp_path / "a.jpg", "--classnames", "okapi, red panda", "--reject", "validation")
+    assert "Note: the threshold is that of the classes of training, and these are others" in done.stdout
+    done = predict(runs["CoOp"], tmp_path / "a.jpg", "--device", "cuda")
+    assert done.stderr.strip() == "error: --device is cuda, and torch finds no GPU: leave it out"
+
+
+def test_float32_is_multiplied_as_in_training_and_then_as_before(runs):
+    model = load_run(runs["CoOp"])
+    seen, told = [], described()["float32"]
+    predict_of = type(model.model).predict
+    model.model.predict = lambda images: (seen.append(described()["float32"]), predict_of(model.model, images))[1]
+    for tf32 in (False, True):
+        model.tf32 = tf32
+        model(torch.zeros(1, 3, 32, 32))
+        assert described()["float32"] == told
+    assert {*seen[0]} <= {"ieee", "False"}
+    assert {*seen[-1]} <= {"tf32", "True"}
+
+
 class TestMistakes:
+    def test_a_page_needs_no_backbone(self, runs, tmp_path):
+        """Without it, it names no experts; a method without experts does not ask for it."""
+        for name, noted in (("MoCoOp", True), ("CoOp", False)):
+            run = shutil.copytree(runs[name], tmp_path / name)
+            done = forked.run(ROOT / "scripts" / "mistakes.py", run, "--backbone", tmp_path / "gone.pt")
+            assert done.returncode == 0, done.stderr
+            assert ("Note: the page names no experts" in done.stderr) == noted
+            assert (run / "mistakes.html").is_file()
+
     def test_a_runs_surest_mistakes_as_a_page(self, runs, pictures, tmp_path):
         run = shutil.copytree(runs["MoCoOp"], tmp_path / "run")
         results = json.loads((run / "results.json").read_text())

@@ -28,6 +28,7 @@ from ..settings.text_files import read_text
 from .model import TrainedModel, build
 
 TOLERANCE = 1e-4  # of logits and weights, ONNX against torch, relative to the largest logit
+DATA = "model.onnx.data"  # beside model.onnx, where that would be too large for one file
 FILES = ("model.safetensors", "model.onnx", "config.json", "README.md", "pictures.py")
 ON_THE_HUB = {  # OpenAI's CLIPs, under the MIT licence
     "ViT-B/32": "openai/clip-vit-base-patch32",
@@ -46,12 +47,13 @@ def export(model: TrainedModel, folder: str | os.PathLike, results: dict[str, An
     or the ONNX does not compute what the model does; then nothing is written.
     """
     folder = Path(folder)
-    if folder.exists() and {p.name for p in folder.iterdir()} - set(FILES):
+    if folder.exists() and {p.name for p in folder.iterdir()} - {*FILES, DATA}:
         raise ValueError(f"{folder} holds other files: choose a folder that is not there yet")
     try:
         from safetensors.torch import save_file
     except ImportError as error:
         raise ValueError(f"export needs the package {error.name}: {PACKAGES}") from error
+    before = model.device
     model.to("cpu").float()
     frozen: Any = model.model.exported().eval()
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -66,8 +68,10 @@ def export(model: TrainedModel, folder: str | os.PathLike, results: dict[str, An
         write_atomically(made / "README.md", card(model, config, apart).encode())
         shutil.copyfile(pictures.__file__, made / "pictures.py")
         folder.mkdir(exist_ok=True)
-        for name in FILES:
+        (folder / DATA).unlink(missing_ok=True)
+        for name in (*([DATA] if (made / DATA).exists() else []), *FILES):
             os.replace(made / name, folder / name)
+    model.to(before)
     return apart
 
 
@@ -115,9 +119,18 @@ def _silent() -> Any:
         logging.disable(logging.NOTSET)
 
 
+def has_other_classes(model: TrainedModel) -> bool:
+    """Than those of training."""
+    identity = model.trained.identity
+    return model.classnames != list(identity.get("classifies", identity["classnames"]))
+
+
 def configuration(model: TrainedModel, results: dict[str, Any]) -> dict[str, Any]:
     """What config.json holds."""
     identity = dict(model.trained.identity)
+    validated = model.validated.known()
+    if has_other_classes(model):  # of which nothing is known of a threshold
+        validated = {name: value for name, value in validated.items() if not name.startswith("reject_below")}
     shown = ("dataset", "seed", "shots", "epochs", "subsample_classes", "split", "accuracy", "macro_f1", "ece", "total")
     return {
         "format": 1,
@@ -130,8 +143,9 @@ def configuration(model: TrainedModel, results: dict[str, Any]) -> dict[str, Any
         | {"name": identity["backbone"]},
         "preprocessing": asdict(model.preprocessing) | {"upright": model.upright, "normalizes": model.normalizes},
         "temperature": model.temperature,
-        **model.validated.known(),
+        **validated,
         "precision": model.precision,
+        "tf32": model.tf32,
         "results": {key: results[key] for key in shown if key in results},
         "options": dict(model.trained.options),
         "identity": identity,
@@ -167,7 +181,9 @@ def _read(folder: Path, backbone: str) -> TrainedModel:
         if type(error).__name__ != "SafetensorError":
             raise
         raise ValueError(f"{folder / 'model.safetensors'} is damaged: {error}") from error
-    return build(trained, names, said, normalizes, upright, precision, validated, backbone, folder)
+    model = build(trained, names, said, normalizes, upright, precision, validated, backbone, folder)
+    model.tf32 = bool(config.get("tf32"))
+    return model
 
 
 def card(model: TrainedModel, config: dict[str, Any], apart: float) -> str:
@@ -183,8 +199,9 @@ def card(model: TrainedModel, config: dict[str, Any], apart: float) -> str:
     is_mit = name in ON_THE_HUB or Path(name).name in ("drawn_clip.pt", "second_clip.pt")
     dataset = config["results"].get("dataset") or config["identity"]["dataset"]
     return environment.get_template("card.md.j2").render(
-        c=config, model=model, apart=f"{apart:.0e}", base_model=hub, license="mit" if is_mit else "", dataset=dataset
-    )
+        c=config, model=model, apart=f"{apart:.0e}", base_model=hub, license="mit" if is_mit else "", dataset=dataset,
+        other_classes=has_other_classes(model),
+    )  # fmt: skip
 
 
 def _in_markdown(value: Any) -> Any:
@@ -214,11 +231,12 @@ def hub_model() -> type:
 
         @classmethod
         def _from_pretrained(cls, *, model_id: str, revision: str | None, cache_dir: Any, force_download: bool,
-                             local_files_only: bool, token: Any, backbone: str = "", **_: Any) -> "HubModel":  # fmt: skip
+                             local_files_only: bool, token: Any, backbone: str = "",
+                             results: dict[str, Any] | None = None, **_: Any) -> "HubModel":  # fmt: skip
             folder = model_id
             if not os.path.isdir(folder):
                 folder = snapshot_download(model_id, revision=revision, cache_dir=cache_dir, token=token,
                                            force_download=force_download, local_files_only=local_files_only)  # fmt: skip
-            return cls(read_export(folder, backbone))
+            return cls(read_export(folder, backbone), results)
 
     return HubModel

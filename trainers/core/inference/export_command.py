@@ -8,13 +8,23 @@ The ONNX is run and held against PyTorch before the folder appears.
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from ...paths import version
 from ..runs.results import read_results
 from ..settings.errors import one_line
 from .predict import names_from
+
+
+def results_of(folder: Path) -> dict[str, Any]:
+    """Of a run, or of the run that was exported into the folder."""
+    if (folder / "results.json").is_file():
+        return read_results(folder / "results.json")
+    exported = folder / "config.json"
+    return dict(json.loads(exported.read_text()).get("results", {})) if (folder / "model.onnx").is_file() else {}
 
 
 def main() -> int:
@@ -37,8 +47,7 @@ def main() -> int:
 
         names = checked_names(names_from(args.classnames)) if args.classnames is not None else None
         model = open_model(args.run, args.epoch, args.backbone, names)
-        file = Path(args.run) / "results.json"
-        results = read_results(file) if file.is_file() and names is None and args.epoch is None else {}
+        results = results_of(Path(args.run)) if names is None and args.epoch is None else {}
         apart = export(model, args.folder, results)
         print(f"Wrote {args.folder}: ONNX is within {apart:.0e} of PyTorch")
         if args.push:

@@ -36,11 +36,14 @@ def experts_of(run: Path, found: Sequence[Mistake], backbone: str) -> dict[str, 
     from ..training import checkpoints
     from .model import load_run
 
-    if not checkpoints.model_file(run).is_file():
+    file, there = checkpoints.model_file(run), [m.picture for m in found if Path(m.picture).is_file()]
+    if not there or not file.is_file() or not checkpoints.load(file).get("identity", {}).get("template_groups"):
         return {}
-    model = load_run(run, backbone=backbone)
-    there = [m.picture for m in found if Path(m.picture).is_file()]
-    return {p.picture: p.experts for p in model.classify(there)} if model.experts and there else {}
+    try:
+        return {p.picture: p.experts for p in load_run(run, backbone=backbone).classify(there)}
+    except (ValueError, OSError) as error:
+        print(f"Note: the page names no experts: {printable(one_line(error))}", file=sys.stderr)
+        return {}
 
 
 def main() -> int:

@@ -31,6 +31,7 @@ from ..loading.read import as_people_see_it, read_named
 from ..runs.results import Validated, read_results
 from ..settings.errors import believing
 from ..training import checkpoints
+from ..training.device import multiplying
 
 NOT_VALIDATED = Validated()
 Picture = str | os.PathLike | Image.Image
@@ -73,6 +74,7 @@ class TrainedModel(nn.Module):
             )
         self.transform: Callable[[Image.Image], torch.Tensor] = preprocessing.transform()
         self.precision, self.validated = precision, validated
+        self.tf32 = False  # of matrices and convolutions in float32 on a GPU
         self.method: str = trained.identity["trainer"]
         self.experts = [group[0] for group in trained.identity.get("template_groups", [])]
         self.eval()
@@ -107,8 +109,10 @@ class TrainedModel(nn.Module):
         other = type(self.model).for_classes(self.backbone, self.trained, names)
         refuse_alike(names, self.backbone)
         _put_in(other, self.trained, "the model")
-        return TrainedModel(other, self.trained, names, self.preprocessing, self.normalizes, self.upright, self.precision,
-                            self.validated).to(self.device)  # fmt: skip
+        model = TrainedModel(other, self.trained, names, self.preprocessing, self.normalizes, self.upright, self.precision,
+                             self.validated)  # fmt: skip
+        model.tf32 = self.tf32
+        return model.to(self.device)
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """Logits, B x C."""
@@ -117,7 +121,7 @@ class TrainedModel(nn.Module):
     @torch.no_grad()
     def predict(self, images_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Logits, B x C, and, with MoCoOp, the weight of each expert, B x G; in the precision of training."""
-        with self._autocast():
+        with self._autocast(), multiplying(self.tf32):
             return self.model.predict(images_BCHW.to(self.device))
 
     def _autocast(self) -> contextlib.AbstractContextManager:
@@ -131,8 +135,8 @@ class TrainedModel(nn.Module):
         """A picture, read as in training, as the model takes it, 3 x H x W. Raises OSError or ValueError, naming it."""
         if not isinstance(picture, Image.Image):
             picture = read_named(picture, self.upright)
-        elif self.upright:
-            picture = as_people_see_it(picture)
+        else:
+            picture = as_people_see_it(picture) if self.upright else picture.convert("RGB")
         return self.transform(picture)
 
     def classify(
@@ -263,6 +267,10 @@ def _opened(
         raise ValueError(
             f"{path} was not written by this project, and can be evaluated with train.py --eval-only alone"
         )
+    kept = state.get("federation", {}).get("kept", [])
+    if kept:
+        lacking = ", ".join(kept)
+        raise ValueError(f"{path} is of {identity['trainer']}'s server, and its clients keep what it lacks: {lacking}")
     key = _method_of(identity["trainer"]).options.KEY
     trained = Trained(config["TRAINER"].get(key, {}), identity, checkpoints.tensors_of(state), identity["classnames"])
     said = config["INPUT"]
@@ -283,6 +291,7 @@ def _opened(
         "normalize" in said["TRANSFORMS"], config["DATASET"]["NAME"] == "FolderDataset", state.get("precision", "fp32"),
         validated, backbone, path,
     )  # fmt: skip
+    model.tf32 = bool(config.get("TF32"))
     if classnames is not None:
         refuse_alike(model.classnames, model.backbone)
     return model

@@ -293,11 +293,15 @@ def main() -> int:
             if names is not None:
                 print("Note: the temperature was fitted to the classes of training, and these are others")
         if args.reject == "validation":
+            if names is not None:
+                print("Note: the threshold is that of the classes of training, and these are others")
             print(
                 f"Rejecting what has a likeliest class less probable than {below:.3f}, as chosen on validation pictures"
             )
         import torch
 
+        if (args.device or "").startswith("cuda") and not torch.cuda.is_available():
+            raise ValueError(f"--device is {args.device}, and torch finds no GPU: leave it out")
         model.to(torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu")))
         found, unreadable = classify(model, paths, args)
         if found:

@@ -110,10 +110,18 @@ def told(others: list[str]) -> str:
 
 
 _TURNED = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # EXIF's orientation -> Pillow's transposition
+_SAY_HOW_TO_TURN = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif", "Raw profile type xmp")
 
 
 def as_people_see_it(picture: Image.Image) -> Image.Image:
     """In RGB: turned as EXIF says, 16-bit grey scaled, what is transparent on white. Raises ImageError for other pixels."""
+    seen = _seen(picture)
+    for name in _SAY_HOW_TO_TURN:
+        seen.info.pop(name, None)  # it is turned
+    return seen
+
+
+def _seen(picture: Image.Image) -> Image.Image:
     picture.load()  # after which TIFF has turned itself
     turn = _TURNED.get(picture.getexif().get(0x0112, 1))
     if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PPM"):

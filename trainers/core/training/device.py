@@ -1,6 +1,8 @@
 """Sets how a device computes, as configured. Caches shared between runs depend on it."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -19,11 +21,24 @@ def set_up(deterministic: bool, tf32: bool) -> None:
         # fused attention but this one has a backward pass that repeats itself
         torch.backends.cuda.enable_mem_efficient_sdp(False)
     torch.use_deterministic_algorithms(deterministic)
+    _multiply(tf32)
+
+
+@contextlib.contextmanager
+def multiplying(tf32: bool) -> Iterator[None]:
+    """Multiplies in float32 with TF32's ten bits, or without, while inside."""
+    before = [(part, name, getattr(part, name)) for part, name in _float32_parts()]
+    try:
+        _multiply(tf32)
+        yield
+    finally:
+        for part, name, value in before:
+            setattr(part, name, value)
+
+
+def _multiply(tf32: bool) -> None:
     for part, name in _float32_parts():
-        if name == "allow_tf32":
-            part.allow_tf32 = tf32
-        else:
-            part.fp32_precision = "tf32" if tf32 else "ieee"
+        setattr(part, name, tf32 if name == "allow_tf32" else "tf32" if tf32 else "ieee")
 
 
 def described() -> dict[str, Any]:

@@ -23,6 +23,7 @@ import torch
 from filelock import FileLock
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear as OutProj
+from torch.nn.utils import parametrize
 
 from ..doors import (
     Block,
@@ -196,15 +197,18 @@ class OpenClipBackbone(Backbone):
 
     def halve(self) -> None:
         """Halves all weights except embeddings and normalisations, which stay and compute in float32, as in OpenAI's
-        models."""
-        self.model.half()
+        models; so do the parts that a method computes a matrix from, but not the matrix."""
+        computed = [m for m in self.model.modules() if isinstance(m, parametrize.ParametrizationList)]
+        theirs = {part for own in computed for part in own.modules() if part is not own}
         for module in self.model.modules():
-            if isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.modules.batchnorm._BatchNorm):
-                module.float()
-                module.register_forward_pre_hook(lambda _, given: (given[0].float(), *given[1:]))
-                module.register_forward_hook(lambda _, given, found: found.half())
-        self.token_embedding.float()
-        self.logit_scale.data = self.logit_scale.data.float()
+            if _is_norm(module):
+                _compute_in_float32(module)
+            elif module is not self.token_embedding and module not in theirs:
+                for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
+                    if tensor is None or tensor is self.logit_scale or not tensor.is_floating_point():
+                        continue
+                    if module not in computed or name == "original":
+                        tensor.data = tensor.data.half()
 
     def causal_tower(self) -> CausalTower | None:
         text, blocks = self._text, causal_blocks(self._text)
@@ -370,6 +374,28 @@ class HubTextBackbone(OpenClipBackbone):
 def _batch_first(block: Any, batch_first: bool, mask: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
     """A block on batch x positions x width, whichever of them it takes first."""
     return block(x, attn_mask=mask) if batch_first else block(x.transpose(0, 1), attn_mask=mask).transpose(0, 1)
+
+
+def _is_norm(module: nn.Module) -> bool:
+    kinds = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._BatchNorm)
+    own = any(True for _ in module.parameters()) and not any(True for _ in module.children())
+    return isinstance(module, kinds) or (
+        own and type(module).__name__.lower().endswith("norm")
+    )  # of timm, transformers
+
+
+def _compute_in_float32(norm: nn.Module) -> None:
+    """And give back what came, in whatever it comes later."""
+    if hasattr(norm, "given_dtype"):
+        return
+
+    def widened(module: Any, given: Any) -> tuple:
+        module.given_dtype = given[0].dtype
+        return (given[0].float(), *given[1:])
+
+    norm.given_dtype = torch.float16  # type: ignore[assignment]
+    norm.register_forward_pre_hook(widened)
+    norm.register_forward_hook(lambda module, _, found: found.to(module.given_dtype))
 
 
 def reading_of(text: Any) -> tuple[str, torch.Tensor | None, bool]:

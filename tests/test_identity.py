@@ -615,6 +615,7 @@ class TestHostileCheckpoints:
         dataset = FolderDataset(config(tmp_path, NAME="FolderDataset", FOLDER=str(tmp_path)))
         assert not any(item.impath.endswith("pipe.png") for item in dataset.train_x + dataset.val + dataset.test)
 
+    @pytest.mark.slow
     def test_a_draw_of_other_shots_is_not_served(self, copied):
         words, out, data = copied
         draws = data / "caltech-101" / "split_fewshot"

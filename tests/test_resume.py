@@ -88,9 +88,10 @@ PIECES = {"MoCoOp pieces": ("TRAINER.MOCOOP.VISUAL_RANK", "1", "TRAINER.MOCOOP.C
 
 @pytest.mark.parametrize(
     ("trainer", "workers"),
-    [("MoCoOp", 0), ("MoCoOp", 1), ("CoCoOp", 1),
+    [("MoCoOp", 1), ("CoCoOp", 1),
      *(pytest.param(name, workers, marks=LATER) for name, workers in (
-         ("CoOp", 0), ("LASP", 0), ("CoOp", 1), ("CoCoOp", 0), ("LASP", 1), ("KgCoOp", 0), ("ProGrad", 0), ("IVLP", 0),
+         ("MoCoOp", 0), ("CoOp", 0), ("LASP", 0), ("CoOp", 1), ("CoCoOp", 0), ("LASP", 1), ("KgCoOp", 0), ("ProGrad", 0),
+         ("IVLP", 0),
          ("MaPLe", 1), ("PromptSRC", 0), ("CLIPAdapter", 0), ("TCP", 0), ("CLIPLoRA", 0), ("TwoSFS", 0), ("MMRL", 0),
          ("PLOTPP", 1), ("DPL", 1), ("CLIPSVD", 0), ("CoPrompt", 1), ("MMRLpp", 0), ("TipAdapterF", 0), ("TipAdapterF", 1),
          ("MoCoOp pieces", 0)))],

@@ -1,4 +1,5 @@
-"""Whole runs of train.py's own code on the virtual GPU, in one process: cases.py DATA OUT PART, a line of JSON for each."""
+"""Whole runs of train.py's own code on the virtual GPU, in one process: cases.py DATA OUT PART
+[NAMES], a line of JSON for each."""
 
 import contextlib
 import io
@@ -46,7 +47,7 @@ DEEP = {
 }  # fmt: skip
 KEYS = {"MoCoOp": "MOCOOP", "CoOp": "COOP", "CoCoOp": "COCOOP", "LASP": "LASP", "HardMixture": "HARDMIXTURE"}
 BATCHES = 3  # of an epoch
-DATA, OUT = Path(sys.argv[1]), Path(sys.argv[2])
+DATA, OUT, PART = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 
 
 def words(folder: Path, trainer: str, *settings: object) -> list[str]:
@@ -217,14 +218,21 @@ def federation(prec: str) -> None:
     say(case=f"PFedMoAP-{prec}", status=int(bool(error)), error=error, rounds=len(accuracies))
 
 
+def is_asked(name: str) -> bool:
+    """Of the cases in main(): "main" has all but those named, "rest" these."""
+    return (name in sys.argv[4].split(",")) == (PART == "rest")
+
+
 def main() -> None:
     for trainer, key in KEYS.items():
         for prec in ("fp32", "fp16", "amp", "bf16"):
-            if trainer != "HardMixture" or prec in ("fp16", "bf16"):
+            if is_asked(f"{trainer}-{prec}") and (trainer != "HardMixture" or prec in ("fp16", "bf16")):
                 say(**run(f"{trainer}-{prec}", trainer, f"TRAINER.{key}.PREC", prec))
-    for trainer in ("ZeroshotCLIP", "LinearProbe", "LPPlusPlus"):
+    for trainer in filter(is_asked, ("ZeroshotCLIP", "LinearProbe", "LPPlusPlus")):
         say(**run(trainer, trainer))
     for trainer in ("TipAdapter", "GDA"):
+        if not is_asked(f"{trainer}-fp16"):
+            continue
         own = (f"TRAINER.{trainer.upper()}.PREC", "fp16", f"TRAINER.{trainer.upper()}.VIEWS", 2)
         crops = ("INPUT.TRANSFORMS", "['random_resized_crop', 'normalize']")
         say(**run(f"{trainer}-fp16", trainer, *own, *crops))
@@ -245,7 +253,21 @@ def main() -> None:
         "conditional": ("TRAINER.MOCOOP.CONDITIONAL", True),
         "head": ("MODEL.HEAD.NAME", "text_means", "TRAINER.MOCOOP.TEXT_LOSS", "anchor", "TRAINER.MOCOOP.BLEND", 1.0),
     }.items():
-        say(**run(f"MoCoOp-{name}", "MoCoOp", *amp, *settings))
+        if is_asked(f"MoCoOp-{name}"):
+            say(**run(f"MoCoOp-{name}", "MoCoOp", *amp, *settings))
+    for name, trainer, stop_after, settings in (
+        ("LASP-amp-within", "LASP", 4, ()),
+        ("MoCoOp-fp32-between", "MoCoOp", BATCHES, ("OPTIM.NAME", "adamw", "OPTIM.LR", 1e-3)),
+        ("CoCoOp-fp16-within", "CoCoOp", 1, ()),
+        ("CoOp-bf16-within", "CoOp", 5, ()),
+    ):
+        if is_asked(name):
+            resumed(name, trainer, stop_after, f"TRAINER.{KEYS[trainer]}.PREC", name.split("-")[1], *settings)
+    if PART == "main":
+        what_goes_wrong_and_what_is_used(amp)
+
+
+def what_goes_wrong_and_what_is_used(amp: tuple[str, ...]) -> None:
     for name, settings in {"asks": (), "asks-kernels": ("TRAIN.CUDA_GRAPH", False)}.items():
         with asking_in_the_backward_pass():
             say(**run(f"CoOp-{name}", "CoOp", "TRAINER.COOP.PREC", "fp32", *settings))
@@ -257,12 +279,6 @@ def main() -> None:
     say(**run("MoCoOp-eval", "MoCoOp", *amp, "--eval-only", "--model-dir", OUT / "MoCoOp-amp"))
     bad = run("MoCoOp-bad", "MoCoOp", *amp, "OPTIM.LR", 1e38, "OPTIM.WARMUP_EPOCH", 0)
     say(**bad, kept=(OUT / "MoCoOp-bad" / "bad_step" / "state.pth.tar").is_file())
-    resumed("LASP-amp-within", "LASP", 4, "TRAINER.LASP.PREC", "amp")
-    resumed(
-        "MoCoOp-fp32-between", "MoCoOp", BATCHES, "TRAINER.MOCOOP.PREC", "fp32", "OPTIM.NAME", "adamw", "OPTIM.LR", 1e-3
-    )
-    resumed("CoCoOp-fp16-within", "CoCoOp", 1, "TRAINER.COCOOP.PREC", "fp16")
-    resumed("CoOp-bf16-within", "CoOp", 5, "TRAINER.COOP.PREC", "bf16")
     for name in (
         "MoCoOp-amp",
         "CoCoOp-fp16",
@@ -303,4 +319,4 @@ def use(name: str) -> None:
 if __name__ == "__main__":
     os.environ["MOCOOP_CACHE"] = str(OUT / "cache")
     OUT.mkdir(parents=True, exist_ok=True)
-    {"main": main, "leaders": leaders, "once_at_fault": once_at_fault}[sys.argv[3]]()
+    {"leaders": leaders, "once_at_fault": once_at_fault}.get(PART, main)()

@@ -98,6 +98,7 @@ def test_a_killed_worker(mini_root, tiny_clip_file, tmp_path):
     assert checkpoints.load(checkpoints.latest(tmp_path))
 
 
+@pytest.mark.slow
 def test_out_of_memory(mini_root, tiny_clip_file, tmp_path):
     """600 groups at once, computed plainly, need 2.5 GB; the process gets 300 MB more than it has after building."""
     groups = str([[f"a {i} of {{}}."] for i in range(600)])
@@ -149,7 +150,7 @@ def test_killed_while_writing_checkpoints(tmp_path):
     assert len(found) > 5
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.005, 0.02])
+@pytest.mark.parametrize("delay", [0.005, *(pytest.param(other, marks=pytest.mark.slow) for other in (0.0, 0.02))])
 def test_killed_while_evaluating(delay, mini_root, tiny_clip_file, tmp_path):
     """Either there is no result yet, or the whole result; started again, it ends the same."""
     command = words(mini_root, tiny_clip_file, tmp_path, "MoCoOp", "DATALOADER.TEST.BATCH_SIZE", 1)

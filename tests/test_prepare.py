@@ -368,7 +368,7 @@ def command(source: Path, root: Path, *more: str) -> list[str]:
     return [sys.executable, "scripts/prepare_data.py", "caltech101", *where, *more]
 
 
-@pytest.mark.parametrize("moment", [0.0, 0.4, 1.5])
+@pytest.mark.parametrize("moment", [0.0, *(pytest.param(later, marks=pytest.mark.slow) for later in (0.4, 1.5))])
 def test_killed_it_continues(source, server, tmp_path, moment):
     """SIGKILL while it downloads (slowly), unpacks or checks; the same command ends it."""
     server.answers = ["slow"]

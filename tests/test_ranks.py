@@ -191,6 +191,7 @@ def test_a_rank_that_is_killed_ends_the_others_at_once(victim, mini_root, tiny_c
     assert checkpoints.load(checkpoints.latest(tmp_path))["epoch"] > 0
 
 
+@pytest.mark.slow
 def test_an_error_of_one_rank_is_said_once(mini_root, tiny_clip_file, tmp_path):
     """A picture that the second of two ranks reads alone, and settings that all of them are told wrongly."""
     root = shutil.copytree(mini_root, tmp_path / "data")

@@ -28,7 +28,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from harness import slurm as cluster
-from harness.plan import PROTOCOLS, Job, Request, numbers
+from harness.plan import PROTOCOLS, Job, Request, numbers, shots_in
 from harness.preflight import FoundFault, check_folders, check_inputs, check_settings
 from harness.runner import Runner, starter_for
 from trainers.core.settings.configure import SHARED
@@ -59,7 +59,7 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--seeds", default=env.get("SEEDS"), help='"1 2 3" (SEEDS)')
     parser.add_argument(
-        "--shots", default=env.get("SHOTS", "16"), help='pictures per class, as in "1 2 4 8 16" (SHOTS)'
+        "--shots", default=env.get("SHOTS", "16"), help='pictures per class, as in "1 2 4 8 16", or all (SHOTS)'
     )
     parser.add_argument(
         "--cfg", default=env.get("CFG", ""), help="recipe: a file's name in configs/trainers/<Method> (CFG)"
@@ -207,7 +207,7 @@ def requested(args: argparse.Namespace) -> tuple[list[Request], Resources]:
     requests = [
         Request(
             method, args.protocol, list(words), from_project(args.data, "data"), from_project(args.output, "output"),
-            seeds_of(args.seeds, folds), numbers(args.shots, "SHOTS", 1), args.cfg, args.tag, settings,
+            seeds_of(args.seeds, folds), shots_in(args.shots, "SHOTS"), args.cfg, args.tag, settings,
             args.joint, folds,
         )
         for method in dict.fromkeys(args.method.split(","))

@@ -20,9 +20,9 @@ from tabulate import tabulate
 
 from harness.catalog import method_named
 from harness.command import from_project, one_number, seeds_of, split
-from harness.plan import Request
+from harness.plan import Request, in_words, shots_in
 from harness.report.collect import Run, collect_runs
-from harness.report.tables import half_interval
+from harness.report.tables import half_interval, shots_title
 from trainers.core.runs import confusion
 from trainers.core.settings.errors import waited_for
 from trainers.paths import ROOT, version
@@ -104,7 +104,7 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"MoCoOp {version()}")
     parser.add_argument("dataset", help="a dataset's name, or a folder of pictures")
-    parser.add_argument("words", nargs="*", help="shots (default: 16), and settings")
+    parser.add_argument("words", nargs="*", help="shots (default: 16; or all), and settings")
     parser.add_argument("--methods", default=METHODS, help=f"with commas between (default: {METHODS})")
     parser.add_argument("--seeds", default=env.get("SEEDS"), help='"1 2 3" (SEEDS)')
     parser.add_argument(
@@ -127,13 +127,13 @@ def main(given: list[str] | None = None) -> int:
         words, settings = split(args.words)
         if len(words) > 1:
             raise ValueError(f'"{words[1]}" is one word too many: compare.py takes dataset and shots')
-        shots = one_number(words[0] if words else "16", "the number of shots")
+        (shots,) = shots_in(words[0] if words else "16", "the number of shots")
         folds = one_number(args.folds, "--folds") if args.folds else 0
         seeds, names = seeds_of(args.seeds, folds), list(dict.fromkeys(args.methods.split(",")))
         if len(names) < 2:
             raise ValueError(f'--methods is "{args.methods}": name two or more')
         data, output = from_project(args.data, "data"), from_project(args.output, "output")
-        asked, tag = [args.dataset, str(shots)], os.environ.get("TAG", "")
+        asked, tag = [args.dataset, in_words(shots)], os.environ.get("TAG", "")
         requests = {
             name: Request(name, "main", asked, data, output, seeds, [shots], args.cfg, tag, settings, folds=folds)
             for name in names
@@ -168,7 +168,7 @@ def main(given: list[str] | None = None) -> int:
         by_method[run.method].append(run)
     rows = [row(name, method_named(name).title, by_method[method_named(name).trainer]) for name in names]
     pictures, classes = tested(by_method[found[0].method]), found[0].details["n_classes"]
-    print(f"\n{args.dataset}, {shots} shots, {pictures:,} test pictures, {classes} classes\n")
+    print(f"\n{args.dataset}, {shots_title(shots)}, {pictures:,} test pictures, {classes} classes\n")
     table = [(r.title, f"{r.accuracy:.1f} ± {r.half:.1f}", f"{r.seconds:.0f}") for r in rows]
     print(tabulate(table, headers=["method", "accuracy, %", "seconds a run"], colalign=("left", "right", "right")))
     by_seeds = max(map(len, by_method.values())) > 1

@@ -22,6 +22,7 @@ PROTOCOLS = ("main", "base2new", "xd", "dg", "ablation")
 GROUPS = {"all": "benchmarks", "small": "small"}  # a word for many datasets -> their group
 STYLES_SEEN = ["clean", "bright", "large", "small", "many"]
 STYLES_UNSEEN = ["pixelated", "blurry", "dark", "cropped", "sketch"]
+ALL = -1  # shots: every training picture
 
 # settings that the words and options of a protocol stand for
 SAID_OTHERWISE = {
@@ -154,7 +155,7 @@ class Request:
             self._refuse_coops_order(words)
             self.dataset = words.pop(0) if words else "demo"
             if words:
-                self.shots = [_number(words.pop(0), "the number of shots")]
+                self.shots = shots_in(words.pop(0), "the number of shots")
             if words and self.protocol == "main":
                 self.config = words.pop(0)
         elif self.protocol == "base2new":
@@ -300,7 +301,7 @@ class Request:
         r, shown_seed = self.record, seed if self.record.draws or self.folds else None
         tag = "-".join(filter(None, (self.tag, f"folds{self.folds}" if self.folds else "")))
         config = config or self._config(dataset, shots)
-        drawn = (f"shots_{shots}", r.trainer) if r.draws else (r.trainer,)
+        drawn = (f"shots_{in_words(shots)}", r.trainer) if r.draws else (r.trainer,)
         below = Path(dataset.name, *drawn, config, *([f"tag_{tag}"] if tag else []),
                      *([] if shown_seed is None else [f"seed{seed}"]))  # fmt: skip
         folder = self.output / where / below
@@ -342,9 +343,9 @@ class Request:
             words = words[:1] if self.protocol == "base2new" else words  # its second word is a seed
             assigned.insert(0, f"SEEDS={seed}")
         if self.protocol in ("main", "ablation"):
-            words = [self.dataset, str(shots), *words[2:]] if shots else [self.dataset]
+            words = [self.dataset, in_words(shots), *words[2:]] if shots else [self.dataset]
         elif shots not in (None, 16):
-            assigned.append(f"SHOTS={shots}")
+            assigned.append(f"SHOTS={in_words(shots)}")
         more = [*(["--joint"] if self.joint else []), *(["--folds", str(self.folds)] if self.folds else [])]
         return " ".join([*assigned, call, *map(shlex.quote, [*words, *more, *self.settings])])
 
@@ -365,3 +366,16 @@ def numbers(text: str, what: str, least: int) -> list[int]:
     if not found:
         raise ValueError(f'{what} is "{text}": use one or more whole numbers')
     return list(dict.fromkeys(found))
+
+
+def shots_in(text: str, what: str) -> list[int]:
+    """ "1 2 4", "16" or "all" as numbers of pictures per class, ALL for all. Raises ValueError as `numbers`."""
+    words = text.replace(",", " ").split()
+    if any((word != "all" and not word.isdecimal()) or word == "0" for word in words):
+        raise ValueError(f'{what} is "{text}": use whole numbers from 1 on, or all')
+    return numbers(" ".join(words).replace("all", str(ALL)), what, ALL)
+
+
+def in_words(shots: int) -> str:
+    """As `shots_in` reads it."""
+    return "all" if shots == ALL else str(shots)

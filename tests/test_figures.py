@@ -88,7 +88,7 @@ def test_federated_curves_are_of_finished_runs_with_the_same_settings(tmp_path):
         runs.append(Run("fewshot", "demo", "PromptFL", config, shots, len(runs), "", folder / "results.json", metrics))
     ((_, figure),) = plots.federated_curves(runs, plots.Looks)
     assert sorted(text.get_text() for text in figure.legends[0].get_texts()) == [
-        "PromptFL (try), 16 shots", "PromptFL, 1 shots", "PromptFL, 16 shots"
+        "PromptFL (try), 16 shots", "PromptFL, 1 shot", "PromptFL, 16 shots"
     ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from conftest import ROOT, patience
 from datasets.drawing.styles import STYLES
 from harness.catalog import group
 from harness.command import split
-from harness.plan import STYLES_SEEN, STYLES_UNSEEN, Request
+from harness.plan import STYLES_SEEN, STYLES_UNSEEN, Request, shots_in
 from train import parse_arguments
 
 
@@ -106,6 +106,17 @@ def test_what_is_there_is_no_setting(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "LABELS.CSV").touch()
     assert split(["LABELS.CSV", "16", "OPTIM.LR", "1"]) == (["LABELS.CSV", "16"], ["OPTIM.LR", "1"])
+
+
+def test_all_pictures_are_a_number_of_shots_too():
+    (run, _) = runs("coop", "main", "dtd", "all")
+    assert run.folder.parts[-4:-2] == ("shots_all", "CoOp")
+    assert run.arguments[-2:] == ["DATASET.NUM_SHOTS", "-1"]
+    assert "SEEDS=1 OUTPUT=out bash scripts/coop/main.sh dtd all" in " ".join(run.arguments)
+    assert shots_in("1 16,all", "SHOTS") == [1, 16, -1]
+    for word in ("0", "-1", "al"):
+        with pytest.raises(ValueError, match=f'SHOTS is "{word}": use whole numbers from 1 on, or all'):
+            shots_in(word, "SHOTS")
 
 
 def test_a_command_says_its_seed_in_one_way():

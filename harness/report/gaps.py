@@ -8,6 +8,7 @@ from trainers.methods import methods
 from trainers.paths import ROOT
 
 from .collect import Run
+from .tables import shots_title
 
 
 def gaps(runs: list[Run]) -> list[str]:
@@ -34,7 +35,7 @@ def gaps(runs: list[Run]) -> list[str]:
                 words = [
                     key[1],
                     dataset,
-                    f"{shots} shots" if shots else "",
+                    shots_title(shots) if shots else "",
                     part,
                     "" if seed is None else f"seed {seed}",
                 ]

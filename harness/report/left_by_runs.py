@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from harness.catalog import dataset_title
 
 from .collect import FAULTS, Run
-from .tables import method_key, method_names
+from .tables import method_key, method_names, shots_title
 
 TOWERS = {"vision": "picture tower", "text": "text tower"}
 
@@ -112,7 +112,7 @@ def federated_curves(runs: Sequence[Run], looks_of: Callable[..., Any]) -> Itera
     for run in own:
         curve = rounds_of(run.file.parent / "rounds.csv")
         if len(curve):
-            name = names[method_key(run, names)] + (f", {run.shots} shots" if several else "")
+            name = names[method_key(run, names)] + (f", {shots_title(run.shots or 0)}" if several else "")
             by_dataset[run.dataset][name].append(curve)
     for dataset, present in by_dataset.items():
         looks = looks_of(present)

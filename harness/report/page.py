@@ -19,7 +19,7 @@ from trainers.core.runs.mistakes import Mistake
 
 from .collect import Run, Tree
 from .gaps import gaps
-from .tables import SPREADS, Table, best_cells, method_key, method_names, texts
+from .tables import SPREADS, Table, best_cells, by_number, method_key, method_names, shots_title, texts
 
 MISTAKES = 8  # pictures of a data set and method
 
@@ -78,14 +78,14 @@ def _png(figure: Figure) -> str:
 def _mistakes(runs: list[Run]) -> Iterator[tuple[str, list[tuple[Mistake, str]]]]:
     """Title and (mistake, picture) of the few-shot runs that have them."""
     chosen: dict[tuple[str, str, str], Run] = {}
-    for run in sorted(runs, key=lambda run: (-(run.shots or 0), run.seed or 0)):
+    for run in sorted(runs, key=lambda run: (-by_number(run.shots), run.seed or 0)):
         if run.finished and run.protocol == "fewshot" and (run.file.parent / mistakes.NAME).is_file():
             chosen.setdefault((run.dataset, run.method, run.variant), run)
     names = method_names([*chosen.values()])
     for run in chosen.values():
         found = mistakes.read(run.file.parent / mistakes.NAME)[:MISTAKES]
         upright = run.details.get("dataset") == "FolderDataset"
-        shots = "" if run.shots is None else f", {run.shots} shots, seed {run.seed}"
+        shots = "" if run.shots is None else f", {shots_title(run.shots)}, seed {run.seed}"
         title = f"{dataset_title(run.dataset)}, {names[method_key(run, names)]}{shots}"
         if found:
             yield title, [(m, embedded(m.picture, upright)) for m in found]
@@ -98,7 +98,13 @@ def _durations(runs: list[Run]) -> list[list[Any]]:
             groups[r.protocol, r.dataset, r.method, r.variant, r.shots].append(r.details)
     rows = []
     for (protocol, dataset, method, config, shots), own in groups.items():
-        names = [protocol, dataset_title(dataset), method_title(method), config, "-" if shots is None else shots]
+        names = [
+            protocol,
+            dataset_title(dataset),
+            method_title(method),
+            config,
+            "-" if shots is None else shots_title(shots),
+        ]
         rows.append([*names, len(own), _mean(own, "train_seconds"), _mean(own, "test_seconds")])
     return rows
 
@@ -126,7 +132,7 @@ def _configurations(runs: list[Run]) -> list[tuple[str, list[tuple[str, Any]]]]:
             of_r = dict(r.identity.settings)
             of_r.pop("SEED", None)
             name = ", ".join(filter(None, (r.protocol, r.part, dataset_title(r.dataset), method_title(r.method), r.variant,
-                                           f"{r.shots} shots" if r.shots else "")))  # fmt: skip
+                                           shots_title(r.shots) if r.shots else "")))  # fmt: skip
             if settings.setdefault(name, of_r) != of_r:  # seeds of one place that differ: each its own
                 settings[f"{name}, seed {r.seed}"] = of_r
     if not settings:

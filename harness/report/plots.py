@@ -18,7 +18,7 @@ from .collect import Run, epochs_of_log, logs_of, read_log
 from .confusions import confusion_figures
 from .critical import critical_difference
 from .left_by_runs import federated_curves, file_name, found_lengths, router_heat_maps
-from .tables import ANY_SHOTS, FEDERATED, Cell, Table
+from .tables import ANY_SHOTS, FEDERATED, Cell, Table, by_number, shots_title
 
 matplotlib.rcParams["text.parse_math"] = False  # a dollar in a name is a dollar
 
@@ -263,7 +263,7 @@ def training_curves(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
     its settings, since these minimise different things."""
     by_dataset: dict[str, dict[tuple[str, str], list[np.ndarray]]] = defaultdict(lambda: defaultdict(list))
     few_shot = [r for r in runs if r.protocol == "fewshot" and r.finished and r.shots is not None]
-    most = {d: max(r.shots or 0 for r in few_shot if r.dataset == d) for d in {r.dataset for r in few_shot}}
+    most = {d: max((r.shots for r in few_shot if r.dataset == d), key=by_number) for d in {r.dataset for r in few_shot}}
     for run in few_shot:
         if run.shots == most[run.dataset]:
             curve = loss_curve([run.file] if run.file.suffix != ".json" else logs_of(run.file.parent))
@@ -285,7 +285,9 @@ def training_curves(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
             axes.grid(alpha=0.3)
         for axes in panels.flat[len(present) :]:
             axes.set_axis_off()
-        figure.suptitle(f"{dataset_title(dataset)}, {most[dataset]} shots: mean training loss", fontsize="medium")
+        figure.suptitle(
+            f"{dataset_title(dataset)}, {shots_title(most[dataset] or 0)}: mean training loss", fontsize="medium"
+        )
         yield f"training_{file_name(dataset_title(dataset))}", figure
 
 

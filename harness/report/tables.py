@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -163,7 +164,7 @@ def few_shot_table(runs: list[Run], metric: str, table: str = "fewshot") -> Tabl
     """Rows: datasets and methods, then the average over datasets. Columns: shots. Methods without shots have one
     value. table: its name."""
     names = method_names(runs)
-    shots = sorted({r.shots for r in runs if r.shots is not None and _draws(r.method)})
+    shots = sorted({r.shots for r in runs if r.shots is not None and _draws(r.method)}, key=by_number)
     shots = shots or [0]  # nothing was drawn at all
     datasets = _ordered(r.dataset for r in runs)
     rows, columns = [], defaultdict(list)
@@ -181,11 +182,16 @@ def few_shot_table(runs: list[Run], metric: str, table: str = "fewshot") -> Tabl
             averages = [_average(columns[key, k], len(datasets)) for k in shots]
             if any(cell.values for cell in averages):
                 rows.append(([f"average of {len(datasets)}", name], averages))
-    header = ["dataset", "method", *map(_shots, shots)]
+    header = ["dataset", "method", *map(shots_title, shots)]
     return Table(table, TITLES[table], header, rows, [])
 
 
-def _shots(count: int) -> str:
+def by_number(shots: int | None) -> float:
+    """For sorting: all pictures last."""
+    return math.inf if shots == -1 else shots or 0
+
+
+def shots_title(count: int) -> str:
     return {-1: "all pictures", 0: ANY_SHOTS, 1: "1 shot"}.get(count, f"{count} shots")
 
 
@@ -295,7 +301,7 @@ def ablation_table(runs: list[Run], metric: str) -> Table:
     ]
     shots = runs[0].shots or 0
     whose = ", ".join(method_title(method) for method in dict.fromkeys(method for _, method, _ in changes))
-    title = f"Ablation of {whose}: few-shot, {_shots(shots)}"
+    title = f"Ablation of {whose}: few-shot, {shots_title(shots)}"
     return Table(
         "ablation", title, ["change", *map(dataset_title, datasets)], rows, [[j] for j in range(len(datasets))]
     )
@@ -342,7 +348,10 @@ def tables(runs: list[Run], metric: str) -> list[Table]:
             for table in made:
                 _put_signs(table, of_shots)
                 if len(counts) > 1:
-                    table.name, table.title = f"{table.name}_{shots}shots", f"{table.title}, {_shots(shots or 0)}"
+                    table.name, table.title = (
+                        f"{table.name}_{'all' if shots == -1 else shots}shots",
+                        f"{table.title}, {shots_title(shots or 0)}",
+                    )
             found += made
     if metric == "ece":
         for table in found:

@@ -22,6 +22,8 @@ class StepsPerShot(PromptTrainer):
     def build_data_loader(self) -> None:
         super().build_data_loader()
         if self.options.steps_per_shot:
-            steps = self.options.steps_per_shot * max(1, self.cfg.DATASET.NUM_SHOTS)
+            all_shots = math.ceil(len(self.dm.dataset.train_x) / self.num_classes)
+            shots = self.cfg.DATASET.NUM_SHOTS if self.cfg.DATASET.NUM_SHOTS > 0 else all_shots
+            steps = self.options.steps_per_shot * shots
             self.plan_epochs(math.ceil(steps / len(self.train_loader_x)))
             print(f"{steps:,} steps or a few more: {self.max_epoch} epochs")

@@ -288,7 +288,7 @@ def test_a_note_says_what_was_used_beyond_the_shots_and_strict_leaves_it_out(tmp
     assert "Linear probe" not in captured.out
     assert "LASP base" not in captured.out
     assert "CoOp base" in captured.out
-    assert "left out by --strict: base2new, LASP a: used the new classes' names" in captured.err
+    assert "left out by --strict: base2new, LASP: used the new classes' names" in captured.err
 
 
 def test_no_two_methods_look_alike_in_a_figure():
@@ -828,3 +828,15 @@ def test_federations_have_a_table_of_their_own(tmp_path):
     assert [labels[1] for labels, _ in ordinary.rows] == ["CoOp"]
     assert federated.title.startswith("Few-shot in a federation: each client's kind of pictures")
     assert [cells[0].values for _, cells in federated.rows] == [(88,)]
+
+
+def test_strict_leaves_out_a_column_and_not_a_part_of_it(tmp_path, capsys, monkeypatch):
+    """LASP has a recipe of its own for Food101, and none for DTD; both are one column."""
+    for dataset, config in (("food101", "vit_b16_ep10_batch1"), ("dtd", "vit_b16_ep50")):
+        ours(tmp_path, f"fewshot/{dataset}/shots_16/LASP/{config}/seed1", accuracy=50, trainer="LASP")
+        ours(tmp_path, f"fewshot/{dataset}/shots_16/CoOp/vit_b16/seed1", accuracy=60, trainer="CoOp")
+    monkeypatch.setattr(sys, "argv", ["parse_results.py", str(tmp_path), "--strict"])
+    assert main() == 0
+    captured = capsys.readouterr()
+    assert "LASP" not in captured.out
+    assert "left out by --strict: fewshot, LASP: used settings chosen for each dataset" in captured.err

@@ -19,7 +19,7 @@ from harness.report.collect import PROTOCOLS, Tree, collect
 from harness.report.gaps import gaps
 from harness.report.per_class import per_class_tables
 from harness.report.published import published_tables
-from harness.report.tables import as_csv, as_json, paired, render, sources, tables
+from harness.report.tables import as_csv, as_json, paired, render, shown_in, sources, tables
 from harness.report.uses import strict
 from trainers.core.runs.files import write_for_user
 from trainers.core.settings.errors import did_you_mean
@@ -98,7 +98,7 @@ def main() -> int:
                                  f"{', '.join(sorted(map(str, known)))}")  # fmt: skip
         runs = [r for r in tree.runs if all(not v or getattr(r, k) in (*v, None) for k, v in wanted.items())]
         if args.strict:
-            runs, more = strict(runs)
+            runs, more = strict(runs, shown_in(runs))
             for line in more:
                 print(f"left out by --strict: {line}", file=sys.stderr)
         report(args, Tree(runs, tree.unreadable))

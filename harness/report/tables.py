@@ -150,6 +150,12 @@ def method_key(run: Run, names: dict[tuple[str, str], str]) -> tuple[str, str]:
     return (run.method, run.variant) if (run.method, run.variant) in names else _short_key(run)
 
 
+def shown_in(runs: Sequence[Run]) -> Callable[[Run], tuple[str, str]]:
+    """Which column of which protocol's table each of the runs stands in."""
+    names = {protocol: method_names([run for run in runs if run.protocol == protocol]) for protocol in PROTOCOLS}
+    return lambda run: (run.protocol, names[run.protocol][method_key(run, names[run.protocol])])
+
+
 def _short_key(run: Run) -> tuple[str, str]:
     """Without its config, which others of its column may have otherwise."""
     return run.method, ": ".join(filter(None, (_tag(run.config), run.on, run.apart)))

@@ -1,7 +1,7 @@
 """What a number used beyond the training shots and the names of the classes that are asked."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harness.catalog import config_for, group, method_title
@@ -94,12 +94,17 @@ def legend(runs: Sequence[Run]) -> list[str]:
     return [f"Used beyond the shots and the names of the classes asked: {said}."]
 
 
-def strict(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
-    """The runs that used no more than the shots and the names of the classes asked; a line for each column left out."""
-    columns = used(runs)
+def strict(runs: Sequence[Run], shown_in: Callable[[Run], tuple[str, str]]) -> tuple[list[Run], list[str]]:
+    """The runs that used no more than the shots and the names of the classes asked; a line for each column left out.
+
+    shown_in: a run's protocol and its column there, which may hold several configs.
+    """
+    columns, whole = used(runs), defaultdict[tuple[str, str], set[str]](set)
+    for run in runs:
+        whole[shown_in(run)].update(columns[_column(run)])
     left_out = [
-        f"{protocol}, {method_title(method)} {config}: used {' and '.join(kinds)}"
-        for (protocol, method, config), kinds in columns.items()
+        f"{protocol}, {title}: used {' and '.join(sorted(kinds))}"
+        for (protocol, title), kinds in whole.items()
         if kinds
     ]
-    return [run for run in runs if not columns[_column(run)]], left_out
+    return [run for run in runs if not whole[shown_in(run)]], left_out

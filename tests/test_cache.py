@@ -385,6 +385,18 @@ def test_what_a_worker_finds_damaged_is_made_again(pictures):
     assert pass_over()[1] == 0
 
 
+def test_large_photographs_are_put_away_before_more_are_decoded(pictures, monkeypatch):
+    cfg, paths = pictures
+    put, alive = Photographs.put, []
+    monkeypatch.setattr("trainers.core.loading.loaders.AT_MOST", 1)  # bytes
+    monkeypatch.setattr("trainers.core.loading.loaders.cores", lambda: 2)
+    monkeypatch.setattr(Photographs, "put", lambda self, some: (alive.append(len(some)), put(self, some)))
+    Pictures(cfg, [Item(path) for path in paths], is_train=True).keep()
+    assert set(alive) <= {1, 2}
+    assert sum(alive) == len(paths)
+    assert Photographs(cfg, paths, False).missing() == []
+
+
 def test_photographs_are_decoded_once(pictures, monkeypatch):
     cfg, paths = pictures
     items = [Item(path) for path in paths]

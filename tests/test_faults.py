@@ -17,7 +17,10 @@ import torch
 from conftest import ROOT, patience, run_train
 from test_resume import assert_same, outcome, words
 from test_runs import fails
+from torch.distributed import DistBackendError
 
+from harness.data.prepare import PrepareError
+from trainers.core.settings.errors import is_explained, one_line
 from trainers.core.training import checkpoints
 
 
@@ -174,3 +177,20 @@ def test_what_a_killed_process_left_is_cleared_away(mini_root, tiny_clip_file, t
     done = run_train(*words(mini_root, tiny_clip_file, tmp_path, "CoOp"))
     assert done.returncode == 0, done.stderr
     assert not orphan.exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "explained", "said"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True, "DATALOADER.TEST.BATCH_SIZE"),
+        (torch.AcceleratorError("CUDA error: out of memory"), True, "set MODEL.TEXT_CHUNK"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), True, "set MODEL.TEXT_CHUNK"),
+        (torch.AcceleratorError("CUDA error: device-side assert triggered"), False, "CUDA error: device-side assert"),
+        (DistBackendError("NCCL error in: x.cpp:3690\nLast error:\nbroken"), False, "NCCL error in: x.cpp"),
+        (RuntimeError("mat1 and mat2"), False, "mat1"),
+        (PrepareError("a file is missing: fetch it"), True, "a file is missing: fetch it"),
+    ],
+)
+def test_what_torch_alone_says_has_its_traceback(error, explained, said):
+    assert is_explained(error) == explained
+    assert said in one_line(error)

@@ -136,6 +136,20 @@ def test_asked_to_stop(number, workers, uninterrupted, mini_root, tiny_clip_file
     assert not (tmp_path / "prompt_learner" / "model-interrupted.pth.tar").exists()
 
 
+@LATER
+@pytest.mark.parametrize("trainer", ["PLOTPP", "TwoSFS", "DPL"])
+def test_stopped_in_its_second_stage(trainer, uninterrupted, mini_root, tiny_clip_file, tmp_path):
+    """What the stage began with, as a new optimiser's momentum, is not begun again."""
+    extra = ("DATALOADER.NUM_WORKERS", "0")
+    expected = uninterrupted(trainer, *extra)
+    command = words(mini_root, tiny_clip_file, tmp_path, trainer, *extra)
+    status, said = interrupt(command, round(0.75 * len(expected[2])), signal.SIGTERM, 0.0)
+    assert status == RESUME_ME, said
+    process = run_train(*command)
+    assert process.returncode == 0, process.stderr
+    assert_same(outcome(tmp_path), expected)
+
+
 def test_a_smaller_chunk_asked_for_on_resuming_is_used(mini_root, tiny_clip_file, tmp_path):
     """The way out of a lack of memory; otherwise a resumed run goes on with the chunk it began with."""
     command = words(mini_root, tiny_clip_file, tmp_path, "MoCoOp", "OPTIM.MAX_EPOCH", 2)

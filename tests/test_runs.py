@@ -8,9 +8,11 @@ import sys
 
 import pytest
 import torch
+import wandb
 from conftest import CLASSES, ROOT, acting, run_train
 
 from trainers.core.training import checkpoints
+from trainers.core.training.step_log import StepLog
 from trainers.methods import methods
 
 TRAINED = ["MoCoOp", "CoOp", "CoCoOp", "LASP"]
@@ -442,6 +444,23 @@ def test_weights_and_biases(mini_root, tiny_clip_file, tmp_path):
         assert json.dumps(figure).encode() in sent, figure
     assert all(name in sent for name in (b"train/loss", b"test/accuracy", b"OPTIM.MAX_EPOCH"))
     assert (tmp_path / "wandb_id").read_text() in file.name
+
+
+def test_weights_and_biases_goes_where_its_own_variables_say(tmp_path, monkeypatch):
+    asked = {}
+    monkeypatch.setattr("wandb.init", lambda **more: asked.update(more))
+    monkeypatch.setenv("WANDB_PROJECT", "mine")
+    log = StepLog(tmp_path, {}, to_wandb=True)
+    log._wandb = None  # whose end is not asked for here
+    log.close()
+    assert (asked["project"], asked["name"].endswith(tmp_path.name)) == ("mine", True)
+
+    def refuses(**more):
+        raise wandb.errors.UsageError("No API key configured")
+
+    monkeypatch.setattr("wandb.init", refuses)
+    with pytest.raises(ValueError, match="Weights & Biases: No API key configured: wandb login, or WANDB_MODE=offline"):
+        StepLog(tmp_path, {}, to_wandb=True)
 
 
 def test_a_log_that_nobody_has(mini_root, tiny_clip_file, tmp_path):

@@ -24,7 +24,7 @@ from .picture_cache import Photographs, ResizedPictures
 from .pixels import Numbers, as_bytes, in_two
 from .read import UNDECODABLE, ImageError, read_picture
 
-AT_A_TIME = 256  # pictures decoded before they are put away
+AT_A_TIME, AT_MOST = 256, 2**28  # pictures decoded before they are put away, or bytes
 
 
 class Pictures(DatasetWrapper):
@@ -72,16 +72,28 @@ class Pictures(DatasetWrapper):
         start, which then share it."""
         self._photographs = photographs = Photographs(self.cfg, [x.impath for x in self.data_source], self.upright)
         with ThreadPoolExecutor(cores()) as pool:  # decoding releases Python's lock
-            left = photographs.missing()
-            while left and not photographs.cache.trouble:
-                some, left = left[:AT_A_TIME], left[AT_A_TIME:]
-                photographs.put(zip(some, pool.map(self._decode, some), strict=True))
+            for some in self._decoded([] if photographs.cache.trouble else photographs.missing(), pool):
+                photographs.put(some)
+                if photographs.cache.trouble:
+                    break
             left = photographs.missing()
             if self._fits(left):
                 self._kept = dict(zip(left, pool.map(self._decode, left), strict=True))
         told = photographs.cache.told()
         if told:
             print(told)
+
+    def _decoded(self, left: list[int], pool: ThreadPoolExecutor) -> Iterator[list[tuple[int, Image.Image]]]:
+        """Pictures with their numbers, as many at a time as take AT_MOST bytes: a phone's may take 100 MB each."""
+        some: list[tuple[int, Image.Image]] = []
+        for start in range(0, len(left), cores()):
+            few = left[start : start + cores()]
+            some += zip(few, pool.map(self._decode, few), strict=True)
+            if len(some) >= AT_A_TIME or sum(3 * p.width * p.height for _, p in some) >= AT_MOST:
+                yield some
+                some = []
+        if some:
+            yield some
 
     def _fits(self, left: list[int]) -> bool:
         if self._budget <= 0 or not left:

@@ -148,7 +148,7 @@ SHARED: dict[str, Setting] = {
     "DATALOADER.TRAIN_U.BATCH_SIZE": Setting(UNUSED, "int"),
     "DATALOADER.TRAIN_U.N_DOMAIN": Setting(UNUSED, "int"),
     "DATALOADER.TRAIN_U.N_INS": Setting(UNUSED, "int"),
-    "DATALOADER.TEST.SAMPLER": Setting("order of test pictures", "str", among=SAMPLERS),
+    "DATALOADER.TEST.SAMPLER": Setting("order of test pictures", "str", among=("SequentialSampler",)),
     "DATALOADER.TEST.BATCH_SIZE": Setting("test pictures at a time", "int", least=1, most=2**20),
     "MODEL.INIT_WEIGHTS": Setting(UNUSED, "str"),
     "MODEL.BACKBONE.NAME": Setting("a CLIP's name or file, or one of open_clip's, see docs/BACKBONES.md", "str"),

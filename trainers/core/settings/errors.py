@@ -22,7 +22,9 @@ def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
 
 def is_explained(error: BaseException) -> bool:
     """Whether the message alone tells what to do; a RuntimeError out of torch does so only for what one_line knows."""
-    return type(error) is not RuntimeError or _is_memory(error) or _lost_worker(error)
+    kind = type(error)
+    of_torch = kind is RuntimeError or (issubclass(kind, RuntimeError) and kind.__module__.startswith("torch"))
+    return not of_torch or _is_memory(error) or _lost_worker(error)
 
 
 def _is_memory(error: BaseException) -> bool:
@@ -30,7 +32,10 @@ def _is_memory(error: BaseException) -> bool:
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
         or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
-        or any(word in str(error) for word in ("can't allocate memory", "bad_alloc"))
+        or any(
+            word in str(error)
+            for word in ("can't allocate memory", "bad_alloc", "error: out of memory", "ALLOC_FAILED")
+        )
     )
 
 
@@ -95,7 +100,8 @@ def one_line(error: BaseException) -> str:
     if _is_memory(error):
         return (
             f"out of memory ({lines[0][:120]}): set MODEL.TEXT_CHUNK (prompts at a time) lower and start again, or "
-            "DATALOADER.TRAIN_X.BATCH_SIZE, in another --output-dir"
+            "DATALOADER.TRAIN_X.BATCH_SIZE, in another --output-dir; where it was testing, "
+            "DATALOADER.TEST.BATCH_SIZE, of a trained run with --eval-only --model-dir RUN"
         )
     if _lost_worker(error):
         return (

@@ -19,13 +19,13 @@ Losses = dict[str, float]
 class Steps:
     """Takes the steps of one epoch.
 
-    loader: the training pictures. take: one step, returning the losses to show. resume: the progress that
-    `progress()` recorded when the epoch was left in the middle.
+    loader: the training pictures. take: one step, returning the losses to show. rate: the learning rate of the next.
+    resume: the progress that `progress()` recorded when the epoch was left in the middle.
     """
 
-    def __init__(self, loader: DataLoader, take: Callable[[Any], dict[str, torch.Tensor]], print_freq: int,
-                 resume: dict[str, Any] | None) -> None:  # fmt: skip
-        self.loader, self.take, self.print_freq = loader, take, print_freq
+    def __init__(self, loader: DataLoader, take: Callable[[Any], dict[str, torch.Tensor]], rate: Callable[[], float],
+                 print_freq: int, resume: dict[str, Any] | None) -> None:  # fmt: skip
+        self.loader, self.take, self.rate, self.print_freq = loader, take, rate, print_freq
         self.count = len(loader)
         self.losses, self.batch_time, self.data_time = MetricMeter(), AverageMeter(), AverageMeter()
         if resume:
@@ -38,7 +38,7 @@ class Steps:
             for name, (value, total, count) in resume["meters"].items():
                 meter = self.losses.meters[name]
                 meter.val, meter.sum, meter.count, meter.avg = value, total, count, total / count
-        self._pending: list[dict[str, torch.Tensor]] = []
+        self._pending: list[tuple[float, dict[str, torch.Tensor]]] = []
         self.done = self.first
 
     def _from(self, first: int) -> Iterator[Any]:
@@ -61,22 +61,24 @@ class Steps:
         for number in range(self.first, self.count):
             batch = next(self._batches)
             self.data_time.update(time.time() - end)
-            self._pending.append(self.take(batch))
+            self._pending.append((self.rate(), self.take(batch)))
             self.batch_time.update(time.time() - end)
             self.done = number + 1
             yield number, (number + 1) % self.print_freq == 0 or self.count < self.print_freq
             end = time.time()
 
-    def read(self) -> Iterator[tuple[int, Losses]]:
-        """The losses of the steps since the last time, with the steps' numbers; `losses` takes them when the caller has
-        found them finite."""
+    def read(self) -> Iterator[tuple[int, float, Losses]]:
+        """The losses of the steps since the last time, with the steps' numbers and rates; `losses` takes them when the
+        caller has found them finite."""
         pending, self._pending = self._pending, []
         if not pending:
             return
         # one wait for the device, however many they are
-        rows = torch.stack([value for summary in pending for value in summary.values()]).view(len(pending), -1).tolist()
-        for ago, summary, row in zip(reversed(range(len(pending))), pending, rows, strict=True):
-            yield self.done - 1 - ago, dict(zip(summary, row, strict=True))
+        rows = (
+            torch.stack([value for _, summary in pending for value in summary.values()]).view(len(pending), -1).tolist()
+        )
+        for ago, (rate, summary), row in zip(reversed(range(len(pending))), pending, rows, strict=True):
+            yield self.done - 1 - ago, rate, dict(zip(summary, row, strict=True))
 
     def line(self, epoch: int, epochs: int, lr: float) -> str:
         """Dassl's line of the log."""

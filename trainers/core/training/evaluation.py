@@ -57,6 +57,8 @@ class Logits:
         for logits_BC, labels_B, own in zip(*on_cpu, paths, strict=True):
             if not logits_BC.isfinite().all():
                 raise FloatingPointError(not_finite(self._model, own, logits_BC))
+            if this_rank().several:  # which pickles a view's whole memory
+                logits_BC, labels_B = logits_BC.clone(), labels_B.clone()
             self.seen.append((logits_BC, labels_B))
 
 

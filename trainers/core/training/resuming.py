@@ -95,6 +95,7 @@ class Training:
         if not 0 <= state["epoch"] <= max_epoch:
             raise ValueError(f"{path} is at epoch {state['epoch']} of {max_epoch}: it belongs to another run")
         checkpoints.copy_into(self.model.checkpoint_tensors(), state["state_dict"], path, same_types=True)
+        self.model.weights_changed()  # which says, too, in which stage it is
         with believing(path, ANEW):
             self._put_back(state)
         return state

@@ -2,12 +2,14 @@
 
 import contextlib
 import json
+import os
 import secrets
 import time
 from pathlib import Path
 from typing import IO, Any
 
 from ..runs.files import write_atomically
+from ..settings.errors import one_line
 
 NAME = "steps.jsonl"
 WANDB_ID = "wandb_id"  # in a run's folder, so that a run that goes on is the same at Weights & Biases
@@ -19,8 +21,8 @@ class StepLog:
     def __init__(self, folder: Path, settings: dict[str, Any], to_wandb: bool) -> None:
         """settings: the run's configuration, for Weights & Biases. Raises ValueError where that cannot be reached."""
         folder.mkdir(parents=True, exist_ok=True)
-        self._file: IO[str] | None = open(folder / NAME, "a", encoding="utf-8")  # noqa: SIM115
         self._wandb = _wandb_run(folder, settings) if to_wandb else None
+        self._file: IO[str] | None = open(folder / NAME, "a", encoding="utf-8")  # noqa: SIM115
 
     def write(self, **values: float | str) -> None:
         """Adds a line; `step` counts from the beginning of training."""
@@ -48,8 +50,13 @@ def _wandb_run(folder: Path, settings: dict[str, Any]) -> Any:
     file = folder / WANDB_ID
     if not file.is_file():
         write_atomically(file, secrets.token_hex(4).encode())
-    with contextlib.chdir(folder):  # it looks for git and settings where it is started
-        return wandb.init(
-            project="mocoop", id=file.read_text().strip(), resume="allow", dir=".", config=settings,
-            name="/".join(folder.absolute().parts[-5:]), settings=wandb.Settings(silent=True, console="off"),
-        )  # fmt: skip
+    usual = {"WANDB_PROJECT": "mocoop", "WANDB_NAME": "/".join(folder.absolute().parts[-5:])}
+    project, name = (os.environ.get(word) or own for word, own in usual.items())
+    try:
+        with contextlib.chdir(folder):  # it looks for git and settings where it is started
+            return wandb.init(
+                project=project, id=file.read_text().strip(), resume="allow", dir=".", config=settings, name=name,
+                settings=wandb.Settings(silent=True, console="off"),
+            )  # fmt: skip
+    except wandb.errors.Error as error:
+        raise ValueError(f"Weights & Biases: {one_line(error)}: wandb login, or WANDB_MODE=offline") from None

@@ -420,7 +420,9 @@ class PromptTrainer(TrainerX):
             checkpoints.set_random_state(this_rank().broadcast(checkpoints.random_state()))
         this_rank().sync_from_rank0(self.model.trainable())
         on_cpu = self.device.type == "cpu"
-        steps = Steps(self.train_loader_x, self.forward_backward, self.cfg.TRAIN.PRINT_FREQ, resume)
+        steps = Steps(
+            self.train_loader_x, self.forward_backward, self.get_current_lr, self.cfg.TRAIN.PRINT_FREQ, resume
+        )
         self.num_batches, self.batch_idx = steps.count, steps.first
         for number, prints in steps:
             is_last = number + 1 == steps.count
@@ -446,16 +448,16 @@ class PromptTrainer(TrainerX):
         return self.stop.agree(minutes > 0 and time.monotonic() - self._last_save > 60 * minutes)
 
     def _read_losses(self, steps: Steps) -> None:
-        for number, values in steps.read():
+        for number, rate, values in steps.read():
             if not is_finite(values):
                 self._report_bad_loss(number, values)
             steps.losses.update(values)
             step = self.epoch * steps.count + number
             for name, meter in steps.losses.meters.items():
                 self.write_scalar(f"train/{name}", meter.avg, step)
-            self.write_scalar("train/lr", self.get_current_lr(), step)
+            self.write_scalar("train/lr", rate, step)
             if self.step_log is not None:
-                self.step_log.write(step=step, epoch=self.epoch + 1, **values, lr=self.get_current_lr())
+                self.step_log.write(step=step, epoch=self.epoch + 1, **values, lr=rate)
 
     def _report_bad_loss(self, batch_idx: int, values: dict[str, float]) -> None:
         path = Path(self.output_dir) / "bad_step" / "state.pth.tar"
@@ -465,7 +467,7 @@ class PromptTrainer(TrainerX):
         this_rank().all_max()  # the first that raises ends the others
         shown = ", ".join(f"{name} {value}" for name, value in values.items())
         raise FloatingPointError(
-            f"loss is not finite at epoch {self.epoch + 1}, batch {batch_idx + 1} ({shown}); the weights are in {path}: "
+            f"loss is not finite at epoch {self.epoch + 1}, batch {batch_idx + 1} ({shown}); what it left is in {path}: "
             "lower OPTIM.LR, or use PREC fp32 or bf16"
         )
 

@@ -417,6 +417,8 @@ def install(memory: int = MEMORY, uuid: str = "GPU-0", count: int = 1) -> None:
         "set_rng_state": lambda state, device="cuda": _generator.set_state(state),
         "manual_seed": lambda seed: _generator.manual_seed(int(seed)),
         "manual_seed_all": lambda seed: _generator.manual_seed(int(seed)),
+        "current_stream": lambda device=None: None,
+        "set_stream": lambda stream: None,
         "synchronize": lambda device=None: _wait("synchronize"),
         "is_bf16_supported": lambda *_, **__: True,
         "_is_in_bad_fork": lambda: False,

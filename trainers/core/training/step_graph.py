@@ -43,14 +43,16 @@ class StepGraph:
     def _record(self, inputs: Sequence[torch.Tensor]) -> None:
         self._inputs = [t.clone() for t in inputs]
         torch.cuda.empty_cache()  # what the graph takes is its own
-        graph = torch.cuda.CUDAGraph()
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         try:
             # a loader's thread may pin memory meanwhile
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 shown = self._step(*self._inputs)
                 self._values = torch.stack([value.detach() for value in shown.values()])
         except RuntimeError as error:
-            self.trouble = str(error).strip().splitlines()[0]
+            torch.cuda.set_stream(stream)  # the recording's own stays where its end fails, too
+            first = error.__context__ if isinstance(error.__context__, RuntimeError) else error
+            self.trouble = str(first).strip().splitlines()[0]
             for parameter in self._learned:
                 parameter.grad = None  # of a backward pass that was begun, and never computed
             return

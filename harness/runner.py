@@ -37,6 +37,7 @@ class Runner:
         for i in range(jobs):
             self.devices.put(sets[i % len(sets)] if sets else "")
         self.jobs, self.ranks, self.verbose = jobs, ranks, verbose
+        self.sharing = -(-jobs // max(1, len(sets)))  # runs on a device
         self.processes: set[Started] = set()
         self.stopping = False
         self.asked_by = signal.SIGTERM.value
@@ -86,7 +87,8 @@ class Runner:
             return
         device = self.devices.get()
         try:
-            env = environment | ({"CUDA_VISIBLE_DEVICES": device} if device else {})
+            shared = {"MOCOOP_RUNS_ON_A_GPU": str(self.sharing)}
+            env = environment | shared | ({"CUDA_VISIBLE_DEVICES": device} if device else {})
             self._call(run, env)
         finally:
             self.devices.put(device)

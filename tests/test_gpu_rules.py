@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ import torch
 from conftest import ROOT, golden_state, patience
 
 from harness.command import gpus_to_share
-from harness.launcher import environments
+from harness.launcher import Cold, environments
+from harness.runner import Runner
+from trainers.core.clip.text_tower import SHARING, memory_to_use
 
 VIRTUAL = ROOT / "tests" / "virtual"
 METHODS = ("MoCoOp", "CoOp", "CoCoOp", "LASP")
@@ -277,6 +280,14 @@ def test_two_ranks(name, data, tmp_path):
         assert all(process.returncode == 1 for process in started)
         assert "share the GPU GPU-0 of " in said[0][1]
         assert "start one rank for each GPU" in said[0][1]
+
+
+@pytest.mark.parametrize(("jobs", "gpus", "expected"), [(1, [], 1), (4, [], 4), (4, ["0", "1"], 2), (3, ["0", "1"], 2)])
+def test_runs_on_a_gpu_share_its_memory(jobs, gpus, expected, monkeypatch):
+    assert Runner([], Cold({}), jobs, gpus).sharing == expected
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: SimpleNamespace(total_memory=80))
+    monkeypatch.setenv(SHARING, str(expected))
+    assert memory_to_use(torch.device("cuda")) == 40 // expected
 
 
 @pytest.mark.parametrize(

@@ -372,9 +372,13 @@ class TextEncoder(nn.Module):
         return out_GHCQE.permute(0, 2, 3, 1, 4).reshape(G * C, W)
 
 
+SHARING = "MOCOOP_RUNS_ON_A_GPU"  # in the environment: how many
+
+
 def memory_to_use(device: torch.device) -> int:
     """Bytes that a chunk may take. On a GPU, half of its total memory, so that a run always uses the same chunks,
-    whatever else uses the GPU. On a CPU, half of the free memory, as far as it is known."""
+    whatever else uses the GPU; of runs that the scripts put on it together, each has its share of that. On a CPU, half of
+    the free memory, as far as it is known."""
     if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory // 2
+        return torch.cuda.get_device_properties(device).total_memory // (2 * int(os.environ.get(SHARING) or 1))
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2

@@ -189,7 +189,8 @@ def model_digest(args: argparse.Namespace) -> str:
     """Which trained model an evaluation means."""
     from trainers.core.training import checkpoints
 
-    return checkpoints.digest_of(checkpoints.load(checkpoints.model_file(args.model_dir, args.load_epoch)))
+    state = checkpoints.load(checkpoints.model_file(args.model_dir, args.load_epoch))
+    return checkpoints.digest_of({name: value for name, value in state.items() if name != "seconds"})
 
 
 def run(args: argparse.Namespace, cfg: "CfgNode") -> None:

@@ -227,7 +227,11 @@ def on_cluster(args: argparse.Namespace, runs: list[Job], means: Resources, outp
         for array in cluster.arrays(left, wishes.pack, {}):
             print(f"# sbatch {shlex.join(array.words(name, logs, wishes))}\n{array.script(wishes)}")
         return False
-    queued = cluster.queued_jobs(runs, cluster.queue())
+    jobs = cluster.queue()
+    queued = cluster.queued_jobs(runs, jobs)
+    held = sorted({job.split("_")[0] for job in queued.values() if jobs[job].reason == "JobHeldUser"})
+    if held:  # whoever handed them over was stopped in between
+        print(f"Note: {', '.join(held)} wait until somebody says: scontrol release {' '.join(held)}")
     left = [run for run in runs if not run.finished and run.folder not in queued]
     submitted = cluster.submit(left, queued, name, logs, wishes) if left else []
     print(f"{len(runs)} runs: {sum(run.finished for run in runs)} finished, {len(queued)} queued before, {len(left)} "

@@ -127,7 +127,9 @@ def main(given: list[str] | None = None) -> int:
         words, settings = split(args.words)
         if len(words) > 1:
             raise ValueError(f'"{words[1]}" is one word too many: compare.py takes dataset and shots')
-        (shots,) = shots_in(words[0] if words else "16", "the number of shots")
+        shots, *others = shots_in(words[0] if words else "16", "the number of shots")
+        if others:
+            raise ValueError(f'the number of shots is "{words[0]}": use one, or all')
         folds = one_number(args.folds, "--folds") if args.folds else 0
         seeds, names = seeds_of(args.seeds, folds), list(dict.fromkeys(args.methods.split(",")))
         if len(names) < 2:

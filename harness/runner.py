@@ -17,7 +17,7 @@ from tqdm import tqdm
 from harness.launcher import Cold, Started, Warm, starter
 from harness.plan import Job
 from harness.progress import Progress
-from trainers.core.ranks.processes import cores
+from trainers.core.ranks.processes import SHARING, cores
 from trainers.core.training.stopping import RESUME_ME, on_stop_signals
 
 TELL = 300  # seconds after which a run that shows nothing says where it is
@@ -37,7 +37,7 @@ class Runner:
         for i in range(jobs):
             self.devices.put(sets[i % len(sets)] if sets else "")
         self.jobs, self.ranks, self.verbose = jobs, ranks, verbose
-        self.sharing = -(-jobs // max(1, len(sets)))  # runs on a device
+        self.sharing = -(-min(jobs, max(1, len(runs))) // max(1, len(sets)))  # runs on a device
         self.processes: set[Started] = set()
         self.stopping = False
         self.asked_by = signal.SIGTERM.value
@@ -61,7 +61,7 @@ class Runner:
             begun = [run for run in todo if run.needs is None or run.needs.folder not in waiting]
             later = [run for run in todo if run not in begun]
             if self.jobs > 1:  # the longest first, so that none is left alone at the end
-                begun.sort(key=lambda run: -run.shots)
+                begun.sort(key=lambda run: (run.shots > 0, -run.shots))
             with ThreadPoolExecutor(self.jobs) as pool:
                 doing = {pool.submit(self._do, run, environment): run for run in begun}
                 while doing:
@@ -87,7 +87,7 @@ class Runner:
             return
         device = self.devices.get()
         try:
-            shared = {"MOCOOP_RUNS_ON_A_GPU": str(self.sharing)}
+            shared = {SHARING: str(self.sharing)}
             env = environment | shared | ({"CUDA_VISIBLE_DEVICES": device} if device else {})
             self._call(run, env)
         finally:

@@ -30,7 +30,7 @@ from trainers.paths import ROOT
 NOTE = ".job.json"  # in a run's folder
 MOST_TASKS = 1000  # of an array: Slurm's usual MaxArraySize allows no more
 MOST_RUNS = 3000  # of an array: they stand in its script, of which Slurm takes 4 MB
-# what the jobs are told from one another by, and wait for; not for somebody's own words
+# what runs are found again by and wait for, and what the scripts rely on: not for somebody's own words
 OURS = {"--job-name": "-J", "--array": "-a", "--output": "-o", "--dependency": "-d", "--signal": "", "--requeue": "",
         "--no-requeue": "", "--open-mode": "", "--parsable": "", "--hold": "-H"}  # fmt: skip
 KINDS = {"partition": str, "account": str, "time": str, "memory": str, "cpus": int, "gres": str, "warning": int,
@@ -78,7 +78,7 @@ class SlurmRequest:
             name = str(word).split("=")[0]
             ours = next((own for own, short in OURS.items() if name == own or (short and name.startswith(short))), None)
             if ours:
-                raise ValueError(f'"{word}" is no word for sbatch here: {ours} is what the runs are found again by')
+                raise ValueError(f'"{word}" is no word for sbatch here: the scripts set {ours} themselves')
         limit = _seconds(found.get("time", ""))
         if limit is not None and found.get("warning", 0) >= limit:
             raise ValueError(

@@ -37,7 +37,7 @@ def main() -> int:
     at_once = min(asked["jobs"], len(runs))
     try:
         configurations = check_settings(runs, [])
-        if asked["gpu"] and any(cfg.USE_CUDA for cfg in configurations.values()):
+        if asked.get("gpu") and any(cfg.USE_CUDA for cfg in configurations.values()):
             refuse_without_gpu()
         starter = starter_for(runs, configurations, at_once * asked["ranks"])
     except ValueError as error:
@@ -47,10 +47,15 @@ def main() -> int:
     runner.go()
     left = [run for run in runs if not run.finished]
     if runner.stopping or any(run.exit_status == RESUME_ME for run in left):
-        if had_its_time(begin, asked) and state_of(runs) == before:
+        stood_still = had_its_time(begin, asked) and state_of(runs) == before
+        if stood_still and all(note_of(run.folder).get("stood") for run in left):  # caches may have grown, once
+            slow = [run for run in left if run.exit_status in (None, RESUME_ME) or run.exit_status < 0]
+            ended([run for run in left if run not in slow])
             return ended(
-                left, "error: it came no further in a job's whole time, and would begin anew for ever: raise --time"
+                slow, "error: it came no further in two jobs' whole time, and would not in another: raise --time"
             )
+        for run in left:
+            write_note(run.folder, note_of(run.folder) | {"stood": stood_still})
         return RESUME_ME
     return ended(left)
 
@@ -76,8 +81,8 @@ def state_of(runs: list[Job]) -> list[tuple]:
 
 def had_its_time(begin: float, asked: Mapping[str, Any]) -> bool:
     """Whether the job's limit is near, so that it was nothing else that ended it. begin: as time.time() has it."""
-    end = float(os.environ.get("SLURM_JOB_END_TIME") or begin + (asked["limit"] or math.inf))
-    return time.time() > end - asked["warning"] - EARLY
+    end = float(os.environ.get("SLURM_JOB_END_TIME") or begin + (asked.get("limit") or math.inf))
+    return time.time() > end - asked.get("warning", 120) - EARLY
 
 
 def ended(runs: list[Job], why: str = "") -> int:

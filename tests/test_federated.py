@@ -122,14 +122,15 @@ def test_answers_that_cannot_be_used(answer, fault):
     ("answer", "fault"),
     [
         ("it failed: no power", "it failed: no power"),
-        (Letter({"asked": 3}), "it says that None of 3 are right"),
-        (Letter({"right": 4, "asked": 3}), "it says that 4 of 3 are right"),
-        (Letter({"right": 1, "asked": 3}), "it says that None of None are right"),
+        (Letter({"asked": 3}), "it says that None of 3 are right, and was asked about 3"),
+        (Letter({"right": 4, "asked": 3}), "it says that 4 of 3 are right, and was asked about 3"),
+        (Letter({"right": 0, "asked": 0}), "it says that 0 of 0 are right, and was asked about 3"),
+        (Letter({"right": 1, "asked": 3}), "it says that None of None are right, and was asked about 9"),
         (Letter({"right": 1, "asked": 3, "right_of_all": 2, "all": 9}), ""),
     ],
 )
 def test_answers_to_a_test_that_cannot_be_used(answer, fault):
-    assert fault_of_test(answer, on_all=True) == fault
+    assert fault_of_test(answer, 3, of_all=9) == fault
 
 
 def test_whose_prompts_a_client_downloads():

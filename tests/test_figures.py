@@ -92,6 +92,18 @@ def test_federated_curves_are_of_finished_runs_with_the_same_settings(tmp_path):
     ]  # fmt: skip
 
 
+def test_a_federations_figures_have_names_of_their_own_and_all_pictures_are_said():
+    runs = [
+        Run("fewshot", "demo", method, "small", shots, 1, "", Path(f"/x/{method}{shots}"), {"accuracy": 50.0})
+        for method in ("CoOp", "PromptFL") for shots in (1, 4, -1)
+    ]  # fmt: skip
+    found = tables(runs, "accuracy")
+    assert found[0].header[2:] == ["1 shot", "4 shots", "all pictures"]
+    names = [name for name, _ in plots.figures(found, [], "accuracy")]
+    assert len(names) == len({*names})
+    assert {"fewshot_Demo", "fewshot_federated_Demo"} <= {*names}
+
+
 def test_figures_are_written_as_png_pdf_and_svg(tmp_path):
     drawn = plots.figures(
         tables(runs_of("fewshot", {"CoOp": [40, 42], "MoCoOp": [41, 43]}), "accuracy"), [], "accuracy"

@@ -15,8 +15,10 @@ from conftest import ROOT, golden_state, patience
 
 from harness.command import gpus_to_share
 from harness.launcher import Cold, environments
+from harness.plan import Job
 from harness.runner import Runner
-from trainers.core.clip.text_tower import SHARING, memory_to_use
+from trainers.core.clip.text_tower import memory_to_use
+from trainers.core.ranks.processes import SHARING
 
 VIRTUAL = ROOT / "tests" / "virtual"
 METHODS = ("MoCoOp", "CoOp", "CoCoOp", "LASP")
@@ -284,7 +286,9 @@ def test_two_ranks(name, data, tmp_path):
 
 @pytest.mark.parametrize(("jobs", "gpus", "expected"), [(1, [], 1), (4, [], 4), (4, ["0", "1"], 2), (3, ["0", "1"], 2)])
 def test_runs_on_a_gpu_share_its_memory(jobs, gpus, expected, monkeypatch):
-    assert Runner([], Cold({}), jobs, gpus).sharing == expected
+    some = [Job(Path(str(number)), []) for number in range(4)]
+    assert Runner(some, Cold({}), jobs, gpus).sharing == expected
+    assert Runner(some[:1], Cold({}), jobs, gpus).sharing == 1
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: SimpleNamespace(total_memory=80))
     monkeypatch.setenv(SHARING, str(expected))
     assert memory_to_use(torch.device("cuda")) == 40 // expected

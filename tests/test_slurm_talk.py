@@ -96,6 +96,11 @@ def test_whether_a_job_had_its_time(minutes, expected, runs, programs, monkeypat
     assert slurm_task.had_its_time(0, asked(runs, limit=None)) == expected
 
 
+def test_a_job_of_before_that_is_queued_again_says_less(runs):
+    old = {"jobs": 1, "ranks": 1, "tasks": {}}
+    assert not slurm_task.had_its_time(time.time(), old)
+
+
 def test_what_counts_as_having_come_further(runs):
     before = slurm_task.state_of(runs)
     (runs[0].folder / "prompt_learner").mkdir(parents=True)

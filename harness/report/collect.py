@@ -217,7 +217,7 @@ def _settings_of_log(text: str) -> dict[str, str]:
     patterns = {
         "seed": r"^seed: (\d{1,60})$", "trainer": r"^Loading trainer: (\w{1,80})$",
         "dataset": r"^Loading dataset: (\w{1,80})$",
-        "NUM_SHOTS": r"^ *NUM_SHOTS: (\d{1,9})$", "SUBSAMPLE_CLASSES": r"^ *SUBSAMPLE_CLASSES: (\w{1,20})$",
+        "NUM_SHOTS": r"^ *NUM_SHOTS: (-1|\d{1,9})$", "SUBSAMPLE_CLASSES": r"^ *SUBSAMPLE_CLASSES: (\w{1,20})$",
     }  # fmt: skip
     for name, pattern in patterns.items():
         match = re.search(pattern, text, re.MULTILINE)
@@ -266,7 +266,9 @@ def _parts(root: Path, folder: Path) -> tuple[str, ...]:
 def _guessed(parts: tuple[str, ...], text: str, details: dict[str, Any]) -> Run | None:
     """Dataset, method, config, shots, seed and protocol, from the path first and the log's own words second."""
     names = registry_names()
-    by_path = (re.search(r"(?:shots_(\d{1,9})|(?:^|[_-])(\d{1,9})-?_?shots?)$", p) for p in reversed(parts))
+    if "shots_all" in parts:
+        parts = tuple("shots_-1" if p == "shots_all" else p for p in parts)
+    by_path = (re.search(r"(?:shots_(-1|\d{1,9})|(?:^|[_-])(\d{1,9})-?_?shots?)$", p) for p in reversed(parts))
     shots = next((int(m[1] or m[2]) for m in by_path if m), None)
     if shots is None:
         shots = int(_settings_of_log(text).get("NUM_SHOTS", details.get("shots") or 16))

@@ -26,6 +26,13 @@ from trainers.core.settings.errors import did_you_mean
 from trainers.paths import version
 
 
+def shots_asked(word: str) -> int:
+    """For argparse."""
+    if word != "all" and not word.isdecimal():
+        raise argparse.ArgumentTypeError(f'"{word}" is no number of shots: use a whole number, or all')
+    return -1 if word == "all" else int(word)
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"MoCoOp {version()}")
@@ -38,7 +45,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--method", action="append", help="only this trainer (may be repeated)")
     parser.add_argument("--dataset", action="append", help="only this dataset (may be repeated)")
-    parser.add_argument("--shots", type=int, action="append", help="only these shots (may be repeated)")
+    parser.add_argument("--shots", type=shots_asked, action="append", help="only these shots, or all (may be repeated)")
     parser.add_argument(
         "--metric",
         choices=("accuracy", "macro_f1", "ece"),

@@ -11,7 +11,7 @@ from harness.catalog import dataset_title
 from trainers.core.runs import confusion
 
 from .collect import Run
-from .tables import method_key, method_names
+from .tables import by_number, method_key, method_names, shots_title
 
 MOST = 40  # classes that a figure shows: those with the most mistakes
 NUMBERED = 20  # up to so many, each cell has its number
@@ -25,13 +25,13 @@ def confusion_figures(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
         if run.finished and run.protocol == "fewshot" and (run.file.parent / confusion.NAME).is_file():
             of_place[run.dataset, run.method, run.variant].append(run)
     for own in of_place.values():
-        most = max(run.shots or 0 for run in own)
+        most = max((run.shots or 0 for run in own), key=by_number)
         own = [run for run in own if (run.shots or 0) == most]
         counts: Counter[tuple[str, str]] = Counter()
         for run in own:
             counts += Counter(confusion.read(Path(run.file).parent / confusion.NAME, int(run.details["total"])))
         title = f"{dataset_title(own[0].dataset)}, {names[method_key(own[0], names)]}"
-        shots = f", {most} shots" if most else ""
+        shots = f", {shots_title(most)}" if most else ""
         seeds = "" if own[0].seed is None else f", {len(own)} seed{'s' if len(own) > 1 else ''}"
         yield f"confusion {title}", confusion_figure(counts, f"{title}{shots}{seeds}")
 

@@ -4,6 +4,7 @@ import re
 from collections import defaultdict
 
 from harness.catalog import registry_names
+from harness.plan import in_words
 from trainers.methods import methods
 from trainers.paths import ROOT
 
@@ -56,8 +57,9 @@ def _command(run: Run, seed: int | None = None) -> str:
     if name is None or run.dataset not in registry_names().values():
         return "by its own project's scripts" if name is None else f"with the command that made {run.file.parent}"
     protocol = {"fewshot": "main"}.get(run.protocol, run.protocol)
-    words = {"fewshot": f"{run.dataset} {run.shots}", "ablation": f"{run.dataset} {run.shots}", "base2new": run.dataset}
-    shots = f" SHOTS={run.shots}" if run.shots not in (16, None) and run.protocol not in ("fewshot", "ablation") else ""
+    said = in_words(run.shots) if run.shots is not None else ""
+    words = {"fewshot": f"{run.dataset} {said}", "ablation": f"{run.dataset} {said}", "base2new": run.dataset}
+    shots = f" SHOTS={said}" if run.shots not in (16, None) and run.protocol not in ("fewshot", "ablation") else ""
     own = f"scripts/{name}/{protocol}.sh"
     script = f"bash {own}" if (ROOT / own).is_file() else f"python scripts/run.py {name} {protocol}"
     return f"SEEDS={seed}{shots} {script} {words.get(run.protocol, run.source)}"

@@ -26,8 +26,8 @@ def file_name(title: str) -> str:
 
 
 def _name_of(kind: str, run: Run) -> str:
-    model = f"{run.method} {run.variant} {run.source}"
-    return file_name(f"{kind} {run.protocol} {run.part} {run.dataset} {model} {run.shots}shots seed{run.seed}")
+    model, shots = f"{run.method} {run.variant} {run.source}", "all" if run.shots == -1 else run.shots
+    return file_name(f"{kind} {run.protocol} {run.part} {run.dataset} {model} {shots}shots seed{run.seed}")
 
 
 def router_heat_maps(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:

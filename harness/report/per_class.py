@@ -32,7 +32,7 @@ def per_class_tables(runs: Sequence[Run]) -> tuple[list[Table], list[str]]:
         if not path.is_file():
             without.append(f"no {confusion.NAME} in {path.parent}: it was evaluated by an older version, or by clients")
             continue
-        shots = run.shots if run.shots is not None else ""
+        shots = "" if run.shots is None else "all" if run.shots == -1 else run.shots
         matrix = confusion.read(path, int(run.details["total"]))
         pictures: Counter[str] = Counter()
         for (name, _), count in matrix.items():

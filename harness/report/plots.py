@@ -131,7 +131,7 @@ def few_shot_curves(table: Table, label: str) -> Iterator[tuple[str, Figure]]:
         axes.grid(alpha=0.3)
         note = what_bars_are(c for _, cells in present for c in cells)
         figure.legend(loc="outside lower center", ncols=3, fontsize="small", title=note, title_fontsize="x-small")
-        yield f"fewshot_{file_name(dataset)}", figure
+        yield f"{table.name}_{file_name(dataset)}", figure
 
 
 def base_new_scatter(table: Table) -> Figure:

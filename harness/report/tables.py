@@ -151,9 +151,15 @@ def method_key(run: Run, names: dict[tuple[str, str], str]) -> tuple[str, str]:
 
 
 def shown_in(runs: Sequence[Run]) -> Callable[[Run], tuple[str, str]]:
-    """Which column of which protocol's table each of the runs stands in."""
-    names = {protocol: method_names([run for run in runs if run.protocol == protocol]) for protocol in PROTOCOLS}
-    return lambda run: (run.protocol, names[run.protocol][method_key(run, names[run.protocol])])
+    """Which column of which protocol's table each of the runs stands in; of an unfinished one, nothing but itself."""
+    done = [run for run in runs if run.finished]
+    names = {protocol: method_names([run for run in done if run.protocol == protocol]) for protocol in PROTOCOLS}
+
+    def column(run: Run) -> tuple[str, str]:
+        key = method_key(run, names[run.protocol])
+        return run.protocol, names[run.protocol].get(key, f"{method_title(run.method)} {run.variant}")
+
+    return column
 
 
 def _short_key(run: Run) -> tuple[str, str]:
@@ -340,7 +346,8 @@ def tables(runs: list[Run], metric: str) -> list[Table]:
                     found.append(few_shot_table(some, metric, name))
                     _put_signs(found[-1], some)
             continue
-        counts: list[int | None] = [*sorted({r.shots for r in own if r.shots is not None})] or [None] * bool(own)
+        several = sorted({r.shots for r in own if r.shots is not None}, key=by_number)
+        counts: list[int | None] = [*several] or [None] * bool(own)
         for shots in counts:
             of_shots = [r for r in own if r.shots in (shots, None)]
             if protocol == "base2new":

@@ -61,7 +61,7 @@ def _row(is_running: bool, run: Run) -> list[object]:
         name,
         run.dataset,
         run.method,
-        _or_dash(run.shots),
+        "all" if run.shots == -1 else _or_dash(run.shots),
         _or_dash(run.seed),
         epoch,
         details.get("loss", "-"),

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ..ranks.collectives import this_rank
+from ..ranks.processes import SHARING
 from .backbones import as_backbone
 from .backbones.protocol import CausalTower
 from .doors import Block, DeepText, Form, Inserted, KeyValues, put_together, refuse_outside, taken_apart
@@ -370,9 +371,6 @@ class TextEncoder(nn.Module):
         beside = _beside(block, given, number, x_SW.dtype)
         out_GHCQE = _attend(q_GHCQE, (kp, vp), (kt, vt), self._prefix_mask(plan, q_NW.dtype), tail_mask, beside)
         return out_GHCQE.permute(0, 2, 3, 1, 4).reshape(G * C, W)
-
-
-SHARING = "MOCOOP_RUNS_ON_A_GPU"  # in the environment: how many
 
 
 def memory_to_use(device: torch.device) -> int:

@@ -1,7 +1,6 @@
 """What server and clients send each other, and what the server makes of it."""
 
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -57,14 +56,16 @@ def fault_of(answer: Letter | str, like: Tensors, pictures: int) -> str:
     return ""
 
 
-def fault_of_test(answer: Letter | str, on_all: bool) -> str:
-    """Why what a client says of a test cannot be used; empty if it can. on_all: it was asked about all pictures, too."""
+def fault_of_test(answer: Letter | str, pictures: int, of_all: int) -> str:
+    """Why what a client says of a test cannot be used; empty if it can. pictures: of its kind; of_all: all that it was
+    asked about besides, 0 for none."""
     if isinstance(answer, str):
         return answer
-    for right, asked in [("right", "asked"), *([("right_of_all", "all")] if on_all else [])]:
-        found, of = (answer.words.get(name) for name in (right, asked))
-        if not _is_count(of, 0, sys.maxsize) or not _is_count(found, 0, of):
-            return f"it says that {found!r} of {of!r} are right"
+    for right, asked, there in (("right", "asked", pictures), ("right_of_all", "all", of_all)):
+        if there or asked == "asked":
+            found, of = (answer.words.get(name) for name in (right, asked))
+            if not _is_count(of, there, there) or not _is_count(found, 0, there):
+                return f"it says that {found!r} of {of!r} are right, and was asked about {there}"
     return ""
 
 

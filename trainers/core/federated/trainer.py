@@ -179,10 +179,11 @@ class FederatedTrainer(PromptTrainer):
                 asked[client] = Letter(asked[client].words, trained[client].tensors)
         assert self.link is not None
         answers = self.link.ask("evaluate", asked)
-        own, everything, self._clients = [], [], []
+        own, everything, self._clients, fault, items = [], [], [], "", self.tested_items()
         for client, answer in answers.items():
             row: dict[str, Any] = {"client": client, "pictures": len(self.parts[client].train)}
-            fault = fault_of_test(answer, is_last)
+            of_its_kind = sum(map(self.parts[client].asks_for, items))
+            fault = fault_of_test(answer, of_its_kind, len(items) if is_last else 0)
             if fault:
                 print(f"Note: client {client} is not tested in round {self.epoch + 1}: {fault}", flush=True)
             else:
@@ -195,7 +196,7 @@ class FederatedTrainer(PromptTrainer):
                     row |= {"accuracy_on_all": everything[-1]}
             self._clients.append(row)
         if not own:
-            raise RuntimeError(f"no client could be tested in round {self.epoch + 1}: {answers[0]}")
+            raise RuntimeError(f"no client could be tested in round {self.epoch + 1}: {fault}")
         found = {"accuracy": _mean(own), "spread": _deviation(own), "tested": float(len(own))}
         return found | ({"accuracy_on_all": _mean(everything)} if everything else {})
 

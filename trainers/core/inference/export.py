@@ -54,7 +54,13 @@ def export(model: TrainedModel, folder: str | os.PathLike, results: dict[str, An
     except ImportError as error:
         raise ValueError(f"export needs the package {error.name}: {PACKAGES}") from error
     before = model.device
-    model.to("cpu").float()
+    try:
+        return _exported(model.to("cpu").float(), folder, results or {}, save_file)
+    finally:
+        model.to(before)
+
+
+def _exported(model: TrainedModel, folder: Path, results: dict[str, Any], save_file: Any) -> float:
     frozen: Any = model.model.exported().eval()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
@@ -63,15 +69,16 @@ def export(model: TrainedModel, folder: str | os.PathLike, results: dict[str, An
         tensors = {f"learned.{name}": tensor.detach() for name, tensor in model.model.checkpoint_tensors().items()}
         tensors |= {f"frozen.{name}": tensor for name, tensor in frozen.class_features().items()}
         save_file({name: t.cpu().contiguous().clone() for name, t in tensors.items()}, made / "model.safetensors")
-        config = configuration(model, results or {})
+        config = configuration(model, results)
         write_atomically(made / "config.json", json.dumps(config, indent=1, ensure_ascii=False).encode())
-        write_atomically(made / "README.md", card(model, config, apart).encode())
+        write_atomically(made / "README.md", card(model, config, apart, (made / DATA).exists()).encode())
         shutil.copyfile(pictures.__file__, made / "pictures.py")
         folder.mkdir(exist_ok=True)
-        (folder / DATA).unlink(missing_ok=True)
-        for name in (*([DATA] if (made / DATA).exists() else []), *FILES):
+        is_large = (made / DATA).exists()
+        for name in (*([DATA] if is_large else []), *FILES):
             os.replace(made / name, folder / name)
-    model.to(before)
+        if not is_large:
+            (folder / DATA).unlink(missing_ok=True)
     return apart
 
 
@@ -186,8 +193,8 @@ def _read(folder: Path, backbone: str) -> TrainedModel:
     return model
 
 
-def card(model: TrainedModel, config: dict[str, Any], apart: float) -> str:
-    """README.md, in the form of a model card."""
+def card(model: TrainedModel, config: dict[str, Any], apart: float, has_data: bool) -> str:
+    """README.md, in the form of a model card. has_data: whether the weights lie beside model.onnx."""
     from jinja2 import Environment, FileSystemLoader
 
     environment = Environment(
@@ -200,7 +207,7 @@ def card(model: TrainedModel, config: dict[str, Any], apart: float) -> str:
     dataset = config["results"].get("dataset") or config["identity"]["dataset"]
     return environment.get_template("card.md.j2").render(
         c=config, model=model, apart=f"{apart:.0e}", base_model=hub, license="mit" if is_mit else "", dataset=dataset,
-        other_classes=has_other_classes(model),
+        other_classes=has_other_classes(model), has_data=has_data,
     )  # fmt: skip
 
 

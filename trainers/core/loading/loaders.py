@@ -84,7 +84,8 @@ class Pictures(DatasetWrapper):
             print(told)
 
     def _decoded(self, left: list[int], pool: ThreadPoolExecutor) -> Iterator[list[tuple[int, Image.Image]]]:
-        """Pictures with their numbers, as many at a time as take AT_MOST bytes: a phone's may take 100 MB each."""
+        """Pictures with their numbers, until they take AT_MOST bytes; one for each core is decoded at a time, and a phone's
+        may take 100 MB."""
         some: list[tuple[int, Image.Image]] = []
         for start in range(0, len(left), cores()):
             few = left[start : start + cores()]

@@ -7,6 +7,8 @@ import signal
 import threading
 from collections.abc import Mapping
 
+SHARING = "MOCOOP_RUNS_ON_A_GPU"  # in the environment: how many
+
 
 def cores(env: Mapping[str, str] = os.environ) -> int:
     """Of this machine's cores those that this process may use; of several ranks here, its share."""
@@ -18,8 +20,10 @@ def cores(env: Mapping[str, str] = os.environ) -> int:
 
 
 def leave_signals_to_the_main_process(worker: int) -> None:
-    """For a data-loading worker, as it starts: a SIGTERM to the whole process group is not for it."""
+    """For a data-loading worker, as it starts: a SIGTERM or SIGHUP to the whole process group is not for it."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 @atexit.register

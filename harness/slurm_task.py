@@ -50,10 +50,9 @@ def main() -> int:
         stood_still = had_its_time(begin, asked) and state_of(runs) == before
         if stood_still and all(note_of(run.folder).get("stood") for run in left):  # caches may have grown, once
             slow = [run for run in left if run.exit_status in (None, RESUME_ME) or run.exit_status < 0]
+            ended(slow, "error: it came no further in two jobs' whole time, and would not in another: raise --time")
             ended([run for run in left if run not in slow])
-            return ended(
-                slow, "error: it came no further in two jobs' whole time, and would not in another: raise --time"
-            )
+            return 1
         for run in left:
             write_note(run.folder, note_of(run.folder) | {"stood": stood_still})
         return RESUME_ME

@@ -376,6 +376,6 @@ def shots_in(text: str, what: str) -> list[int]:
     return numbers(" ".join(words).replace("all", str(ALL)), what, ALL)
 
 
-def in_words(shots: int) -> str:
-    """As `shots_in` reads it."""
+def in_words(shots: int | None) -> str:
+    """As `shots_in` reads it; None where nothing is drawn."""
     return "all" if shots == ALL else str(shots)

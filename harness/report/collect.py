@@ -266,10 +266,8 @@ def _parts(root: Path, folder: Path) -> tuple[str, ...]:
 def _guessed(parts: tuple[str, ...], text: str, details: dict[str, Any]) -> Run | None:
     """Dataset, method, config, shots, seed and protocol, from the path first and the log's own words second."""
     names = registry_names()
-    if "shots_all" in parts:
-        parts = tuple("shots_-1" if p == "shots_all" else p for p in parts)
-    by_path = (re.search(r"(?:shots_(-1|\d{1,9})|(?:^|[_-])(\d{1,9})-?_?shots?)$", p) for p in reversed(parts))
-    shots = next((int(m[1] or m[2]) for m in by_path if m), None)
+    by_path = (re.search(r"(?:shots_(all|\d{1,9})|(?:^|[_-])(\d{1,9})-?_?shots?)$", p) for p in reversed(parts))
+    shots = next((-1 if m[1] == "all" else int(m[1] or m[2]) for m in by_path if m), None)
     if shots is None:
         shots = int(_settings_of_log(text).get("NUM_SHOTS", details.get("shots") or 16))
     seed_at = next((i for i, p in reversed(list(enumerate(parts))) if re.fullmatch(r"seed\d{1,18}\w*", p)), None)

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from harness.catalog import dataset_title
+from harness.plan import in_words
 
 from .collect import FAULTS, Run
 from .tables import method_key, method_names, shots_title
@@ -26,7 +27,7 @@ def file_name(title: str) -> str:
 
 
 def _name_of(kind: str, run: Run) -> str:
-    model, shots = f"{run.method} {run.variant} {run.source}", "all" if run.shots == -1 else run.shots
+    model, shots = f"{run.method} {run.variant} {run.source}", in_words(run.shots)
     return file_name(f"{kind} {run.protocol} {run.part} {run.dataset} {model} {shots}shots seed{run.seed}")
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.catalog import dataset_title
+from harness.plan import in_words
 from trainers.core.runs import confusion
 
 from .collect import Run
@@ -32,7 +33,7 @@ def per_class_tables(runs: Sequence[Run]) -> tuple[list[Table], list[str]]:
         if not path.is_file():
             without.append(f"no {confusion.NAME} in {path.parent}: it was evaluated by an older version, or by clients")
             continue
-        shots = "" if run.shots is None else "all" if run.shots == -1 else run.shots
+        shots = "" if run.shots is None else in_words(run.shots)
         matrix = confusion.read(path, int(run.details["total"]))
         pictures: Counter[str] = Counter()
         for (name, _), count in matrix.items():

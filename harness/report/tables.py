@@ -13,6 +13,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from harness.catalog import dataset_title, datasets_in_order, method_title
+from harness.plan import ALL, in_words
 from trainers.methods import methods
 
 from .collect import ON_VALIDATION, PROTOCOLS, Run
@@ -200,7 +201,7 @@ def few_shot_table(runs: list[Run], metric: str, table: str = "fewshot") -> Tabl
 
 def by_number(shots: int | None) -> float:
     """For sorting: all pictures last."""
-    return math.inf if shots == -1 else shots or 0
+    return math.inf if shots == ALL else shots or 0
 
 
 def shots_title(count: int) -> str:
@@ -361,10 +362,8 @@ def tables(runs: list[Run], metric: str) -> list[Table]:
             for table in made:
                 _put_signs(table, of_shots)
                 if len(counts) > 1:
-                    table.name, table.title = (
-                        f"{table.name}_{'all' if shots == -1 else shots}shots",
-                        f"{table.title}, {shots_title(shots or 0)}",
-                    )
+                    table.name += f"_{in_words(shots)}shots"
+                    table.title += f", {shots_title(shots or 0)}"
             found += made
     if metric == "ece":
         for table in found:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from harness.plan import in_words
 from trainers.core.runs.files import HOLDER
 
 from .collect import Run, collect, logs_of
@@ -61,7 +62,7 @@ def _row(is_running: bool, run: Run) -> list[object]:
         name,
         run.dataset,
         run.method,
-        "all" if run.shots == -1 else _or_dash(run.shots),
+        "-" if run.shots is None else in_words(run.shots),
         _or_dash(run.seed),
         epoch,
         details.get("loss", "-"),

@@ -257,8 +257,8 @@ def call(*command: str, text: str = "") -> str:
         raise ValueError(f"{command[0]} is not here: start this on a machine of a Slurm cluster") from None
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip() or f"status {done.returncode}").splitlines()
-        why = next((line for line in reversed(said) if "error:" in line), said[0])  # a site's own lines stand before it
-        raise ValueError(f"Slurm refused: {why}")
+        errors = [line.strip() for line in said if "error:" in line]  # a site's own lines stand before and between them
+        raise ValueError(f"Slurm refused: {'; '.join(errors) or said[0]}")
     return done.stdout
 
 

@@ -52,11 +52,12 @@ def test_what_cannot_be_noted_is_taken_back(programs, runs, tmp_path):
 
 
 def test_what_was_handed_over_before_a_refusal_is_said(programs, runs, tmp_path):
-    refused = "echo plugin speaking >&2; echo 'sbatch: error: too many' >&2; exit 1"
+    refused = "(echo plugin speaking; echo 'sbatch: error: too many'; echo 'sbatch: error: no job') >&2; exit 1"
     once = f"cat > /dev/null; if [ -e {tmp_path}/taken ]; then {refused}; fi"
     programs(sbatch=f"{once}\ntouch {tmp_path}/taken; echo 7", scontrol="", scancel="")
     with pytest.raises(
-        ValueError, match="2 of 4 runs were handed over as 7; then Slurm refused: sbatch: error: too many"
+        ValueError,
+        match="2 of 4 runs were handed over as 7; then Slurm refused: sbatch: error: too many; sbatch: error: no job",
     ):
         submit(runs, {}, "mine", tmp_path / "logs", SlurmRequest())
     programs(squeue="echo '7_0|PENDING|Priority|mine'; echo '7_1|PENDING|Priority|mine'")

@@ -7,6 +7,7 @@ configs/trainers/<Method>/<name>.yaml, flat, as CoOp's own train.py reads them t
 """
 
 import argparse
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,6 +28,8 @@ USAGE = {
     "dg": "Domain generalisation: dg.sh [source [targets ...]]; without a source, ImageNet and its four variants.",
     "ablation": "What each part of the method does: ablation.sh [dataset [shots]], few-shot, seeds 1 2 3.",
 }
+# in every recipe and script that was made here; a user's own, beside them, are left alone
+MARK = re.compile(r"^# .* Made from trainers/|^exec .*/scripts/run\.py\" ", re.MULTILINE)
 
 
 def made_files() -> dict[str, str]:
@@ -84,17 +87,18 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing")
     check = parser.parse_args().check
     made = made_files()
-    present = {
-        str(path.relative_to(ROOT)) for path in (*ROOT.glob("configs/trainers/*/*.yaml"), *ROOT.glob("scripts/*/*.sh"))
-    }
+    there = [path for pattern in ("configs/trainers/*/*.yaml", "scripts/*/*.sh") for path in ROOT.glob(pattern)]
+    present = {str(path.relative_to(ROOT)) for path in there if MARK.search(path.read_text(errors="replace"))}
     wrong = sorted(present - made.keys())
     wrong += [name for name, text in made.items() if not (ROOT / name).is_file() or (ROOT / name).read_text() != text]
     for name in wrong:
         if check:
             print(f"{name} is not what its source says: python scripts/make_files.py")
         elif name not in made:
+            print(f"removing {name}, which nothing here makes any more")
             (ROOT / name).unlink()
         else:
+            print(f"writing {name}")
             (ROOT / name).parent.mkdir(parents=True, exist_ok=True)
             (ROOT / name).write_text(made[name])
             if name.endswith(".sh"):

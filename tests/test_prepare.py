@@ -22,7 +22,7 @@ from conftest import CLASSES, ROOT, write_pictures
 
 from harness.data import fetch as fetching
 from harness.data.fetch import FetchError, fetch, fetch_drive
-from harness.data.prepare import Options, PrepareError, prepare, read_sources
+from harness.data.prepare import Options, PrepareError, _link, prepare, read_sources
 from harness.data.unpack import UnpackError, find, unpack
 from harness.data.verify import verify
 
@@ -287,6 +287,41 @@ def test_a_copy_elsewhere_is_linked(source, server, tmp_path):
     assert [path for path, _ in server.requests] == ["/split"]
     with pytest.raises(PrepareError, match="there is no folder"):
         prepare(read_sources(source)["imagenet"], options(tmp_path, link=tmp_path / "nowhere"))
+
+
+def test_what_is_fetched_beside_a_linked_copy_is_not_written_into_it(source, tmp_path):
+    """A copy of ImageNet's training pictures alone: its validation pictures come to lie beside the link."""
+    copy, folder = tmp_path / "copy", tmp_path / "folder"
+    (copy / "images" / "train").mkdir(parents=True)
+    folder.mkdir()
+    _link(copy, folder, ["images/train", "images/val"])
+    (folder / "images" / "val").mkdir()
+    assert (folder / "images" / "train").is_symlink()
+    assert [path.name for path in (copy / "images").iterdir()] == ["train"]
+
+
+def test_a_linked_copy_of_a_package_needs_no_manifest_of_ours(tmp_path):
+    copy = tmp_path / "copy"
+    (copy / "images").mkdir(parents=True)
+    source = read_sources()["cifar10"]
+    (copy / "split_cifar10.json").write_text(json.dumps({"train": [], "val": [], "test": []}))
+    with pytest.raises(PrepareError, match="is not what it should be"):  # it looks at the copy, and fetches nothing
+        prepare(source, options(tmp_path, link=copy))
+    assert (tmp_path / "data" / ".prepare" / "cifar10" / "whole" / source.folder / "images").is_symlink()
+
+
+def test_another_archive_in_the_place_of_a_wrong_one(source, server, tmp_path):
+    """What a wrong archive was unpacked to is not believed of the right one."""
+    right, caltech101 = server.files.pop("caltech-101.zip"), read_sources(source)["caltech101"]
+    del server.files["mirror/caltech-101.zip"]
+    work = tmp_path / "data" / ".prepare" / "caltech101"
+    work.mkdir(parents=True)
+    with zipfile.ZipFile(work / "caltech-101.zip", "w") as archive:
+        archive.writestr("caltech-101/another.txt", "x")
+    with pytest.raises(PrepareError, match='has no "101_ObjectCategories" in it'):
+        prepare(caltech101, options(tmp_path))
+    (work / "caltech-101.zip").write_bytes(right)
+    assert prepare(caltech101, options(tmp_path)).is_dir()
 
 
 def test_an_incomplete_archive_is_not_taken(source, server, tmp_path):

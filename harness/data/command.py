@@ -14,19 +14,19 @@ already is left alone. manifest.json in the folder says where everything came fr
 
 import argparse
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
+from harness.command import from_project
 from harness.data.fetch import FetchError
 from harness.data.prepare import SOURCES, Options, PrepareError, Source, prepare, read_sources
 from harness.data.unpack import UnpackError
 from harness.data.verify import verify
-from trainers.core.settings.errors import did_you_mean
 from trainers.core.runs.files import InUseError
+from trainers.core.settings.errors import did_you_mean
 
 MODELS = ("clip:", "open_clip:", "hf-hub:")
 
@@ -85,7 +85,10 @@ def main() -> int:
         nargs="*",
         help="datasets, or all; clip:NAME, open_clip:NAME, hf-hub:NAME: a backbone",
     )
-    parser.add_argument("--root", type=Path, default=Path(os.environ.get("DATA", "data")), help="folder of all data")
+    parser.add_argument(
+        "--root", type=Path, default=from_project(os.environ.get("DATA"), "data"), help="folder of all data (default: "
+        "DATA, or the project's data/)"
+    )  # fmt: skip
     parser.add_argument("--list", action="store_true", help="say what is known and what is there")
     parser.add_argument("--dry-run", action="store_true", help="say what would be fetched from where")
     parser.add_argument("--verify", action="store_true", help="look at every picture of what is there")
@@ -102,7 +105,10 @@ def main() -> int:
         known = read_sources(args.sources)
         models = [choose_model(name) for name in args.names if name.startswith(MODELS)]
         args.names = [name for name in args.names if not name.startswith(MODELS)]
-        sources = choose(args.names or (["all"] if args.dry_run else []), known, args.root, args.verify)
+        if args.verify and models:
+            raise ValueError(f"--verify looks at pictures, and {models[0].name} is a backbone: leave it out")
+        every = ["all"] if args.dry_run and not models else []
+        sources = choose(args.names or every, known, args.root, args.verify)
         if args.link and len(sources) != 1:
             raise ValueError("--link takes one dataset: python scripts/prepare_data.py imagenet --link DIR")
         if args.link and not args.link.is_dir():
@@ -131,7 +137,7 @@ def main() -> int:
 
 def choose(names: list[str], known: dict[str, Source], root: Path, present: bool) -> list[Source]:
     """The datasets meant by `names`; without names, those that are there if `present`, or none. Raises ValueError."""
-    if names == ["all"]:
+    if "all" in names:
         return list(known.values())
     if present and not names:
         return [s for s in known.values() if (root / s.folder).exists()]

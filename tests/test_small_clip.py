@@ -37,6 +37,33 @@ def test_a_small_clip_is_trained_and_read(recipe, tmp_path, monkeypatch, capsys)
         assert backbone.encode_image(torch.rand(2, 3, 32, 32)).isfinite().all()
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--steps", "10"], "is the recipe's own: give another model another --out"),
+        (["--batch", "3", "--out", "x.pt"], "at least one step and four pictures"),
+        (["--out", "x.png"], "--out x.png is no name for a .pt file"),
+        (["--out", "x.unfinished"], "--out x.unfinished is no name for a .pt file"),
+    ],
+)
+def test_what_is_refused_before_anything_is_drawn(words, message, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["train_small_clip.py", *words])
+    with pytest.raises(SystemExit, match=message):
+        small_clip.main()
+
+
+@pytest.mark.parametrize("size", [4, 5, 7, 16, 256])
+def test_a_batch_has_as_many_pictures_as_asked(size):
+    shares = {
+        name: small_clip.Source(
+            torch.zeros(3, 3, 8, 8, dtype=torch.uint8), ["cat"] * 3, lambda i, rng: "cat", True, False
+        )
+        for name in small_clip.SHARES
+    }
+    images, captions = small_clip.batch_of(shares, size, random.Random(0))
+    assert len(images) == len(captions) == size
+
+
 def test_a_class_is_spoken_of_in_wordings_of_its_own():
     rng = random.Random(0)
     said = {

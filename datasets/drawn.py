@@ -117,7 +117,7 @@ def _of_many_kinds(thing: str, rng: random.Random, filled: float, before_a_scene
 
 @DATASET_REGISTRY.register()
 class Drawn(DrawnBenchmark):
-    """Things, some rare, filled or not, before scenes or not, rendered or not; in the role of ImageNet."""
+    """Things, filled or not, before scenes or not, rendered or not; in the role of ImageNet."""
 
     folder = "drawn/main"
     things = sorted(BY_FREQUENCY[20:90])

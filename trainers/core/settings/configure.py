@@ -270,6 +270,14 @@ def declaring(options: type[Options]) -> Callable[[CfgNode], None]:
     return add_config
 
 
+def declare_all(cfg: CfgNode) -> None:
+    """Declares what every method here has, shared and own, in a Dassl configuration; keys that are there stay."""
+    add_shared(cfg)
+    for method in methods().values():
+        if method.options.KEY:
+            declare(cfg, method.options.settings())
+
+
 def all_settings() -> dict[str, Setting]:
     """Every setting there is, by full name."""
     found = dict(SHARED)
@@ -285,10 +293,7 @@ def all_settings() -> dict[str, Setting]:
 def default_cfg() -> CfgNode:
     """Dassl's defaults and those of every method here."""
     cfg = get_cfg_default()
-    add_shared(cfg)
-    for method in methods().values():
-        if method.options.KEY:
-            declare(cfg, method.options.settings())
+    declare_all(cfg)
     return cfg
 
 

@@ -5,18 +5,20 @@
 The folder holds class folders; or train/, (val/ or valid/,) test/ with class folders each, or train/ alone; or
 DATASET.SPLIT_FILE names a split file in CoOp's format whose paths are relative to the folder, or a manifest (manifest.py).
 What has no test part is split 50/20/30 per class, always the same way, or, with DATASET.FOLDS, tested fold by fold.
-Pictures may lie in folders below their class's. Class names are the folders' names, or those of DATASET.NAMES_FILE, or of
-a file classnames.txt in the folder: a line of folder and name each ("n01440764 tench"). Nothing is written into the folder.
+A class folder may hold further folders beside its pictures. Class names are the folders' names, or those of
+DATASET.NAMES_FILE, or of a file classnames.txt in the folder: a line of folder and name each ("n01440764 tench"). Nothing
+is written into the folder.
 """
 
 import hashlib
 import os
+import unicodedata
 from pathlib import Path
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from yacs.config import CfgNode
 
-from trainers.core.loading.read import left_by_a_system, pictures_below, told
+from trainers.core.loading.read import is_picture, left_by_a_system, pictures_below, told
 from trainers.core.runs.files import user_cache
 from trainers.core.settings.text_files import is_manifest, read_pairs
 
@@ -97,15 +99,23 @@ def _parts(folder: Path) -> dict[str, Path]:
         if part:
             found[part] = entry
     if "train" in found and "test" in found:
+        _note_left([entry for entry in folders if entry not in found.values()], folder)
         return found
     if len(found) < len(folders) or not found:
         return {}
     if list(found) != ["train"]:
         there = ", ".join(path.name for path in found.values())
         raise ValueError(
-            f"{folder} has {there} alone: add train/ and test/, or leave train/ alone, which is then split"
+            f"{folder} has {there} alone: add train/ and test/ (what is tested on is called test here, not val), or leave "
+            "train/ alone, which is then split"
         )
     return found
+
+
+def _note_left(entries: list[Path], where: Path) -> None:
+    """Says what lies beside the folders that are read, and is not."""
+    if entries:
+        print(f"Note: in {where}, {len(entries)} that are not read: {', '.join(path.name for path in entries[:4])}")
 
 
 def _folders_in(folder: Path) -> list[str]:
@@ -128,32 +138,56 @@ def _names(folder: Path, names_file: str, folders: list[str]) -> dict[str, str]:
     if names_file and not file.is_file():
         raise FileNotFoundError(f"{file} is missing: DATASET.NAMES_FILE holds a line of folder and class name each")
     known = read_pairs(str(file)) if file.is_file() else {name: name for name in folders}
-    nameless = [name for name in folders if name not in known]
+    known = {_composed(name): called for name, called in known.items()}
+    nameless = [name for name in folders if _composed(name) not in known]
     if nameless:
         raise ValueError(f'{file} has no name for the folder "{nameless[0]}": add a line, or remove the folder')
-    names = {name: known[name] for name in folders}
+    names = {name: known[_composed(name)] for name in folders}
+    undecodable = next((name for name in names.values() if any("\ud800" <= sign <= "\udfff" for sign in name)), None)
+    if undecodable is not None:
+        raise ValueError(f"the folder {undecodable!a} in {folder} is not called in UTF-8: rename it")
     twice = [name for name in names.values() if list(names.values()).count(name) > 1]
     if twice:
-        raise ValueError(f'{file} gives "{twice[0]}" to more than one folder: classes are told apart by name')
+        raise ValueError(
+            f'"{twice[0]}" is the class of more than one folder in {folder}{f" by {file}" if file.is_file() else ""}: '
+            "classes are told apart by name"
+        )
     return names
 
 
+def _composed(name: str) -> str:
+    """The same accents in one way of writing; file systems keep both."""
+    return unicodedata.normalize("NFC", name)
+
+
 def _read(folder: Path, names: dict[str, str], part: str) -> Items:
-    extra = [name for name in _folders_in(folder) if name not in names]
+    called = {_composed(name): name for name in _folders_in(folder)}  # here, where accents may be written otherwise
+    extra = [name for key, name in called.items() if key not in {_composed(known) for known in names}]
     if extra:
         raise ValueError(f"{folder / extra[0]} is a class without training pictures")
+    loose = [path for path in sorted(folder.iterdir()) if path.is_file() and is_picture(path.name)]
+    names_file = folder / "classnames.txt"
+    is_part = folder.name.lower() in (word for words in PARTS.values() for word in words)
+    if not called and loose:
+        raise ValueError(
+            f"{folder} holds {len(loose):,} pictures and no class folders, so nobody knows what they show: move it "
+            "elsewhere (predict.py reads it)"
+        )
+    _note_left([*loose, *([names_file] if is_part and names_file.is_file() else [])], folder)
     items, others = [], []
-    for label, (below, name) in enumerate(names.items()):
-        pictures, left = pictures_below(folder / below)
+    for label, (own, name) in enumerate(names.items()):
+        below = called.get(_composed(own), "")
+        pictures, left = pictures_below(folder / below) if below else ([], [])
         others += left
         within = {os.path.relpath(path, folder / below).split(os.sep)[0] for path in pictures}
         if len(within) > 1 and all((folder / below / name).is_dir() for name in within):
             raise ValueError(
                 f"{folder / below} holds folders of pictures, and none of its own: is it a part (train/ beside test/), or "
-                "a folder too many?"
+                "a folder too many? If these are folders of one class, give a list of the pictures (docs/DATASETS.md)"
             )
         if not pictures and part == "train":
-            raise ValueError(f"{folder / below} holds no picture, but stands for a class: fill or remove it")
+            why = f" ({told(left).removeprefix('Note: ')})" if left else ""
+            raise ValueError(f"{folder / below} holds no picture{why}, but stands for a class: fill or remove it")
         if not pictures:
             print(f"Note: {folder} has no picture of the class {name}")
         items += [Datum(impath=path, label=label, classname=name) for path in pictures]

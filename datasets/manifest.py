@@ -12,6 +12,7 @@ import io
 import json
 import math
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ COLUMNS = {
 PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
          "test": "test", "testing": "test"}  # fmt: skip
 BETWEEN_CLASSES = (";", "|")
+MISSING = ("NA", "NaN")  # as R and pandas write it
 
 
 @dataclass(frozen=True)
@@ -55,17 +57,25 @@ def read_manifest(path: str | os.PathLike) -> Listed:
     found: list[tuple[str, str, str, str]] = []
     for number, row in enumerate(rows, 1):
         where = f"{path}, picture {number}"
-        picture, part, group = (_text(where, row.get(columns[kind])) for kind in ("path", "split", "group"))
-        name = _class(where, picture, row.get(columns["class"]))
+        cells = {kind: row.get(column) if column else None for kind, column in columns.items()}
+        picture, part, group = (_text(where, cells[kind]) for kind in ("path", "split", "group"))
+        name = _class(where, picture, cells["class"])
         if not picture or not name:
             raise ValueError(f"{where} has no {'class' if picture else 'path'}")
+        if name in MISSING:
+            raise ValueError(
+                f'{where} has the class "{name}", as R writes what is missing: give it one, or leave it out'
+            )
+        group = "" if group in MISSING else group
         full = os.path.normpath(os.path.join(path.parent.resolve(), os.path.expanduser(picture)))
+        if "\\" in picture and not os.path.isfile(full):  # as Windows writes paths
+            full = os.path.normpath(os.path.join(path.parent.resolve(), picture.replace("\\", "/")))
         if full in seen:
             other = found[seen[full]][1]
             more = "" if other == name else f', as "{other}" and as "{name}": each picture needs one class'
             raise ValueError(f"{path}: {picture} stands twice{more}")
         if part and part.lower() not in PARTS:
-            raise ValueError(f'{where}: the split is "{part}": use train, val or test')
+            raise ValueError(f'{where}: the split, column "{columns["split"]}", is "{part}": use train, val or test')
         seen[full] = len(found)
         found.append((full, name, PARTS.get(part.lower(), ""), group))
     missing = [full for full, *_ in found if not os.path.isfile(full)]
@@ -110,9 +120,11 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
     """Lines, each by column; empty ones are passed over. Raises ValueError, naming the line."""
     text, between = read_text(path), MANIFESTS[path.suffix.lower()]
     if between:
+        if told := re.match(r"sep=(.)\s*\n", text):  # a spreadsheet's own line
+            between, text = told[1], text[told.end() :]
         first = next((line for line in text.split("\n") if line.strip()), "")
-        if between == "," and ";" in first and "," not in first:  # as spreadsheets write it in many countries
-            between = ";"
+        others = (";", "\t")  # as spreadsheets write it in many countries, or by another name
+        between = next((sign for sign in others if between == "," and sign in first and "," not in first), between)
         header: list[str] = []
         try:
             reader = csv.reader(io.StringIO(text), delimiter=between, strict=True)
@@ -121,7 +133,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
                     continue
                 if not header:
                     header = [cell.strip().lower() for cell in cells]
-                    double = next((name for name in header if header.count(name) > 1), None)
+                    double = next((name for name in header if name and header.count(name) > 1), None)
                     if double is not None:
                         raise ValueError(f'{path} has two columns "{double}": keep one')
                     continue

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -30,6 +31,12 @@ def found(parts: dict[str, Sequence[Any]], backbone: Backbone, shots: int) -> It
     split = ", ".join(f"{len(part):,} {name}" for name, part in parts.items())
     each = f"{least:,}" if least == most else f"{least:,} to {most:,}"
     yield f"{len(everything):,} pictures of {len(of_class):,} classes, {each} each; {split}{_sizes(everything)}"
+    dark = [item.impath for item in _some(everything) if _is_dark(item.impath)]
+    if dark:
+        yield (
+            f"Note: {len(dark)} of {len(_some(everything))} that were looked at have 16 bits and use less than an eighth "
+            f"of them, so they are seen as black: rescale them first; the first is {dark[0]}"
+        )
     if unreadable:
         yield f"Note: {len(unreadable)} of {len(_some(everything))} that were looked at cannot be read: {unreadable[0]}"
     for name, part in parts.items():
@@ -68,6 +75,15 @@ def _size(path: str) -> tuple[int, int] | None:
             return picture.size
     except UNDECODABLE:
         return None
+
+
+def _is_dark(path: str) -> bool:
+    """Whether a picture of 16 bits holds 12 or fewer, as microscopes write them."""
+    try:
+        with Image.open(path) as picture:
+            return picture.mode.startswith("I;16") and int(np.asarray(picture).max()) < 2**13
+    except UNDECODABLE:
+        return False
 
 
 def _sizes(items: Sequence[Any]) -> str:

@@ -1,8 +1,10 @@
 """Plans a protocol: the runs that a user's command means, each a call of train.py with a description."""
 
 import contextlib
+import functools
 import io
 import json
+import os
 import re
 import shlex
 from dataclasses import dataclass, field
@@ -70,7 +72,8 @@ class Dataset:
 
 def dataset_named(word: str) -> Dataset:
     """Raises ValueError, with the nearest name, for what is neither a dataset nor a folder."""
-    if (ROOT / "configs" / "datasets" / f"{word}.yaml").is_file() and word != "folder":
+    if os.sep not in word and (ROOT / "configs" / "datasets" / f"{word}.yaml").is_file() and word != "folder":
+        _note_folder(word)
         return Dataset(word)
     path = Path(word).expanduser()
     if path.is_dir():
@@ -82,6 +85,13 @@ def dataset_named(word: str) -> Dataset:
     known = [name for name in registry_names().values() if name != "folder"]
     hint = did_you_mean(word, [*known, *GROUPS]) or f"; known: {', '.join([*known, *GROUPS])}"
     raise ValueError(f'"{word}" is no dataset of configs/datasets and no folder or list of pictures{hint}')
+
+
+@functools.cache  # said once
+def _note_folder(word: str) -> None:
+    """Says which is meant where a benchmark, or a group of them, is called as a folder here."""
+    if Path(word).is_dir():
+        print(f'Note: "{word}" is the benchmark of that name; the folder here is ./{word}')
 
 
 def dataset_of(word: str, data: str) -> Any:

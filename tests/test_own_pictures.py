@@ -2,12 +2,14 @@
 
 import json
 import math
+import os
 import shutil
 import zlib
 from collections import Counter
 from pathlib import Path
 
 import forked
+import numpy as np
 import pytest
 import torch
 from conftest import CLASSES, ROOT, write_pictures
@@ -22,7 +24,7 @@ from harness.near_duplicates import pairs_above
 from harness.report.collect import collect
 from trainers.core.clip.backbones import load_backbone
 from trainers.core.loading.loaders import build_data_manager
-from trainers.core.loading.read import ImageError
+from trainers.core.loading.read import ImageError, pictures_below
 from trainers.core.settings.configure import configure
 
 datasets.register_all()
@@ -81,7 +83,8 @@ class TestManifests:
             ("path,class", [("list.csv", "ant"), *ROWS], "lists 1 files that are no pictures of a kind that is read"),
             ("path,class", [(ROWS[0][0], '"ant\nbee"'), *ROWS[1:]], "has a line break or the like"),
             ("path,klass", ROWS, 'has no column "class"'),
-            ("path,class,split", [(*row, "trian") for row in ROWS], 'the split is "trian": use train, val or test'),
+            ("path,class,part", [(*row, "17") for row in ROWS], 'the split, column "part", is "17": use train, val or'),
+            ("path,class", [(ROWS[0][0], "NA"), *ROWS[1:]], 'has the class "NA", as R writes what is missing'),
             ("path,class,split", [(*row, "train") for row in ROWS], "has no pictures for test"),
             ("path,class,split", [(*ROWS[0], ""), *((*row, "test") for row in ROWS[1:])], "and none for"),
             ("path,class,split,group", [(*row, ("train", "test")[i % 2], "p") for i, row in enumerate(ROWS)],
@@ -93,6 +96,22 @@ class TestManifests:
             read_manifest(listed(pictures, rows, columns))
         assert said in str(caught.value)
         assert "\n" not in str(caught.value)
+
+    def test_what_other_programs_write(self, pictures):
+        """An index without a name, tabs in a .csv, a spreadsheet's own line, Windows' paths, R's missing groups."""
+        expected = [vars(item) for item in read_manifest(listed(pictures, ROWS)).items]
+        written = {
+            "pandas": ",path,class,\n" + "".join(f"{i},{path},{name},note\n" for i, (path, name) in enumerate(ROWS)),
+            "tabs": "path\tclass\n" + "".join(f"{path}\t{name}\n" for path, name in ROWS),
+            "excel": "sep=;\npath;class\n" + "".join(f"{path};{name}\n" for path, name in ROWS),
+            "windows": "path,class\n" + "".join(f"{path},{name}\n".replace("/", "\\") for path, name in ROWS),
+            "r": "path,class,group\n" + "".join(f"{path},{name},NA\n" for path, name in ROWS),
+        }
+        for program, text in written.items():
+            (pictures / f"{program}.csv").write_text(text)
+            found = read_manifest(pictures / f"{program}.csv")
+            assert [vars(item) for item in found.items] == expected, program
+            assert (found.parts, found.groups) == ([], []), program
 
     @pytest.mark.parametrize(
         ("line", "said"),
@@ -122,6 +141,93 @@ def own_pictures(folder, *settings):
 
     pairs = zip(settings[::2], map(str, settings[1::2]), strict=True)
     return build_dataset(configure([], [("DATASET.NAME", "FolderDataset"), ("DATASET.FOLDER", str(folder)), *pairs]))
+
+
+def folders(place, **pictures):
+    """A folder with `count` pictures in each of its folders."""
+    for name, count in pictures.items():
+        for i in range(count):
+            path = place / name.replace("__", "/") / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), (i, 0, 0)).save(path)
+    return place
+
+
+class TestFolders:
+    def test_accents_are_compared_as_they_look(self, tmp_path):
+        place = folders(tmp_path, train__oak=2, test__oak=1, train__café=2, test__other=1)
+        (place / "test" / "other").rename(place / "test" / "café")
+        (place / "classnames.txt").write_text("oak oak\ncafé coffee house\n")
+        assert [item.classname for item in own_pictures(place).test] == ["coffee house", "oak"]
+
+    def test_two_folders_that_look_alike(self, tmp_path):
+        place = folders(tmp_path, oak=2, café=2, other=2)
+        (place / "other").rename(place / "café")
+        with pytest.raises(ValueError, match="is the class of more than one folder"):
+            own_pictures(place)
+
+    def test_a_name_that_is_not_utf_8(self, tmp_path):
+        place = folders(tmp_path, oak=2, elm=2, other=2)
+        (place / "other").rename(place / os.fsdecode(b"caf\xe9"))
+        with pytest.raises(ValueError, match=r"the folder 'caf\\udce9' in .* is not called in UTF-8: rename it"):
+            own_pictures(place)
+
+    def test_what_is_not_read_is_said(self, tmp_path, capsys):
+        place = folders(tmp_path, train__oak=2, train__elm=2, test__oak=1, test__elm=1, validate__oak=1)
+        Image.new("RGB", (8, 8)).save(place / "test" / "loose.png")
+        (place / "train" / "classnames.txt").write_text("oak oak\nelm elm\n")
+        own_pictures(place)
+        said = capsys.readouterr().out
+        assert f"in {place}, 1 that are not read: validate" in said
+        assert f"in {place / 'train'}, 1 that are not read: classnames.txt" in said
+        assert f"in {place / 'test'}, 1 that are not read: loose.png" in said
+
+    def test_test_pictures_without_classes(self, tmp_path):
+        place = folders(tmp_path, train__oak=2, train__elm=2, test=3)
+        with pytest.raises(ValueError, match=r"test holds 3 pictures and no class folders, so nobody knows"):
+            own_pictures(place)
+
+    def test_a_class_of_files_that_are_not_read(self, tmp_path):
+        place = folders(tmp_path, oak=2, elm=1)
+        (place / "elm" / "0.png").rename(place / "elm" / "0.heic")
+        with pytest.raises(ValueError, match=r"holds no picture \(1 files are no pictures.* save HEIC as JPEG\), but"):
+            own_pictures(place)
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may look into every folder")
+    def test_a_folder_that_may_not_be_looked_into_unless_root(self, tmp_path):
+        place = folders(tmp_path, oak=2, elm=1, elm__site=1)
+        (place / "elm" / "site").chmod(0)
+        with pytest.raises(PermissionError):
+            own_pictures(place)
+
+    def test_a_folder_that_is_gone_while_it_is_read(self, tmp_path):
+        with pytest.raises(FileNotFoundError):
+            pictures_below(tmp_path / "gone")
+
+    def test_twelve_bits_in_sixteen_are_said(self, tmp_path, tiny_clip_file):
+        place = folders(tmp_path, oak=3, elm=3)
+        for path in (place / "oak").iterdir():
+            Image.fromarray(np.full((8, 8), 4000, np.uint16)).save(path)
+        dataset = own_pictures(place)
+        parts = {"train": dataset.train_x, "val": dataset.val or [], "test": dataset.test}
+        said = "\n".join(found(parts, load_backbone(str(tiny_clip_file)), 1))
+        assert "Note: 3 of 6 that were looked at have 16 bits and use less than an eighth of them" in said
+
+    def test_a_broken_test_picture_ends_the_run_before_it_trains(self, tmp_path, tiny_clip_file):
+        place = folders(tmp_path / "pictures", train__ant=2, train__bass=2, test__ant=2, test__bass=2)
+        broken = place / "test" / "ant" / "1.png"
+        whole = broken.read_bytes()
+        broken.write_bytes(whole[:-30])
+        words = ["--trainer", "CoOp", "--output-dir", tmp_path / "run", "--seed", "1", "--backbone", tiny_clip_file,
+                 "DATASET.NAME", "FolderDataset", "DATASET.FOLDER", place, "DATASET.NUM_SHOTS", "1", "OPTIM.MAX_EPOCH", "1",
+                 "DATALOADER.NUM_WORKERS", "0", "TRAINER.COOP.N_CTX", "2", "TRAINER.COOP.PREC", "fp32"]  # fmt: skip
+        run = forked.run("train.py", *words)
+        assert run.returncode == 1
+        assert "1.png" in run.stderr
+        assert "epoch [1/1]" not in run.stdout
+        broken.write_bytes(whole)
+        run = forked.run("train.py", *words)
+        assert run.returncode == 0, run.stderr
 
 
 def items(counts: dict[str, int]) -> list[Datum]:

@@ -27,6 +27,7 @@ from tabulate import tabulate
 from ...paths import version
 from ..runs.files import printable, write_for_user
 from ..settings.errors import one_line
+from .truth import NAMES_FILE
 
 if TYPE_CHECKING:
     from trainers import TrainedModel
@@ -96,11 +97,12 @@ def find(words: list[str]) -> tuple[list[str], list[str]]:
 
     Raises ValueError for a word that means no picture.
     """
-    from ..loading.read import pictures_below
+    from ..loading.read import pictures_below, told
 
     found: list[str] = []
     others: list[str] = []
     for word in words:
+        more: list[str] = []
         if os.path.isdir(word):
             inside, more = pictures_below(word)
             others += more
@@ -109,18 +111,22 @@ def find(words: list[str]) -> tuple[list[str], list[str]]:
         else:
             inside = sorted(path for path in glob.glob(word, recursive=True) if os.path.isfile(path))
         if not inside:
-            raise ValueError(f"no pictures at {word}: give files, folders or patterns")
+            others_there = f" ({told(more).removeprefix('Note: ')})" if more else ""
+            raise ValueError(f"no pictures at {word}{others_there}: give files, folders or patterns")
         found += inside
-    return list(dict.fromkeys(found)), others
+    return list({os.path.abspath(path): path for path in reversed(found)}.values())[::-1], others
 
 
 def names_from(word: str) -> list[str]:
-    """Class names from a file, a line each, or from the word itself, commas between them. Raises ValueError, OSError."""
-    from ..settings.text_files import read_text
+    """Class names from a file, a line each (of a classnames.txt, what stands behind the folders), or from the word
+    itself, commas between them. Raises ValueError, OSError."""
+    from ..settings.text_files import read_pairs, read_text
 
+    if os.path.basename(word) == NAMES_FILE and os.path.isfile(word):  # a folder of pictures' own
+        return list(read_pairs(word).values())
     if os.path.isfile(word):
         return [line for line in read_text(word).splitlines() if line.strip()]
-    if word.endswith(".txt") or os.sep in word:
+    if word.endswith(".txt") or (os.sep in word and "," not in word):
         raise FileNotFoundError(f"no file {word}: give names with commas between them, or a file with a line each")
     return word.split(",")
 

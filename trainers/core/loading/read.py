@@ -70,10 +70,14 @@ def _formats() -> list[str]:
 
 def pictures_below(folder: str | os.PathLike) -> tuple[list[str], list[str]]:
     """The pictures in a folder and its subfolders, sorted by name, and the files of other kinds. Hidden files and
-    folders, and files that operating systems add, are in neither list."""
+    folders, and files that operating systems add, are in neither list. Raises OSError for what cannot be looked into."""
     found: list[str] = []
     others: list[str] = []
-    for place, folders, files in os.walk(str(folder)):  # links to folders may lead round
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for place, folders, files in os.walk(str(folder), onerror=refuse):  # links to folders may lead round
         folders[:] = sorted(name for name in folders if not left_by_a_system(name))
         others += [path for name in folders if os.path.islink(path := os.path.join(place, name))]
         for name in files:
@@ -102,11 +106,18 @@ def told(others: list[str]) -> str:
     """A line on files that are not read, for a log; empty where there are none."""
     if not others:
         return ""
-    suffixes = sorted({os.path.splitext(path)[1].lower() or "no suffix" for path in others})
+    links = [path for path in others if os.path.islink(path)]
+    files = [path for path in others if not os.path.islink(path)]
+    suffixes = sorted({os.path.splitext(path)[1].lower() or "no suffix" for path in files})
     hint = "; save HEIC as JPEG" if {".heic", ".heif"} & set(suffixes) else ""
-    said = (f"Note: {len(others)} files are no pictures of a kind that is read ({', '.join(suffixes[:6])}), the first is "
-            f"{others[0]}{hint}")  # fmt: skip
-    return said.encode("unicode_escape").decode("ascii") if not said.isprintable() else said
+    said = []
+    if files:
+        kinds = ", ".join(suffixes[:6])
+        said += [f"{len(files)} files are no pictures of a kind that is read ({kinds}), the first is {files[0]}{hint}"]
+    if links:
+        said += [f"{len(links)} links lead nowhere or to folders, and are not followed, the first is {links[0]}"]
+    line = "Note: " + "; ".join(said)
+    return line.encode("unicode_escape").decode("ascii") if not line.isprintable() else line
 
 
 _TURNED = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # EXIF's orientation -> Pillow's transposition

@@ -390,9 +390,17 @@ class PromptTrainer(TrainerX):
 
     def before_train(self) -> None:
         self._resume_at: dict[str, Any] | None = None
+        self._look_at_tested_pictures()
         self._prepare_pictures()
         super().before_train()
         self._last_save = time.monotonic()
+
+    def _look_at_tested_pictures(self) -> None:
+        """Reads people's own once, where that is kept for testing: a broken one ends the run before it is trained."""
+        resized = self.test_loader.dataset.resized
+        if self.are_own and resized is not None and this_rank().first and not self.cfg.TEST.NO_TEST:
+            for batch in self.as_tested([*(self.dm.dataset.val or []), *self.dm.dataset.test]):
+                resized.keep(batch)
 
     def _prepare_pictures(self) -> None:
         """Does the work that is the same in every epoch once: decoding, and encoding if nothing in it is random or

@@ -46,7 +46,7 @@ def found_below(root: Path) -> list[Found]:
     """Every cache below `root`; other folders are ignored."""
     caches = []
     for folder in sorted(path for holds in HOLDS for path in (root / holds).glob("*") if path.is_dir()):
-        with contextlib.suppress(FileNotFoundError):  # cleared meanwhile
+        with contextlib.suppress(FileNotFoundError, PermissionError):  # cleared meanwhile, or another user's
             files = {file.name: file.stat() for file in folder.iterdir() if file.is_file()}
             arrays = files["index"].st_size // INDEX.itemsize if "index" in files else 0
             used = max((status.st_mtime for status in files.values()), default=0.0)

@@ -99,4 +99,6 @@ def main() -> int:
 def parts(word: str, data: str) -> list[list[str]]:
     """Paths of the training, validation and test pictures."""
     dataset = dataset_of(word, data)
+    if getattr(dataset, "test_only", False):
+        raise ValueError(f'"{word}" has test pictures alone: there is nothing that they could be duplicates of')
     return [[item.impath for item in part or []] for part in (dataset.train_x, dataset.val, dataset.test)]

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from tabulate import tabulate, tabulate_formats
 
-from trainers.core.clip.backbones import Vocabulary, load_backbone, trained_backbone
+from trainers.core.clip.backbones import Vocabulary, load_backbone
+from trainers.core.inference.model import kept_by_clients, opened_backbone, refuse_part
 from trainers.core.settings.errors import believing
 from trainers.core.training import checkpoints
 
@@ -21,7 +22,8 @@ def prompts_of(state: dict) -> list[tuple[str, torch.Tensor]]:
     """(name, tokens x W) of every learned piece of prompt in a checkpoint; of ctx with a class or prompt axis, each one."""
     groups = state.get("identity", {}).get("template_groups")
     found = []
-    for name, tensor in state["state_dict"].items():
+    kept = kept_by_clients(state)
+    for name, tensor in ((name, tensor) for name, tensor in state["state_dict"].items() if name not in kept):
         parts = name.split(".")
         if parts[-1] == "ctx":
             stacked = tensor if tensor.dim() == 3 else tensor[None]
@@ -52,25 +54,28 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model_dir", type=Path, help="folder of a trained run, or a checkpoint file")
     parser.add_argument("--top", type=int, default=3, help="words per vector")
-    parser.add_argument("--backbone", help="CLIP model or file, for checkpoints that do not say")
+    parser.add_argument("--backbone", default="", help="CLIP model or file, for checkpoints that do not say")
     parser.add_argument("--format", default="simple", choices=tabulate_formats, metavar="FORMAT", help="of tabulate")
     args = parser.parse_args()
 
     try:
-        path = args.model_dir if args.model_dir.is_file() else checkpoints.latest(args.model_dir)
-        if path is None:
+        path = args.model_dir if args.model_dir.is_file() else checkpoints.model_file(args.model_dir)
+        if not path.is_file():
             raise FileNotFoundError(f"no checkpoint in {args.model_dir}: give the folder of a trained run")
         state = checkpoints.load(path)
         with believing(path, "give another run"):
             pieces = prompts_of(state)
         if not pieces:
+            refuse_part(state, path)
             raise ValueError(f"{path} holds no learned context tokens")
-        backbone = args.backbone or state.get("identity", {}).get("backbone")
+        identity = state.get("identity", {})
+        backbone = args.backbone or identity.get("backbone")
         if not backbone:
             raise ValueError(f"{path} does not say which CLIP it belongs to: name it with --backbone")
         if not 1 <= args.top <= 100:
             raise ValueError(f"--top is {args.top}: use 1 to 100")
-        model = load_backbone(backbone) if args.backbone else trained_backbone(backbone, state["identity"])
+        is_told = bool(identity.get("backbone_sha256"))
+        model = opened_backbone(args.backbone, identity) if is_told else load_backbone(backbone)
         table_VW = model.token_embedding.weight.detach()
         other = next((t for _, t in pieces if t.ndim != 2 or t.shape[1] != table_VW.shape[1]), None)
         if other is not None:

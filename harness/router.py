@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
 from tabulate import tabulate, tabulate_formats
 from torch.utils.data import DataLoader
 from yacs.config import CfgNode
@@ -25,8 +24,9 @@ from yacs.config import CfgNode
 import datasets
 from harness.catalog import existing
 from harness.report import left_by_runs, plots
-from trainers.core.clip.backbones import trained_backbone
+from trainers.core.inference.model import opened_backbone, refuse_part
 from trainers.core.loading.loaders import Pictures, follow_backbone, test_transform
+from trainers.core.loading.read import read_picture
 from trainers.core.runs.files import write_atomically
 from trainers.core.settings.configure import default_cfg
 from trainers.core.settings.errors import one_line
@@ -51,6 +51,7 @@ class Routing:
     domains: list[str]
     classnames: list[str]
     one_for_each_domain: bool  # the experts, in the domains' order
+    upright: bool  # pictures are turned as EXIF says
 
     @property
     def first_N(self) -> np.ndarray:
@@ -77,8 +78,9 @@ class Routing:
         return found
 
 
-def route(model_dir: Path, dataset: str | None, root: str | None) -> Routing:
+def route(model_dir: Path, dataset: str | None, root: str | None, given: str = "") -> Routing:
     """Sends the test pictures of `dataset`, or of the run's own, through the router of the run in `model_dir`.
+    given: the backbone's name or file, where it lies elsewhere now.
 
     Raises ValueError or FileNotFoundError, in one line, if there is no trained MoCoOp in `model_dir`.
     """
@@ -92,10 +94,11 @@ def route(model_dir: Path, dataset: str | None, root: str | None) -> Routing:
     method = methods().get(identity.get("trainer", ""))
     if method is None or method.model != MixtureCLIP.__name__:
         raise ValueError(f"{path} is no MoCoOp but {identity.get('trainer', 'something else')}: it has no router")
+    refuse_part(state, path)
     cfg = configuration(state["config"], dataset, root)
     data = build_dataset(cfg)
     options = method.options.of(cfg.TRAINER[method.options.KEY]).keywords(MixtureOptions)
-    backbone = trained_backbone(cfg.MODEL.BACKBONE.NAME, identity)
+    backbone = opened_backbone(given, identity)
     model = MixtureCLIP(backbone, data.classnames, identity["template_groups"], **options)
     prompts = {name: tensor for name, tensor in state["state_dict"].items() if not name.startswith("head.")}
     checkpoints.copy_into(model.trainable(), prompts, path)
@@ -122,6 +125,7 @@ def route(model_dir: Path, dataset: str | None, root: str | None) -> Routing:
         classnames=data.classnames,
         one_for_each_domain=cfg.DATASET.NAME == "StyledThings"
         and identity["template_groups"] == from_template_file("template_groups.yaml", "StyledThings"),
+        upright=pictures.upright,
     )
 
 
@@ -134,8 +138,8 @@ def configuration(saved: str, dataset: str | None, root: str | None) -> CfgNode:
         cfg.merge_from_file(str(ROOT / existing(f"configs/datasets/{dataset}.yaml")))
         cfg.DATASET.SOURCE_DOMAINS = cfg.DATASET.TARGET_DOMAINS = ()
         cfg.DATASET.SUBSAMPLE_CLASSES = "all"
-    if root:
-        cfg.DATASET.ROOT = root
+    if root or not Path(cfg.DATASET.ROOT).is_dir():  # a relative one is of the project's folder
+        cfg.DATASET.ROOT = root or str(ROOT / cfg.DATASET.ROOT)
     cfg.VERBOSE = False
     follow_backbone(cfg)
     return cfg
@@ -150,8 +154,9 @@ def contact_sheet(routing: Routing, across: int) -> Figure:
         row.suptitle(f"{g}: {routing.experts[g]}", x=0.02, ha="left", fontsize=9)
         best = np.argsort(-routing.probability_NG[:, g], kind="stable")[:across]
         for axes, n in zip(row.subplots(1, across, squeeze=False)[0], best, strict=False):
-            with Image.open(routing.paths[n]) as picture:
-                axes.imshow(picture.convert("RGB"))
+            picture = read_picture(routing.paths[n], routing.upright)
+            picture.thumbnail((300, 300))
+            axes.imshow(picture)
             axes.set_axis_off()
             name = routing.classnames[routing.label_N[n]]
             axes.set_title(f"{name} {routing.probability_NG[n, g]:.2f}", fontsize=6, pad=2)
@@ -175,13 +180,16 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="folder for the files (the run's own)")
     parser.add_argument("--across", type=positive, default=8, help="pictures per expert on the contact sheet")
     parser.add_argument("--format", default="simple", choices=tabulate_formats, metavar="FORMAT", help="of tabulate")
+    parser.add_argument("--backbone", default="", help="the backbone's file, where it lies elsewhere now")
     args = parser.parse_args()
+    folder = args.out or (args.model_dir / f"router_{args.dataset}" if args.dataset else args.model_dir)
     try:
-        routing = route(args.model_dir, args.dataset, args.root)
+        routing = route(args.model_dir, args.dataset, args.root, args.backbone)
+        by = args.by or ("domain" if len(routing.domains) > 1 else "class")
+        write_files(routing, by, folder, args.across)
     except (ValueError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
-    by = args.by or ("domain" if len(routing.domains) > 1 else "class")
     percent_RG, names = routing.shares(by)
     shown = [[n, *(f"{s:.0f}" if s >= 0.5 else "." for s in row)] for n, row in zip(names, percent_RG, strict=True)]
     print(f"Percent of the test pictures of each {by} (rows) whose first expert is each soft prompt (columns):\n")
@@ -199,8 +207,7 @@ def main() -> int:
     )
     if "agrees_with_domain" in found:
         print(f"First expert is the one of the picture's own domain: {found['agrees_with_domain']:.1f} %")
-    beside = args.model_dir / f"router_{args.dataset}" if args.dataset else args.model_dir
-    write_files(routing, by, args.out or beside, args.across)
+    print(f"\nWritten into {folder}: router.json, router.png, router.pdf, contact_sheet.png")
     return 0
 
 
@@ -211,4 +218,3 @@ def write_files(routing: Routing, by: str, folder: Path, across: int) -> None:
     write_atomically(folder / "router.json", json.dumps(record, indent=1).encode())
     plots.save([("router", left_by_runs.heat_map(percent_RG, names, routing.experts))], folder)
     contact_sheet(routing, across).savefig(folder / "contact_sheet.png", dpi=150)
-    print(f"\nWritten into {folder}: router.json, router.png, router.pdf, contact_sheet.png")

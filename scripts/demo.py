@@ -13,7 +13,7 @@ from trainers.paths import ROOT
 
 NEXT = """
 Next, with the environment that was made (. .venv/bin/activate):
-    python predict.py output/demo/fewshot/demo/shots_16/MoCoOp/small/seed1 data/drawn/styled/images/bird --sheet found.html
+    python predict.py {}/fewshot/demo/shots_16/MoCoOp/small/seed1 data/drawn/styled/images/bird --sheet found.html
     python scripts/compare.py path/to/pictures 16      # your own, a folder for each class
     bash scripts/mocoop/main.sh dtd 16                 # a benchmark: python scripts/prepare_data.py dtd fetches it"""
 
@@ -30,7 +30,7 @@ def main() -> int:
             return status
     status = waited_for([sys.executable, str(ROOT / "parse_results.py"), str(output)], cwd=ROOT)
     if not status:
-        print(NEXT)
+        print(NEXT.format(output.relative_to(ROOT) if output.is_relative_to(ROOT) else output))
     return status
 
 

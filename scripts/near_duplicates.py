@@ -7,6 +7,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # this checkout
 
 import trainers  # noqa: F401  (makes `dassl` importable)
 from harness.near_duplicates import main
+from trainers.core.settings.errors import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program(main))

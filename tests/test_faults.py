@@ -67,7 +67,7 @@ def test_disk_full(train_on_small_disk):
 
 def test_read_only_directory(train_on_small_disk):
     disk, process = train_on_small_disk("size=1m,ro")
-    fails(process, "Read-only file system", str(disk), "--output-dir")
+    fails(process, "Read-only file system", str(disk), "choose another place")
 
 
 def start(command):

@@ -53,6 +53,19 @@ def test_what_is_said_to_be_circled_is_circled(values, count, promise):
     assert legend_of(drawn["base2new_h"]) == "one value each, no seeds"
 
 
+def test_a_scatter_names_what_it_shows_and_every_method_of_any_panel():
+    """Calibration errors have no harmonic mean, and a method may have been run on the second dataset alone."""
+    runs = [
+        replace(run, dataset=dataset, metrics={"accuracy": 40.0, "ece": 5.0 + run.seed})
+        for dataset, methods in (("demo", ["MoCoOp"]), ("cifar10", ["MoCoOp", "CoOp"]))
+        for part in ("base", "new") for run in runs_of("base2new", {m: [1, 2] for m in methods}, part)
+    ]  # fmt: skip
+    figure = dict(plots.figures(tables(runs, "ece"), [], "ece"))["base2new_scatter"]
+    assert {axes.get_xlabel() for axes in figure.axes if axes.axison} == {"base calibration error, %"}
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == {"MoCoOp", "CoOp"}
+    assert not any(text.get_text().startswith("H ") for axes in figure.axes for text in axes.texts)
+
+
 def test_panels_of_training_curves_do_not_mix_settings(tmp_path):
     runs = []
     for config in ("small", "small tuned"):

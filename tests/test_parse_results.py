@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -704,6 +705,8 @@ def test_latex_of_several_seeds_of_differences_and_of_published_rows(tmp_path):
     text = render(paired(table, "CoOp"), "latex")
     assert r"$-$10.00 $\pm$ 0.00" in text
     assert "LASP base & LASP new" in text
+    several = [*runs, *(replace(run, shots=4) for run in runs)]
+    assert all("Method & Base & New & H" in render(table, "latex") for table in tables(several, "accuracy"))
     published = published_tables(runs, "accuracy", ["base2new"])
     (text,) = [render(found, "latex") for found in published]
     assert " & method &  & base & new & H" in text

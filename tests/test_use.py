@@ -24,12 +24,14 @@ from conftest import CLASSES, ROOT, acting, patience, run_train
 from PIL import Image
 from yacs.config import CfgNode
 
-from harness.prompt_words import nearest_words
+from harness.prompt_words import nearest_words, prompts_of
 from harness.router import configuration
 from trainers import load_run
 from trainers.core.inference import open_model
 from trainers.core.inference.export import FILES, export, hub_model, read_export
 from trainers.core.inference.export import configuration as configuration_of
+from trainers.core.inference.model import refuse_part
+from trainers.core.inference.predict import find, names_from
 from trainers.core.inference.sheet import Shown, pages
 from trainers.core.inference.truth import truth_of
 from trainers.core.loading.read import read_picture
@@ -145,6 +147,53 @@ def test_the_router_of_a_mixture_with_a_head_is_shown(runs):
     assert "is no MoCoOp but CoOp: it has no router" in none.stderr
 
 
+def test_the_router_is_shown_from_another_folder_or_in_one_line_it_is_said_why_not(runs, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    words = [ROOT / "scripts" / "inspect_router.py", runs["MoCoOpPlus"], "--across", "1", "--out"]
+    shown = forked.run(*words, tmp_path / "shown", cwd=tmp_path, timeout=patience(120))
+    assert shown.returncode == 0, shown.stderr
+    assert (tmp_path / "shown" / "contact_sheet.png").is_file()
+    failed = forked.run(*words, tmp_path / "file", cwd=tmp_path, timeout=patience(120))
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("error: ")
+    assert len(failed.stderr.splitlines()) == 1
+
+
+def test_what_a_federations_clients_keep_is_not_interpreted():
+    tensors = {"prompts.before.0": torch.ones(2, 4), "ctx": torch.ones(3, 4)}
+    state = {"state_dict": tensors, "identity": {"trainer": "FedPer"}, "federation": {"kept": ["ctx"]}}
+    assert [name for name, _ in prompts_of(state)] == ["group 0, before the class name"]
+    with pytest.raises(ValueError, match="FedPer's server, and its clients keep what it lacks: ctx"):
+        refuse_part(state, Path("model"))
+
+
+def test_class_names_with_a_slash_and_those_of_a_folder_of_pictures(tmp_path):
+    assert names_from("F/A-18,Spitfire") == ["F/A-18", "Spitfire"]
+    (tmp_path / "classnames.txt").write_text("star a star\nheart a heart\n")
+    assert names_from(str(tmp_path / "classnames.txt")) == ["a star", "a heart"]
+    with pytest.raises(FileNotFoundError, match="no file a/b"):
+        names_from("a/b")
+
+
+def test_a_picture_that_is_named_twice_is_classified_once(tmp_path, monkeypatch):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    assert find(["a.png", "./a.png", str(tmp_path)]) == (["a.png"], [])
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "a.CR2").write_bytes(b"x")
+    with pytest.raises(
+        ValueError, match=r"no pictures at raw \(1 files are no pictures of a kind that is read \(.cr2\)"
+    ):
+        find(["raw"])
+
+
+def test_truth_of_a_part_of_a_folder_reads_the_whole_folders_names(tmp_path):
+    (tmp_path / "test" / "nominal").mkdir(parents=True)
+    (tmp_path / "classnames.txt").write_text("nominal nominal texture\n")
+    picture = str(tmp_path / "test" / "nominal" / "a.png")
+    assert truth_of([picture], [str(tmp_path / "test")], ["nominal texture", "star"]) == {picture: "nominal texture"}
+
+
 def test_another_dataset_is_shown_whole():
     own = {
         "DATASET": {"NAME": "Caltech101", "SUBSAMPLE_CLASSES": "base"},
@@ -246,6 +295,9 @@ def test_an_export_writes_nothing_where_something_else_is(runs, tmp_path):
         export(load_run(runs["CoOp"]), tmp_path / "mine")
     assert [p.name for p in tmp_path.iterdir()] == ["mine"]
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+    (tmp_path / "mine" / "thesis.tex").rename(tmp_path / "mine" / "README.md")
+    with pytest.raises(ValueError, match="holds other files"):
+        export(load_run(runs["CoOp"]), tmp_path / "mine")
 
 
 def test_the_cards_own_example_predicts_the_same(runs, pictures, tmp_path):

@@ -15,6 +15,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from harness.plan import in_words
 from harness.report.collect import PROTOCOLS, Tree, collect
 from harness.report.gaps import gaps
 from harness.report.per_class import per_class_tables
@@ -100,9 +101,12 @@ def main() -> int:
             known = {getattr(run, name) for run in tree.runs} - {None}
             missing = next((value for value in values or () if value not in known), None)
             if missing is not None and known:
-                hint = did_you_mean(str(missing), map(str, known)) or ";"
-                raise ValueError(f"no run below {args.directory} is of --{name} {missing}{hint} there are "
-                                 f"{', '.join(sorted(map(str, known)))}")  # fmt: skip
+                there = [in_words(value) if name == "shots" else str(value) for value in sorted(known)]
+                asked = in_words(missing) if name == "shots" else str(missing)
+                hint = did_you_mean(asked, there) or ";"
+                raise ValueError(
+                    f"no run below {args.directory} is of --{name} {asked}{hint} there are {', '.join(there)}"
+                )
         runs = [r for r in tree.runs if all(not v or getattr(r, k) in (*v, None) for k, v in wanted.items())]
         if args.strict:
             runs, more = strict(runs, shown_in(runs))
@@ -126,11 +130,23 @@ def refuse_idle_words(args: argparse.Namespace) -> None:
     given = {word.split("=")[0] for word in sys.argv[1:] if word.startswith("--")}
     of_tables = {"--metric", "--paired", "--published", "--per-class", "--ci95", "--dassl-ci95", "--verbose"}
     others = {"json": of_tables, "csv": {"--verbose"}}.get(args.format, set())
-    beside_tables = {"--format", "--out", "--plots", "--html", "--strict"}
+    beside_tables = {
+        "--format",
+        "--out",
+        "--plots",
+        "--html",
+        "--strict",
+        "--method",
+        "--dataset",
+        "--shots",
+        "--protocol",
+    }
     for word in sorted(given & (of_tables | beside_tables if args.watch else others)):
         raise ValueError(
             f"{word} does nothing with {'--watch' if args.watch else f'--format {args.format}'}: leave it out"
         )
+    if args.published and args.metric != "accuracy":
+        raise ValueError(f"--published does nothing with --metric {args.metric}: the literature reports accuracies")
     for path in (args.out, args.html):
         if path and not path.absolute().parent.is_dir():
             raise ValueError(f"no folder {path.absolute().parent} to write {path.name} into")

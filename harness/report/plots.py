@@ -69,7 +69,7 @@ def figures(tables: list[Table], runs: list[Run], metric: str, per_class: bool =
             yield from _drawn(f"{table.name}_most_shots", dots(_at_most_shots(table), label))
             yield from _drawn(f"{table.name}_ranks", critical_difference(_at_most_shots(table)))
         elif table.name.startswith("base2new"):
-            yield f"{table.name}_scatter", base_new_scatter(table)
+            yield f"{table.name}_scatter", base_new_scatter(table, label)
             yield from _drawn(f"{table.name}_h", dots(_columns_of(table, "H"), "harmonic mean H, %"))
             yield from _drawn(f"{table.name}_ranks", critical_difference(_columns_of(table, "H")))
         else:
@@ -134,8 +134,9 @@ def few_shot_curves(table: Table, label: str) -> Iterator[tuple[str, Figure]]:
         yield f"{table.name}_{file_name(dataset)}", figure
 
 
-def base_new_scatter(table: Table) -> Figure:
-    """New against base accuracy, a panel per dataset (and the average), with contours of equal harmonic mean."""
+def base_new_scatter(table: Table, label: str) -> Figure:
+    """New against base classes, a panel per dataset (and the average), with contours of equal harmonic mean where more is
+    better."""
     methods = [column.removesuffix(" base") for column in table.header[1::3]]
     looks = Looks(methods)
     across = 2 if len(table.rows) in (2, 4) else min(3, len(table.rows))
@@ -153,17 +154,25 @@ def base_new_scatter(table: Table) -> Figure:
             axes.errorbar(base.mean, new.mean, new.spread(), base.spread(), alpha=0.85, **style)  # type: ignore[arg-type]
             if of_one_seed(base) or of_one_seed(new):
                 axes.plot(base.mean, new.mean, **OF_ONE_SEED)  # type: ignore[arg-type]
-        if points:
+        if points and table.best is max:
             _harmonic_contours(axes)
-        axes.set(title=labels[0], xlabel="base accuracy, %", ylabel="new accuracy, %")
+        axes.set(title=labels[0], xlabel=f"base {label}", ylabel=f"new {label}")
     for axes in panels.flat[len(table.rows) :]:
         axes.set_axis_off()
-    handles, names = panels.flat[0].get_legend_handles_labels()
-    note = what_bars_are(c for _, cells in table.rows for c in cells)
-    figure.legend(
-        handles, names, loc="outside lower center", ncols=3, fontsize="small", title=note, title_fontsize="x-small"
-    )
+    _legend(figure, list(panels.flat[: len(table.rows)]), table)
     return figure
+
+
+def _legend(figure: Figure, panels: list[Axes], table: Table) -> None:
+    """What the panels show, each method once."""
+    entries: dict[str, object] = {}
+    for axes in panels:
+        entries |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    note = what_bars_are(c for _, cells in table.rows for c in cells)
+    figure.legend(  # type: ignore[call-overload]
+        entries.values(), entries.keys(), loc="outside lower center", ncols=3, fontsize="small", title=note,
+        title_fontsize="x-small",
+    )  # fmt: skip
 
 
 def _harmonic_contours(axes: Axes) -> None:
@@ -221,14 +230,7 @@ def dots(table: Table, label: str) -> Figure | None:
         axes.set_axis_off()
     figure.suptitle(table.title, fontsize="medium")
     figure.supylabel(label, fontsize="medium")
-    entries: dict[str, object] = {}
-    for axes in panels.flat[: len(rows)]:
-        entries |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    note = what_bars_are(c for _, cells in table.rows for c in cells)
-    figure.legend(  # type: ignore[call-overload]
-        entries.values(), entries.keys(), loc="outside lower center", ncols=3, fontsize="small", title=note,
-        title_fontsize="x-small",
-    )  # fmt: skip
+    _legend(figure, list(panels.flat[: len(rows)]), table)
     return figure
 
 

@@ -455,7 +455,7 @@ def latex(table: Table, spread: str = "std") -> str:
         for j in marked:
             cells[j] = rf"\textbf{{{cells[j]}}}"
         rows.append((line[: len(labels)], cells))
-    if table.name in ("base2new", "base2new_joint"):
+    if table.name.startswith("base2new") and table.header[3::3] and all(c.endswith(" H") for c in table.header[3::3]):
         methods = [column.removesuffix(" base") for column in table.header[1::3]]
         columns, header = "lrrr", ["Method", "Base", "New", "H"]
         blocks = [

@@ -30,7 +30,7 @@ def application(model: TrainedModel, top: int, port: int) -> Any:
 
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = LARGEST
-    hosts = [f"{name}:{port}" for name in ("127.0.0.1", "localhost")]
+    hosts = [name if port == 80 else f"{name}:{port}" for name in ("127.0.0.1", "localhost")]
     computing = threading.Lock()
 
     @functools.lru_cache(maxsize=8)

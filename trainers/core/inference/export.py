@@ -47,7 +47,8 @@ def export(model: TrainedModel, folder: str | os.PathLike, results: dict[str, An
     or the ONNX does not compute what the model does; then nothing is written.
     """
     folder = Path(folder)
-    if folder.exists() and {p.name for p in folder.iterdir()} - {*FILES, DATA}:
+    there = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    if there - {*FILES, DATA} or (there and "model.onnx" not in there):  # a README alone is no earlier export
         raise ValueError(f"{folder} holds other files: choose a folder that is not there yet")
     try:
         from safetensors.torch import save_file

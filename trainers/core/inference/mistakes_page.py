@@ -37,9 +37,11 @@ def experts_of(run: Path, found: Sequence[Mistake], backbone: str) -> dict[str, 
     from .model import load_run
 
     file, there = checkpoints.model_file(run), [m.picture for m in found if Path(m.picture).is_file()]
-    if not there or not file.is_file() or not checkpoints.load(file).get("identity", {}).get("template_groups"):
+    if not there or not file.is_file():
         return {}
     try:
+        if not checkpoints.load(file).get("identity", {}).get("template_groups"):
+            return {}
         return {p.picture: p.experts for p in load_run(run, backbone=backbone).classify(there)}
     except (ValueError, OSError) as error:
         print(f"Note: the page names no experts: {printable(one_line(error))}", file=sys.stderr)

@@ -258,6 +258,19 @@ def load_run(
         return _opened(state, path, results if epoch is None else None, os.fspath(backbone), classnames)
 
 
+def refuse_part(state: Mapping[str, Any], path: Path) -> None:
+    """Raises ValueError for the checkpoint of a federation's server whose clients keep what it lacks."""
+    kept = kept_by_clients(state)
+    if kept:
+        trainer, lacking = state["identity"]["trainer"], ", ".join(kept)
+        raise ValueError(f"{path} is of {trainer}'s server, and its clients keep what it lacks: {lacking}")
+
+
+def kept_by_clients(state: Mapping[str, Any]) -> list[str]:
+    """Names of tensors that a federation's server never learns, and has as they started."""
+    return state.get("federation", {}).get("kept", [])
+
+
 def _opened(
     state: Mapping[str, Any], path: Path, results: Path | None, backbone: str, classnames: Sequence[str] | None
 ) -> TrainedModel:
@@ -267,10 +280,7 @@ def _opened(
         raise ValueError(
             f"{path} was not written by this project, and can be evaluated with train.py --eval-only alone"
         )
-    kept = state.get("federation", {}).get("kept", [])
-    if kept:
-        lacking = ", ".join(kept)
-        raise ValueError(f"{path} is of {identity['trainer']}'s server, and its clients keep what it lacks: {lacking}")
+    refuse_part(state, path)
     key = _method_of(identity["trainer"]).options.KEY
     trained = Trained(config["TRAINER"].get(key, {}), identity, checkpoints.tensors_of(state), identity["classnames"])
     said = config["INPUT"]
@@ -313,7 +323,7 @@ def build(
     for names in (trained.classnames, classnames):
         if not isinstance(names, list) or not names or not all(isinstance(n, str) and _is_text(n) for n in names):
             raise ValueError(f"its class names are {str(names)[:60]!r}")
-    opened = _backbone(backbone, trained.identity)
+    opened = opened_backbone(backbone, trained.identity)
     model = kind.for_classes(opened, trained, classnames)
     _put_in(model, trained, where)
     said: dict[str, Any] = {
@@ -341,7 +351,7 @@ def _method_of(trainer: str) -> Method:
     return methods()[trainer]
 
 
-def _backbone(given: str, identity: Any) -> Backbone:
+def opened_backbone(given: str, identity: Any) -> Backbone:
     """`given`, or by the name that training gave it; a path is also looked for beside this package.
 
     Raises ValueError, OSError.

@@ -99,9 +99,9 @@ def one_line(error: BaseException) -> str:
     lines = [line for line in text.splitlines() if line.strip()] or [type(error).__name__]
     if _is_memory(error):
         return (
-            f"out of memory ({lines[0][:120]}): set MODEL.TEXT_CHUNK (prompts at a time) lower and start again, or "
-            "DATALOADER.TRAIN_X.BATCH_SIZE, in another --output-dir; where it was testing, "
-            "DATALOADER.TEST.BATCH_SIZE, of a trained run with --eval-only --model-dir RUN"
+            f"out of memory ({lines[0][:120]}): in training, set MODEL.TEXT_CHUNK (prompts at a time) lower and start "
+            "again, or DATALOADER.TRAIN_X.BATCH_SIZE, in another --output-dir; in testing, DATALOADER.TEST.BATCH_SIZE, of "
+            "a trained run with --eval-only --model-dir RUN; in predict.py, --batch"
         )
     if _lost_worker(error):
         return (
@@ -109,7 +109,7 @@ def one_line(error: BaseException) -> str:
             "DATALOADER.NUM_WORKERS or DATALOADER.CACHE_MB, then start again; the run continues"
         )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{text}: make room, then start again; the run continues from its last checkpoint"
-    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return f"{text}: make it writable, or choose another --output-dir"
+        return f"{text}: make room, then start again; a run continues from its last checkpoint"
+    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and error.filename:
+        return f"{text}: change what may be done there, or choose another place"
     return lines[-1].split("ImageError: ")[-1] if lines[0].startswith("Caught") else lines[0]

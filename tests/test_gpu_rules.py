@@ -1,6 +1,7 @@
 """Whole runs under a GPU's rules, with a CPU's numbers (virtual/gpu.py)."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -170,6 +171,13 @@ def test_a_federation_trains_in_half_precision(prec, other):
 def test_a_search_with_prompts_in_chunks(other):
     whole, parts = other("DPL-whole"), other("DPL-chunks")
     assert parts["losses"] == pytest.approx(whole["losses"], rel=2e-2)
+
+
+def test_dropout_in_chunks_is_not_recorded_and_it_is_said_why(other):
+    """Checkpoints of chunks keep the generator's state, which cannot be asked for while a step is recorded."""
+    chunks = other("CLIPLoRA-chunks")
+    assert any("dropout in prompts that are encoded in chunks" in note for note in chunks["notes"])
+    assert all(math.isfinite(loss) for loss in chunks["losses"])
 
 
 @pytest.mark.parametrize("name", ["CLIPSVD", "CLIPLoRA"])

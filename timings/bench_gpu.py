@@ -47,7 +47,7 @@ SECONDS = {
     "steps": 80,
     "theirs": 25,
     "compiled": 75,
-    "equal": 180,
+    "equal": 240,
     "methods": 120,
     "evaluation": 25,
     "loading": 25,
@@ -373,6 +373,8 @@ def equal_of(bench: Bench, method: str) -> None:
     several = ["OPTIM.MAX_EPOCH", 2 if bench.tiny else 7]  # of three steps
     if "STEPS_PER_SHOT" in own:
         few += (own["STEPS_PER_SHOT"], 0)
+    if "SEARCH_EPOCHS" in own:
+        few += (own["SEARCH_EPOCHS"], 1)
     if method == "CoCoOp":
         several += ["DATALOADER.TRAIN_X.BATCH_SIZE", 8, "DATASET.NUM_SHOTS", 1]
     cpu = Run(at / "cpu", method, *few, *exact, *several, "USE_CUDA", False)
@@ -765,7 +767,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("timings/results/gpu"), help="folder of the lines")
     parser.add_argument("--only", default=",".join(SECONDS), help="sections, with commas between them")
     parser.add_argument(
-        "--minutes", type=float, default=sum(SECONDS.values()) / 60, help="that all sections share (12)"
+        "--minutes", type=float, default=sum(SECONDS.values()) / 60, help="that all sections share (13)"
     )
     parser.add_argument("--tiny", action="store_true", help="small models, a few seconds each, on any machine")
     parser.add_argument("--section", default="", help=argparse.SUPPRESS)

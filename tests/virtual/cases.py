@@ -175,6 +175,8 @@ def once_at_fault() -> None:
     for trainer in ("CLIPSVD", "CLIPLoRA"):
         say(**run(f"{trainer}-once", trainer, f"TRAINER.{trainer.upper()}.PREC", "fp16", *DEEP[trainer]))
         use(f"{trainer}-once")
+    chunks = ("TRAINER.CLIPLORA.PREC", "amp", *DEEP["CLIPLoRA"], "MODEL.TEXT_CHUNK", 3)
+    say(**run("CLIPLoRA-chunks", "CLIPLoRA", *chunks))
     for prec in ("fp16", "amp"):
         federation(prec)
 

@@ -111,6 +111,12 @@ def _wait(kind: str) -> None:
     _note(f"wait: {kind}")
 
 
+def _state_of_generator() -> torch.Tensor:
+    if _tape is not None:
+        raise RuntimeError("Cannot call CUDAGeneratorImpl::current_seed during CUDA graph capture.")
+    return _generator.get_state()
+
+
 # --- every operation ----------------------------------------------------------------------------------------------------
 
 # these take tensors of two devices
@@ -413,7 +419,7 @@ def install(memory: int = MEMORY, uuid: str = "GPU-0", count: int = 1) -> None:
         "get_device_properties": lambda device=None: SimpleNamespace(
             total_memory=memory, uuid=uuid, name="Virtual GPU", major=8, minor=0
         ),
-        "get_rng_state": lambda device="cuda": _generator.get_state(),
+        "get_rng_state": lambda device="cuda": _state_of_generator(),
         "set_rng_state": lambda state, device="cuda": _generator.set_state(state),
         "manual_seed": lambda seed: _generator.manual_seed(int(seed)),
         "manual_seed_all": lambda seed: _generator.manual_seed(int(seed)),

@@ -69,7 +69,7 @@ class CoPrompt(PromptTrainer):
 
     def drawn(self) -> tuple[torch.Tensor, ...]:
         """Which sentence."""
-        return (torch.tensor(random.randrange(len(self.model.teacher_KCD)), device=self.device),)
+        return (torch.full((), random.randrange(len(self.model.teacher_KCD)), device=self.device),)
 
     def compute_loss(
         self, images: torch.Tensor, labels: torch.Tensor, *drawn: Any, **_: Any

@@ -118,8 +118,8 @@ class DplCLIP(StagedCLIP, ClassTextCLIP):
     def begin_second_stage(self) -> None:
         """The contexts of the network found are drawn anew, with deviation 0.02."""
         super().begin_second_stage()
-        for rows in self.trainable().values():
-            nn.init.normal_(rows, std=0.02)
+        for rows in self.trainable().values():  # drawn on the CPU, so a seed means the same everywhere
+            rows.copy_(nn.init.normal_(torch.empty(rows.shape, dtype=rows.dtype), std=0.02))
 
     def weights_changed(self) -> None:
         super().weights_changed()

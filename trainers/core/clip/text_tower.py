@@ -211,6 +211,8 @@ class TextEncoder(nn.Module):
         size = self._chunk(plan, tower is not None)
         if size >= plan.G * plan.C:
             return run(plan, bank_RW, form, *rows)
+        if self.draws and torch.is_grad_enabled() and _is_recording():
+            raise RuntimeError("dropout in prompts that are encoded in chunks draws twice alike, which is not recorded")
         features, row = [], []
         for of_c, part in plan.parts(size):
             own = [r[of_c] if r.ndim == 3 else r for r in rows]
@@ -282,7 +284,12 @@ class TextEncoder(nn.Module):
         tokens = plan.n_tokens if fast else prompts * plan.context_length
         kind = self.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self._backbone.text_dtype
-        needed = tokens * KEPT_PER_TOKEN[dtype.itemsize] * self._backbone.text_width * self._backbone.text_layers
+        W, layers = self._backbone.text_width, self._backbone.text_layers
+        needed = tokens * KEPT_PER_TOKEN[dtype.itemsize] * W * layers
+        if fast and (tower := self._backbone.causal_tower()):
+            H = tower.blocks[0].attn.num_heads  # keys, values and weights of attention are padded to the longest name
+            padding, tails = plan.G * (plan.P + plan.C * plan.T) - tokens, prompts * plan.T
+            needed += layers * dtype.itemsize * (padding * 4 * W + tails * 2 * H * (plan.P + plan.T))
         budget = self.memory_budget or memory_to_use(self.device)
         return prompts if needed <= budget else max(1, prompts * budget // needed)
 
@@ -371,6 +378,10 @@ class TextEncoder(nn.Module):
         beside = _beside(block, given, number, x_SW.dtype)
         out_GHCQE = _attend(q_GHCQE, (kp, vp), (kt, vt), self._prefix_mask(plan, q_NW.dtype), tail_mask, beside)
         return out_GHCQE.permute(0, 2, 3, 1, 4).reshape(G * C, W)
+
+
+def _is_recording() -> bool:
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 def memory_to_use(device: torch.device) -> int:

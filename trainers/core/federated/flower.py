@@ -25,7 +25,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from ...paths import ROOT
-from ..ranks.processes import cores
+from ..ranks.processes import SHARING, cores
 from ..settings.errors import one_line
 from .letters import Letter
 
@@ -233,7 +233,7 @@ def simulation(number: int, config: str, wait: float, on_gpu: bool) -> Iterator[
 
     thread = threading.Thread(target=run, daemon=True)
     try:
-        with _quiet(), _one_thread_each():
+        with _quiet(), _in_shares(on_gpu):
             thread.start()
             grid = grids.get()
             if isinstance(grid, BaseException):
@@ -246,17 +246,21 @@ def simulation(number: int, config: str, wait: float, on_gpu: bool) -> Iterator[
 
 
 @contextlib.contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """For the processes that are started inside, which share the cores."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"
+def _in_shares(on_gpu: bool) -> Iterator[None]:
+    """For the processes that are started inside, which share the cores, and a GPU."""
+    shares = {"OMP_NUM_THREADS": "1"}
+    if on_gpu:
+        shares[SHARING] = str(int(os.environ.get(SHARING) or 1) * round(1 / SHARE_OF_GPU))
+    before = {name: os.environ.get(name) for name in shares}
+    os.environ.update(shares)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from yacs.config import CfgNode
 from ..ranks.processes import cores
 from .array_cache import MB, ArrayCache, default_folder, key_of
 
+AT_A_TIME = 2000  # digests that are noted
 SETTLED = 2.0  # seconds after which file systems give a file that is written again another time
 KEEPING_TIMES = {
     "apfs", "bcachefs", "beegfs", "btrfs", "ceph", "ext2", "ext3", "ext4", "f2fs", "gpfs", "jfs", "lustre", "nfs", "nfs4",
@@ -55,13 +56,17 @@ class Contents:
             shown = tqdm(
                 digests, "Looking at pictures for the first time", len(left), leave=False, disable=None, delay=2
             )
+            some: list[int] = []
             for i, digest in zip(left, shown, strict=True):
                 found[i] = digest
-        self.kept.put(
-            (key_of(*states[i]), np.frombuffer(self._known[states[i]], np.uint8))
-            for i in left
-            if states[i] in self._known and _keeps_times(paths[i])
-        )
+                some.append(i)
+                if len(some) == AT_A_TIME or i == left[-1]:  # hours of reading are not lost with the process
+                    self.kept.put(
+                        (key_of(*states[j]), np.frombuffer(self._known[states[j]], np.uint8))
+                        for j in some
+                        if states[j] in self._known and _keeps_times(paths[j])
+                    )
+                    some = []
         return [digest for digest in found if digest is not None]
 
     def key(self, path: str, upright: bool) -> bytes:

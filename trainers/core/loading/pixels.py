@@ -20,6 +20,9 @@ class Numbers:
         self._steps = [(step.mean, step.std) for step in steps]
         self._constants: dict[torch.device, tuple[torch.Tensor, list[list[torch.Tensor]]]] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_constants": {}}  # a worker that is not forked would open the GPU for them
+
     def _on(self, device: torch.device) -> tuple[torch.Tensor, list[list[torch.Tensor]]]:
         if device not in self._constants:
             rows = [[torch.tensor(row, device=device).view(-1, 1, 1) for row in step] for step in self._steps]

@@ -32,11 +32,13 @@ def multiplying(tf32: bool) -> Iterator[None]:
         _multiply(tf32)
         yield
     finally:
+        _multiply(before[0][2] in (True, "tf32"))
         for part, name, value in before:
             setattr(part, name, value)
 
 
 def _multiply(tf32: bool) -> None:
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")  # the compiler of torch 2.9 and 2.10 asks for it
     for part, name in _float32_parts():
         setattr(part, name, tf32 if name == "allow_tf32" else "tf32" if tf32 else "ieee")
 

@@ -2,6 +2,9 @@
 thousand kernels one by one, which takes several times as long as the GPU needs to compute them.
 """
 
+import contextlib
+import gc
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -55,10 +58,24 @@ class StepGraph:
             self.trouble = str(first).strip().splitlines()[0]
             for parameter in self._learned:
                 parameter.grad = None  # of a backward pass that was begun, and never computed
+            traceback.clear_frames(first.__traceback__)  # whose variables hold what the step had computed
+            traceback.clear_frames(error.__traceback__)
+            del first, graph
+        if self.trouble:
+            _leave_recording()
             return
         self._names = list(shown)
         self._grads = [parameter.grad for parameter in self._learned]
         self._graph = graph
+
+
+def _leave_recording() -> None:
+    """After a recording that failed: frees what it took, and records nothing, since until torch 2.12 the generator else
+    stays in its recording state and refuses to draw."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    with contextlib.suppress(RuntimeError), torch.cuda.graph(torch.cuda.CUDAGraph()):
+        pass
 
 
 def _kind(tensor: torch.Tensor) -> tuple[Any, ...]:

@@ -229,9 +229,11 @@ def on_cluster(args: argparse.Namespace, runs: list[Job], means: Resources, outp
         return False
     jobs = cluster.queue()
     queued = cluster.queued_jobs(runs, jobs)
-    held = sorted({job.split("_")[0] for job in queued.values() if jobs[job].reason == "JobHeldUser"})
-    if held:  # whoever handed them over was stopped in between
-        print(f"Note: {', '.join(held)} wait until somebody says: scontrol release {' '.join(held)}")
+    held = sorted({job.split("_")[0] for job in queued.values() if "held" in jobs[job].reason.lower()})
+    if held:  # whoever handed them over was stopped in between, and perhaps before all were noted
+        print(
+            f"Note: {', '.join(held)} are held. After `scancel {' '.join(held)}` the same command hands them over anew"
+        )
     left = [run for run in runs if not run.finished and run.folder not in queued]
     submitted = cluster.submit(left, queued, name, logs, wishes) if left else []
     print(f"{len(runs)} runs: {sum(run.finished for run in runs)} finished, {len(queued)} queued before, {len(left)} "

@@ -6,6 +6,7 @@ comes from the queue and the folders, so the same command submits only runs that
 
 import getpass
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -32,7 +33,8 @@ MOST_TASKS = 1000  # of an array: Slurm's usual MaxArraySize allows no more
 MOST_RUNS = 3000  # of an array: they stand in its script, of which Slurm takes 4 MB
 # what runs are found again by and wait for, and what the scripts rely on: not for somebody's own words
 OURS = {"--job-name": "-J", "--array": "-a", "--output": "-o", "--dependency": "-d", "--signal": "", "--requeue": "",
-        "--no-requeue": "", "--open-mode": "", "--parsable": "", "--hold": "-H"}  # fmt: skip
+        "--no-requeue": "", "--open-mode": "", "--parsable": "", "--hold": "-H", "--wait": "-W", "--clusters": "-M",
+        "--cluster": "", "--priority": ""}  # fmt: skip
 KINDS = {"partition": str, "account": str, "time": str, "memory": str, "cpus": int, "gres": str, "warning": int,
          "sbatch": list}  # fmt: skip
 
@@ -221,11 +223,11 @@ def submit(runs: Sequence[Job], queued: Mapping[Path, str], name: str, logs: Pat
 
 
 def job_number(said: str) -> str:
-    """Of what sbatch says, whatever stands before it. Raises ValueError where there is none."""
-    last = said.strip().rpartition("\n")[2].split(";")[0].strip()
-    if not last.isdecimal():
+    """Of what sbatch says, whatever a site says around it. Raises ValueError where there is none."""
+    found = re.findall(r"^\s*(\d+)(?:;.*)?$", said, re.MULTILINE)
+    if not found:
         raise ValueError(f"sbatch said {said.strip()[:200]!r}, which is no job's number: look into the queue")
-    return last
+    return found[-1]
 
 
 def note_jobs(array: Array, name: str, logs: Path) -> None:
@@ -251,8 +253,11 @@ def note_of(folder: Path) -> dict[str, Any]:
 
 def call(*command: str, text: str = "") -> str:
     """What one of Slurm's programs says. Raises ValueError, in one line, when it refuses or is not there."""
+    env = {name: value for name, value in os.environ.items() if name != "SBATCH_WAIT"}  # for jobs that are held
     try:
-        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, input=text, capture_output=True, text=True, errors="replace", check=False, env=env
+        )
     except FileNotFoundError:
         raise ValueError(f"{command[0]} is not here: start this on a machine of a Slurm cluster") from None
     if done.returncode:

@@ -64,7 +64,7 @@ def refuse_without_gpu() -> None:
     answer = subprocess.run(
         [sys.executable, "-c", "import torch; print(torch.cuda.is_available())"], capture_output=True, text=True
     )
-    if answer.stdout.strip() != "True":
+    if answer.stdout.split()[-1:] != ["True"]:
         raise ValueError(
             f"torch finds no GPU on {socket.gethostname()}, where this job asked for one: see nvidia-smi there"
         )
@@ -80,8 +80,10 @@ def state_of(runs: list[Job]) -> list[tuple]:
 
 def had_its_time(begin: float, asked: Mapping[str, Any]) -> bool:
     """Whether the job's limit is near, so that it was nothing else that ended it. begin: as time.time() has it."""
-    end = float(os.environ.get("SLURM_JOB_END_TIME") or begin + (asked.get("limit") or math.inf))
-    return time.time() > end - asked.get("warning", 120) - EARLY
+    limit = asked.get("limit") or math.inf
+    start = float(os.environ.get("SLURM_JOB_START_TIME") or begin)
+    end = float(os.environ.get("SLURM_JOB_END_TIME") or start + limit)
+    return time.time() > end - asked.get("warning", 120) - min(EARLY, limit / 4)
 
 
 def ended(runs: list[Job], why: str = "") -> int:

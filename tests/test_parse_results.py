@@ -833,6 +833,19 @@ def test_federations_have_a_table_of_their_own(tmp_path):
     assert [cells[0].values for _, cells in federated.rows] == [(88,)]
 
 
+def test_of_an_unfinished_run_nobody_knows_what_it_used(tmp_path):
+    """Two seeds of MMRL that is told nothing stay, whatever a third, which has no settings yet, may be."""
+    settings = {"TRAINER.MMRL.HEADS": "class", "TRAINER.MMRL.DIM": 512, "TRAINER.MMRL.REG_WEIGHT": 1.0}
+    said = {"settings": settings, "backbone_sha256": "0", "data": {"val": fingerprint([], "")}}
+    for seed in (1, 2):
+        for part in ("train_base", "test_new"):
+            place = f"base2new/{part}/dtd/shots_16/MMRL/a/seed{seed}"
+            ours(tmp_path, place, accuracy=50, trainer="MMRL", identity=said)
+    finished = collect(tmp_path).runs
+    unfinished = [replace(run, seed=3, metrics={}, identity=None) for run in finished]
+    assert set(signs([*finished, *unfinished]).values()) == {""}
+
+
 def test_strict_leaves_out_a_column_and_not_a_part_of_it(tmp_path, capsys, monkeypatch):
     """LASP has a recipe of its own for Food101, and none for DTD; both are one column."""
     for dataset, config in (("food101", "vit_b16_ep10_batch1"), ("dtd", "vit_b16_ep50")):

@@ -9,7 +9,7 @@ import pytest
 
 from harness import slurm_task
 from harness.plan import Job
-from harness.slurm import SlurmRequest, note_of, queue, queued_jobs, standing, submit
+from harness.slurm import SlurmRequest, call, job_number, note_of, queue, queued_jobs, standing, submit
 from trainers.core.ranks.process_group import _ranks_here
 
 
@@ -17,7 +17,8 @@ from trainers.core.ranks.process_group import _ranks_here
 def programs(tmp_path, monkeypatch):
     """Writes a program of Slurm's, a shell script; what was called stands in `calls`."""
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
-    monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)
+    for name in ("SLURM_JOB_END_TIME", "SLURM_JOB_START_TIME"):
+        monkeypatch.delenv(name, raising=False)
 
     def write(**scripts: str) -> Path:
         for name, script in scripts.items():
@@ -64,7 +65,27 @@ def test_what_was_handed_over_before_a_refusal_is_said(programs, runs, tmp_path)
     assert len(queued_jobs(runs, queue())) == 2
 
 
-@pytest.mark.parametrize("word", ["--job-name=x", "-Jx", "--array", "-a", "--output=log", "--dependency=afterok:1"])
+def test_a_site_says_more_than_a_number_and_not_in_utf_8(programs):
+    programs(sbatch="cat > /dev/null; printf 'Gepr\\374ft\n' >&2; echo Hello; echo '7;cluster'; echo Thank you")
+    assert job_number(call("sbatch")) == "7"
+    with pytest.raises(ValueError, match="is no job's number"):
+        job_number("Hello\n")
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "--job-name=x",
+        "-Jx",
+        "--array",
+        "-a",
+        "--output=log",
+        "--dependency=afterok:1",
+        "--wait",
+        "-W",
+        "-Mb",
+    ],
+)
 def test_words_that_runs_are_found_again_by(word):
     with pytest.raises(ValueError, match=f'"{word}" is no word for sbatch here'):
         SlurmRequest.of({"sbatch": ["--constraint=a100", word]}, 1, 1)

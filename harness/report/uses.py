@@ -33,8 +33,11 @@ def used(runs: Sequence[Run]) -> dict[Column, list[str]]:
     found: dict[Column, set[str]] = defaultdict(set)
     for run in runs:
         kinds = found[_column(run)]
+        if not run.metrics:  # of an unfinished run nobody knows
+            continue
         settings, data = (run.identity.settings, run.identity.data) if run.identity else ({}, {})
-        names_of_all = run.details.get("text_classes") == "all" or settings.get("DATASET.INCLUDE_ALL_CLASSES")
+        asked_of_all = run.method == "LASP" and settings.get("DATASET.INCLUDE_ALL_CLASSES")
+        names_of_all = run.details.get("text_classes") == "all" or asked_of_all
         if run.protocol == "base2new" and names_of_all:
             kinds.add(NAMES)
         is_told = run.method in told and _option(settings, "HEADS", "told") == "told"

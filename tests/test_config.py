@@ -163,6 +163,9 @@ def test_only_yaml_is_read(file, tmp_path):
     ("MoCoOp", "TRAINER.MOCOOP.VISUAL_TOKENS [2] TRAINER.MOCOOP.VISUAL_RANK 1", "VISUAL_TOKENS acts with VISUAL_RANK 0"),
     ("MoCoOp", "DATASET.TEMPLATE_GROUPS [['a_{}.']] TRAINER.MOCOOP.TEMPLATE_GROUPS [['the_{}.']]",
      "DATASET.TEMPLATE_GROUPS does nothing beside TRAINER.MOCOOP.TEMPLATE_GROUPS"),
+    ("MoCoOp", "DATASET.INCLUDE_ALL_CLASSES True", "DATASET.INCLUDE_ALL_CLASSES is LASP's, and does nothing for MoCoOp"),
+    ("LASP", "TRAINER.LASP.ENABLE False TRAINER.LASP.TEXT_NOISE 0.1", "TEXT_NOISE acts with ENABLE True alone"),
+    ("LASP", "TRAINER.LASP.LASP_LOSS_WEIGHT 0 TRAINER.LASP.TEXT_CLASSES train", "TEXT_CLASSES does nothing with"),
     ("ZeroshotCLIP", "OPTIM.LR 0.1", "OPTIM.LR is for training in steps, and ZeroshotCLIP takes none"),
     ("ZeroshotCLIP", "TRAINER.COOP.N_CTX 3", "TRAINER.COOP.N_CTX is no setting of ZeroshotCLIP: leave it out"),
 ])  # fmt: skip

@@ -102,6 +102,27 @@ def test_the_weight_is_the_first_of_the_best_on_pictures_that_the_head_has_not_s
     assert weight == pytest.approx(next(w for w in right if right[w] == max(right.values())))
 
 
+def test_many_pictures_are_taken_a_part_at_a_time(drawn, monkeypatch):
+    text, features, labels = drawn
+    scale, heads = torch.tensor(20.0, dtype=text.dtype), []
+    for at_a_time in (text_means.AT_A_TIME, 7):
+        monkeypatch.setattr(text_means, "AT_A_TIME", at_a_time)
+        heads.append(TextMeansHead(text[:S], text[:S], torch.arange(S)))
+        heads[-1].found = heads[-1].fit(features, labels, scale)
+    assert heads[0].found == heads[1].found
+    for name, tensor in heads[0].state_dict().items():
+        torch.testing.assert_close(tensor, heads[1].state_dict()[name], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 1], [0, 0, 1, 1], [0, 1]])
+def test_pictures_that_are_all_copies_make_a_head(labels, drawn):
+    text, features, _ = drawn
+    head = TextMeansHead(text[:2], text[:2], torch.arange(2))
+    labels = torch.tensor(labels)
+    head.fit(features[torch.zeros_like(labels)] if len(labels) == 2 else features[labels], labels, torch.tensor(20.0))
+    assert all(part.isfinite().all() for part in head.classifier(torch.tensor(20.0)))
+
+
 def test_half_precision_around_a_head_changes_nothing_in_it(drawn):
     text, features, labels = drawn
     head = TextMeansHead(text[:S].float(), text[:S].float(), torch.arange(S))

@@ -58,12 +58,15 @@ class CoCoOpCLIP(AdaptedCLIP):
         D, W = self.backbone.features, self.backbone.text_width
         self.meta_net = meta_network(D, W)
         self._names = tokenize_names(classnames, self.vocabulary)
-        self._plans: dict[tuple[int, torch.device], PromptPlan] = {}  # all are kept: a recorded step reads its own
+        self._plans: dict[tuple[int, torch.device, bool], PromptPlan] = {}  # all of training, which recorded steps read
 
     def _plan_for(self, B: int) -> PromptPlan:
         """A context per picture, before the same names."""
-        key = B, self.ctx.device
+        key = B, self.ctx.device, self.training
         if key not in self._plans:
+            tested = [other for other in self._plans if not other[-1]]
+            for other in tested[:-1] if not self.training else []:  # two are enough, a full batch's and the last one's
+                del self._plans[other]
             M = len(self.ctx)
             contexts = [Context([slot(b * M + i) for i in range(M)], rest=self._rest) for b in range(B)]
             self._plans[key] = context_plan(contexts, [self._names] * B, self.vocabulary).to(self.ctx.device)

@@ -18,12 +18,17 @@ class LaspModelOptions(Options):
     enable_correction: bool = option(True, "learn the vector w")
     train_w: bool = option(True, "train it; one that is not trained stays zero", needs={"enable_correction": (True,)})
     finetune_vit_ln: bool = option(True, "train ln_1 and ln_2 of a visual transformer (a ResNet has none)")
-    text_noise: float = option(0.05, "sigma of the noise on the hard features, drawn with probability 0.5", least=0)
+    text_noise: float = option(
+        0.05, "sigma of the noise on the hard features, drawn with probability 0.5", least=0, needs={"enable": (True,)},
+        unless={"lasp_loss_weight": (0.0,)},
+    )  # fmt: skip
     text_loss_over: str = option(
         "soft",
         "softmax of the text loss: hard features choose among soft prompts (LASP's code), or soft prompts among hard "
         "features (its abstract)",
         among=("soft", "hard"),
+        needs={"enable": (True,)},
+        unless={"lasp_loss_weight": (0.0,)},
     )
 
 
@@ -34,9 +39,15 @@ class LaspOptions(LaspModelOptions):
     KEY = "LASP"
 
     enable: bool = option(True, "the text loss")
-    lasp_prompts: list[str] = option([], "hard templates; empty: configs/templates/lasp.yaml")
+    lasp_prompts: list[str] = option(
+        [], "hard templates; empty: configs/templates/lasp.yaml", needs={"enable": (True,)},
+        unless={"lasp_loss_weight": (0.0,)},
+    )  # fmt: skip
     lasp_loss_weight: float = option(5.0, "of the text loss", least=0, needs={"enable": (True,)})
-    text_classes: str = option("all", "class names in the text loss: base and new, or train", among=("all", "train"))
+    text_classes: str = option(
+        "all", "class names in the text loss: base and new, or train", among=("all", "train"), needs={"enable": (True,)},
+        unless={"lasp_loss_weight": (0.0,)},
+    )  # fmt: skip
     prec: str = option("amp", "precision", among=PRECISIONS)
     grad_clip: float | None = option(
         None, "largest norm of the gradients, 0 for any; None: 1.0 under PREC amp, else any, as in LASP's code", least=0

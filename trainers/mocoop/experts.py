@@ -25,6 +25,8 @@ class ExpertRows(nn.ParameterDict):
         blocks, W = backbone.visual_blocks, backbone.visual_width
         if rank and tokens:
             raise ValueError(f"VISUAL_TOKENS is {list(tokens)} and VISUAL_RANK {rank}: use one of them")
+        if tokens and not any(tokens):
+            raise ValueError(f"VISUAL_TOKENS is {list(tokens)}, which gives experts nothing: leave it out")
         if rank:
             check_depth("VISUAL_RANK", 1, blocks)
             drawn = [F.pad(torch.randn(G, rank, W) * W**-0.5, (0, 3 * W)) for _ in range(blocks)]

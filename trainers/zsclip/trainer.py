@@ -48,7 +48,8 @@ class ZeroshotCLIP2(ZeroshotCLIP):
     @classmethod
     def templates_of(cls, cfg: CfgNode) -> list:
         own = super().templates_of(cfg)
-        return from_template_file("zeroshot.yaml", "selected") + ([] if cfg.DATASET.NAME == "ImageNet" else own)
+        are_enough = cfg.DATASET.NAME == "ImageNet" and not cfg.DATASET.TEMPLATE
+        return from_template_file("zeroshot.yaml", "selected") + ([] if are_enough else own)
 
 
 @register

@@ -18,6 +18,8 @@ SHRINKAGE = 0.3  # of the covariance towards a multiple of the identity, in dime
 # How much the head counts beside the cosines, both times the logit scale: tried on the shots, or with one of each class.
 WEIGHTS = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 1.5e-2)
 ONE_SHOT_WEIGHT = 1e-3
+AT_A_TIME = 65_536  # pictures, whose copies and logits are made together
+TINY = 1e-6  # squared length: pictures that are all copies have a variance, too
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,11 @@ def statistics(features_ND: torch.Tensor, labels_N: torch.Tensor, classes: int) 
     count_S = torch.bincount(labels_N, minlength=classes).to(features_ND.dtype)
     sum_SD = features_ND.new_zeros(classes, features_ND.shape[1]).index_add_(0, labels_N, features_ND)
     mean_SD = sum_SD / count_S.clamp(min=1)[:, None]
-    centred_ND = features_ND - mean_SD[labels_N]
-    return Statistics(mean_SD, count_S, centred_ND.T @ centred_ND)
+    scatter_DD = features_ND.new_zeros(2 * features_ND.shape[1:])
+    for some_ND, labels in zip(features_ND.split(AT_A_TIME), labels_N.split(AT_A_TIME), strict=True):
+        centred_ND = some_ND - mean_SD[labels]
+        scatter_DD += centred_ND.T @ centred_ND
+    return Statistics(mean_SD, count_S, scatter_DD)
 
 
 def precision(known: Statistics) -> torch.Tensor:
@@ -48,8 +53,8 @@ def precision(known: Statistics) -> torch.Tensor:
     nu = float(known.count_S.sum()) - int(present.sum())
     if nu <= 0:
         mean_SD = known.mean_SD[present]
-        return eye_DD * D / (mean_SD - mean_SD.mean(0)).square().sum(1).mean()
-    trace = known.scatter_DD.trace() / nu
+        return eye_DD * D / (mean_SD - mean_SD.mean(0)).square().sum(1).mean().clamp(min=TINY)
+    trace = (known.scatter_DD.trace() / nu).clamp(min=TINY)
     return torch.linalg.inv((known.scatter_DD + SHRINKAGE * trace * eye_DD) / (nu + SHRINKAGE * D))
 
 
@@ -144,15 +149,18 @@ class TextMeansHead(nn.Module):
         on these very pictures, which would seem to need no head. With one picture per class nothing can be tried; the
         weight is then ONE_SHOT_WEIGHT, and None is returned.
         """
-        logits_NS = scale * features_ND @ self.text_SD.T
         parts = parts_of(labels_N)
         right_K = torch.zeros(len(WEIGHTS))
         for held_N in parts:
             self._take(features_ND[~held_N], labels_N[~held_N], 1.0)
-            added_NS = nn.functional.linear(features_ND[held_N], *self.classifier(scale, of_seen=True))
-            for k, weight in enumerate(WEIGHTS):
-                both_NS = logits_NS[held_N] + weight * added_NS
-                right_K[k] += (both_NS.argmax(1) == labels_N[held_N]).sum().cpu()
+            classifier = self.classifier(scale, of_seen=True)
+            for some_ND, labels, held in zip(
+                *(t.split(AT_A_TIME) for t in (features_ND, labels_N, held_N)), strict=True
+            ):
+                logits_NS = (scale * some_ND @ self.text_SD.T)[held]
+                added_NS = nn.functional.linear(some_ND[held], *classifier)
+                for k, weight in enumerate(WEIGHTS):
+                    right_K[k] += ((logits_NS + weight * added_NS).argmax(1) == labels[held]).sum().cpu()
         self._take(features_ND, labels_N, WEIGHTS[int(right_K.argmax())] if parts else ONE_SHOT_WEIGHT)
         count = sum(int(held_N.sum()) for held_N in parts)
         return (float(right_K.max()) / count, count) if parts else None

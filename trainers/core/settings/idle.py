@@ -38,6 +38,8 @@ def why_idle(key: str, cfg: CfgNode) -> str:
     own_groups = f"TRAINER.{method.options.KEY}.TEMPLATE_GROUPS"
     if key == "DATASET.TEMPLATE_GROUPS" and flat(cfg).get(own_groups):
         return f"{key} does nothing beside {own_groups}: leave one out"
+    if key == "DATASET.INCLUDE_ALL_CLASSES" and name != "LASP":
+        return f"{key} is LASP's, and does nothing for {method.title}: leave it out"
     if key in ("DATASET.TEMPLATE", "DATASET.TEMPLATE_GROUPS"):
         reads = (
             *method.templates,

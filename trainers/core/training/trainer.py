@@ -449,6 +449,7 @@ class PromptTrainer(TrainerX):
         if self.average is not None:
             self.average.epoch_ended(self.epoch, self.model.trainable())
         if self.epoch + 1 == self.max_epoch:
+            self._graph = None  # no step follows, and its memory may be needed
             self.trained()
 
     def _save_is_due(self) -> bool:

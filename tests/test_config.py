@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from harness.command import parse_arguments as parse_words
 from harness.command import requested
+from harness.generate import MARK, made_files
 from harness.plan import Request
 from harness.preflight import check_settings
 from train import parse_arguments, refuse_idle_words, setup_cfg
@@ -86,6 +87,14 @@ def test_what_is_made_from_the_methods_is_current():
         [sys.executable, "scripts/make_files.py", "--check"], cwd=ROOT, capture_output=True, text=True
     )
     assert process.returncode == 0, process.stdout
+
+
+def test_what_people_put_beside_what_is_made_is_theirs():
+    made = [text for name, text in made_files().items() if not name.startswith("docs/")]
+    assert made
+    assert all(MARK.search(text) for text in made)
+    assert not MARK.search("# mine, made from a recipe\nOPTIM: {LR: 0.1}\n")
+    assert not MARK.search('#!/bin/bash\npython scripts/run.py mocoop main demo\nexec ./mine.sh "$@"\n')
 
 
 @pytest.mark.parametrize(

@@ -241,6 +241,22 @@ def test_published_numbers_stand_beside_ours_with_the_difference(tmp_path):
     assert published_tables([], "macro_f1", ("base2new",)) == []
 
 
+def test_a_log_of_another_backbone_is_not_set_beside_published_numbers(tmp_path):
+    for name in ("RN50", "ViT-B/16"):
+        folder = tmp_path / name.replace("/", "") / "dtd/CoOp/a_16shots/seed1"
+        folder.mkdir(parents=True)
+        folder.joinpath("log.txt").write_text(
+            f"MODEL:\n  BACKBONE:\n    NAME: {name}\nLoading trainer: CoOp\nLoading dataset: DescribableTextures\n"
+            "=> result\n* total: 1,000\n* correct: 600\n* accuracy: 60.0%\n* error: 40.0%\n* macro_f1: 60.0%\n"
+        )
+    found = {name: collect(tmp_path / name).runs for name in ("RN50", "ViT-B16")}
+    assert [run.details["backbone"] for runs in found.values() for run in runs] == ["RN50", "ViT-B/16"]
+    rows = {name: [labels[2] for table in published_tables(runs, "accuracy", ["fewshot"]) for labels, _ in table.rows]
+            for name, runs in found.items()}  # fmt: skip
+    assert "here" not in rows["RN50"]
+    assert "here" in rows["ViT-B16"]
+
+
 def test_runs_with_all_classes_as_candidates_have_a_table_of_their_own(tmp_path):
     for seed in (1, 2):
         end = f"dtd/shots_16/CoOp/a/seed{seed}"

@@ -91,7 +91,7 @@ _IN_WORDS = {
 
 
 def _or(words: Iterable[str]) -> str:
-    *first, last = words
+    *first, last = (word or '""' for word in words)
     return f"{', '.join(first)} or {last}" if first else last
 
 

@@ -161,7 +161,8 @@ def _run(root: Path, folder: Path) -> Run | None:
     run = _described(about) if about else _guessed(_parts(root, folder), text, details)
     if run is None:
         raise ValueError("neither its path nor its text tells dataset and method")
-    run.file, run.metrics, run.details = file, metrics, progress_of_log(text) | details
+    by_log = {name: value for name, value in _settings_of_log(text).items() if name == "backbone"}
+    run.file, run.metrics, run.details = file, metrics, progress_of_log(text) | by_log | details
     record = details.get("identity") or details.get("config")
     run.identity = Identity.of(record) if record else None
     if run.identity:
@@ -218,6 +219,7 @@ def _settings_of_log(text: str) -> dict[str, str]:
         "seed": r"^seed: (\d{1,60})$", "trainer": r"^Loading trainer: (\w{1,80})$",
         "dataset": r"^Loading dataset: (\w{1,80})$",
         "NUM_SHOTS": r"^ *NUM_SHOTS: (-1|\d{1,9})$", "SUBSAMPLE_CLASSES": r"^ *SUBSAMPLE_CLASSES: (\w{1,20})$",
+        "backbone": r"^ *BACKBONE:\n *NAME: (\S{1,60})$",
     }  # fmt: skip
     for name, pattern in patterns.items():
         match = re.search(pattern, text, re.MULTILINE)

@@ -33,7 +33,10 @@ class MoCoOp(PromptTrainer):
     def build_model(self) -> None:
         o = self.options
         self.template_groups = o.template_groups or self.templates_of(self.cfg)
-        text_names = self.all_classnames if o.text_classes == "all" else self.classnames
+        # with no text loss only a gate that averages over names looks at more of them
+        reads_names = o.text_loss_weight or o.gate_target == "class_mean"
+        self.text_classes = o.text_classes if reads_names else "train"
+        text_names = self.all_classnames if self.text_classes == "all" else self.classnames
         self.model = MixtureCLIP(
             self.load_clip(), self.classnames, self.template_groups, text_names, **o.keywords(MixtureOptions),
             **self.encoder_options,
@@ -67,7 +70,7 @@ class MoCoOp(PromptTrainer):
     def identity(self) -> dict:
         return super().identity() | {
             "template_groups": [list(group) for group in self.template_groups],
-            "text_classes": self.options.text_classes,
+            "text_classes": self.text_classes,
         }
 
     def adopt(self, identity: dict, tensors: dict[str, torch.Tensor]) -> None:

@@ -80,9 +80,9 @@ SHARED: dict[str, Setting] = {
     ),
     "INPUT.CROP_PADDING": Setting("of random_crop, in pixels", "int", least=0),
     "INPUT.RRCROP_SCALE": Setting("share of the area that is kept", "tuple[float, float]", above=0, most=1),
-    "INPUT.CUTOUT_N": Setting("holes of cutout", "int", least=0),
+    "INPUT.CUTOUT_N": Setting("holes of cutout, which Dassl itself has", "int", least=0),
     "INPUT.CUTOUT_LEN": Setting("their size in pixels", "int", least=1),
-    "INPUT.GN_MEAN": Setting("mean of gaussian_noise", "float"),
+    "INPUT.GN_MEAN": Setting("mean of gaussian_noise, which Dassl itself has", "float"),
     "INPUT.GN_STD": Setting("its deviation", "float", least=0),
     "INPUT.RANDAUGMENT_N": Setting("operations of randaugment", "int", least=0),
     "INPUT.RANDAUGMENT_M": Setting("its strength", "int", least=0),
@@ -116,7 +116,7 @@ SHARED: dict[str, Setting] = {
     "DATASET.INCLUDE_ALL_CLASSES": Setting(
         "LASP's: classify over the names of all classes, in training and in testing", "bool", default=False
     ),
-    "DATASET.NUM_SHOTS": Setting("training pictures per class", "int", least=1, also=(-1,)),
+    "DATASET.NUM_SHOTS": Setting("training pictures per class; -1: all", "int", least=1, also=(-1,)),
     "DATASET.SOURCE_DOMAINS": Setting("domains to train on, where a dataset has domains", "list[str]"),
     "DATASET.TARGET_DOMAINS": Setting("domains to test on", "list[str]"),
     "DATASET.NUM_LABELED": Setting(UNUSED, "int"),

@@ -34,15 +34,7 @@ from harness.runner import Runner, starter_for
 from trainers.core.settings.configure import SHARED
 from trainers.core.settings.errors import prints_all_names
 from trainers.core.training.stopping import RESUME_ME
-from trainers.paths import ROOT, version
-
-
-def from_project(given: str | None, default: str) -> Path:
-    """A folder as an argument for train.py, which runs in the project folder; `given` is relative to the user's
-    folder."""
-    if given is None:
-        return Path(default) if Path.cwd() == ROOT else ROOT / default
-    return Path(given) if Path.cwd() == ROOT else Path(given).absolute()
+from trainers.paths import ROOT, from_project, version
 
 
 def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:

@@ -19,13 +19,13 @@ from statistics import mean
 from tabulate import tabulate
 
 from harness.catalog import method_named
-from harness.command import from_project, one_number, seeds_of, split
+from harness.command import one_number, seeds_of, split
 from harness.plan import Request, in_words, shots_in
 from harness.report.collect import Run, collect_runs
 from harness.report.tables import half_interval, shots_title
 from trainers.core.runs import confusion
 from trainers.core.settings.errors import waited_for
-from trainers.paths import ROOT, version
+from trainers.paths import ROOT, from_project, version
 
 METHODS = "zsclip,zsclip_head,linear_probe,gda,lp_plus_plus,coop,lasp,mocoop,mocoop_plus"
 Z = 1.96  # of a normal 95 % interval

@@ -40,10 +40,8 @@ from datasets.drawing.pictures import draw
 from datasets.drawing.styles import render, to_tensor
 from datasets.drawing.world import STYLE_SHARES, all_words, caption, view, words
 from trainers.core.runs.files import write_atomically
+from trainers.paths import ROOT, from_project
 
-from .command import from_project
-
-ROOT = Path(__file__).resolve().parent.parent
 SIZE = 32
 DRAWN = 200_000  # pictures of the drawn world
 SHARES = {"drawn": 0.70, "quickdraw": 0.13, "cifar10": 0.17}  # of a batch

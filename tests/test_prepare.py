@@ -5,6 +5,7 @@ import http.server
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -322,6 +323,14 @@ def test_another_archive_in_the_place_of_a_wrong_one(source, server, tmp_path):
         prepare(caltech101, options(tmp_path))
     (work / "caltech-101.zip").write_bytes(right)
     assert prepare(caltech101, options(tmp_path)).is_dir()
+
+
+def test_a_kept_archive_serves_again(source, server, tmp_path):
+    caltech101 = read_sources(source)["caltech101"]
+    shutil.rmtree(prepare(caltech101, options(tmp_path, keep=True)))
+    server.requests.clear()
+    assert prepare(caltech101, options(tmp_path, keep=True)).is_dir()
+    assert [path for path, _ in server.requests] == ["/split"]  # which is no archive
 
 
 def test_an_incomplete_archive_is_not_taken(source, server, tmp_path):

@@ -20,13 +20,13 @@ from typing import Any
 
 from tabulate import tabulate
 
-from harness.command import from_project
 from harness.data.fetch import FetchError
 from harness.data.prepare import SOURCES, Options, PrepareError, Source, prepare, read_sources
 from harness.data.unpack import UnpackError
 from harness.data.verify import verify
 from trainers.core.runs.files import InUseError
 from trainers.core.settings.errors import did_you_mean
+from trainers.paths import from_project
 
 MODELS = ("clip:", "open_clip:", "hf-hub:")
 

@@ -147,6 +147,8 @@ def prepare(source: Source, options: Options) -> Path:
         if folder != final:
             folder.rename(final)
         shutil.rmtree(work / "whole", ignore_errors=True)
+        for emptied in work.rglob("*.unpacked"):
+            shutil.rmtree(emptied)
         if not options.keep:
             shutil.rmtree(work)
             with contextlib.suppress(OSError):  # other datasets may be at work

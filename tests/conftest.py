@@ -15,6 +15,11 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(__file__).resolve().parent / "data"
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
+for _name in list(os.environ):  # of the user's, whose own runs they are for
+    if _name in ("DATA", "OUTPUT", "SEEDS", "SHOTS", "CFG", "TAG", "JOBS", "GPUS", "CLUSTER", "RANK", "WORLD_SIZE",
+                 "LOCAL_RANK") or _name.startswith(("SLURM_", "SBATCH_")):  # fmt: skip
+        del os.environ[_name]
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"  # where tests start servers
 ASKED_FOR_A_GPU = "MOCOOP_TEST_GPU" in os.environ
 if not ASKED_FOR_A_GPU:  # the numbers that tests expect are a CPU's
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -24,6 +29,7 @@ if "MOCOOP_CACHE" not in os.environ:  # the first process's, for all that it sta
 
 import forked  # noqa: E402
 import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from trainers.core.clip.backbones.openai import ClipVocabulary, build_model  # noqa: E402
@@ -32,6 +38,11 @@ torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it for what runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what tests start would ignore Ctrl-C, too
 DEVICE = "cuda" if ASKED_FOR_A_GPU else "cpu"  # of tests that any device has to pass
+
+settings.register_profile(
+    "same", derandomize=True
+)  # a failure is a change's; to search on: --hypothesis-profile default
+settings.load_profile("same")
 
 IDLE = 0.1  # seconds that patience()'s sum takes on the machine where the tests' limits were set
 VOCABULARY = ClipVocabulary()

@@ -8,6 +8,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from conftest import patience
+
 from harness.launcher import free_port
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel")
@@ -33,7 +35,7 @@ class Slurm:
         self.processes: dict[str, subprocess.Popen] = {}
         self.hurried: set[str] = set()
         self.env = os.environ | {"SLURM_CONF": str(self.conf), "PATH": os.environ["PATH"] + os.pathsep + SBIN}
-        cores = os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0))
         key, sock = folder / "munge.key", folder / "munge.socket"
         key.write_bytes(os.urandom(128))
         key.chmod(0o400)
@@ -72,10 +74,14 @@ PartitionName=main Nodes={self.host} Default=YES MaxTime=INFINITE State=UP OverS
 """)
         files = {"key-file": key, "socket": sock, "log-file": folder / "munged.log", "pid-file": folder / "munged.pid",
                  "seed-file": folder / "munged.seed"}  # fmt: skip
-        self._start("munged", "--foreground", "--force", *(f"--{name}={path}" for name, path in files.items()))
-        self.start_controller()
-        self._start("slurmd", "-D", "-f", str(self.conf), "-N", self.host)
-        self.until(lambda: "idle" in self.call("sinfo", "--noheader", "--format=%t", check=False), 60)
+        try:
+            self._start("munged", "--foreground", "--force", *(f"--{name}={path}" for name, path in files.items()))
+            self.start_controller()
+            self._start("slurmd", "-D", "-f", str(self.conf), "-N", self.host)
+            self.until(lambda: "idle" in self.call("sinfo", "--noheader", "--format=%t", check=False), 60)
+        except BaseException:
+            self.stop()
+            raise
 
     def _start(self, *command: str) -> None:
         with open(self.folder / f"{command[0]}.out", "ab") as out:
@@ -108,8 +114,8 @@ PartitionName=main Nodes={self.host} Default=YES MaxTime=INFINITE State=UP OverS
         self.hurried = waiting
 
     def until(self, true, seconds: float, hurry: bool = False) -> None:
-        """Waits until `true()`; fails after that many seconds."""
-        end = time.monotonic() + seconds
+        """Waits until `true()`; fails after that many seconds, or more on a slower machine."""
+        end = time.monotonic() + max(seconds, patience(seconds / 2))
         while not true():
             assert time.monotonic() < end, self.call("squeue", check=False)
             if hurry:

@@ -199,8 +199,8 @@ def test_several_processes_at_once(tmp_path):
 
 
 def test_killed_while_writing(tmp_path):
-    body = ("cache = ArrayCache(Path(sys.argv[1]), ABOUT, 64 * MB)\nprint('begun', flush=True)\n"
-            "for array in arrays_of(100000): cache.put([array])")  # fmt: skip
+    body = ("cache = ArrayCache(Path(sys.argv[1]), ABOUT, 64 * MB)\narrays = arrays_of(100000)\n"
+            "print('begun', flush=True)\nfor array in arrays: cache.put([array])")  # fmt: skip
     command = process(tmp_path, body, tmp_path / "c")
     for delay in (0.0, 0.01, 0.03, 0.1):
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as writer:
@@ -211,6 +211,7 @@ def test_killed_while_writing(tmp_path):
         cache = opened(tmp_path / "c")
         known = arrays_of(len(cache) + 1)
         assert all(np.array_equal(cache.get(key), array) for key, array in known[:-1])
+    assert len(cache)  # something had been written
     assert opened(tmp_path / "c").put(arrays_of(len(cache) + 3)) == 3  # and nobody holds the lock
 
 

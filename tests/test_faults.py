@@ -85,8 +85,7 @@ def ended(process):
 
 
 def workers_of(pid):
-    children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout
-    return [int(child) for child in children.split()]
+    return [int(child) for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()]
 
 
 def test_a_killed_worker(mini_root, tiny_clip_file, tmp_path):

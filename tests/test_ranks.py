@@ -81,12 +81,13 @@ def what_came_out(case):
 
 
 QUICK = ("MoCoOp base", "CoCoOp")
+ODD = ("MoCoOp base", "LASP", "CoOp csc", "CoCoOp one")  # more ranks than classes, groups or pictures of a batch
 
 
 @pytest.mark.parametrize(
     ("name", "sizes"),
     [("MoCoOp base", (1, 3)),
-     *(pytest.param(name, (1, 2, 3, 4), marks=pytest.mark.slow) for name in CASES)],
+     *(pytest.param(name, (1, 2, 3, 4) if name in ODD else (1, 3), marks=pytest.mark.slow) for name in CASES)],
 )  # fmt: skip
 def test_same_numbers_for_any_number_of_ranks(name, sizes, mini_root, tiny_clip_file, tmp_path):
     """In float64: what every step shows, what is learned, and all metrics, to 1e-9."""
@@ -183,11 +184,11 @@ def test_a_rank_that_is_killed_ends_the_others_at_once(victim, mini_root, tiny_c
     begin = time.monotonic()
     group.ranks[victim].kill()
     statuses, _, errors = group.end()
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < patience(5)
     assert statuses == [-signal.SIGKILL if rank == victim else 1 for rank in range(3)]
-    assert re.fullmatch(
-        rf"error: rank {victim} \(process \d+ on \S+\) died; the same command continues this run\n", errors
-    )
+    told = [line for line in errors.splitlines() if line.startswith("error: ")]  # torch itself warns of some networks
+    (line,) = told
+    assert re.fullmatch(rf"error: rank {victim} \(process \d+ on \S+\) died; the same command continues this run", line)
     assert checkpoints.load(checkpoints.latest(tmp_path))["epoch"] > 0
 
 

@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.xdist_group("slurm"),
     pytest.mark.skipif(bool(missing()), reason=f"no Slurm to test with: {', '.join(missing())} not here"),
 ]
-EPOCHS = "90"  # of one step: half a minute
+EPOCHS = "72"  # of one step: half a minute
 SMALL = ["--cpus", "1", "--memory", "200M", "--gres", ""]
 
 
@@ -48,7 +48,7 @@ def protocol(slurm, output, *options, seeds, epochs=EPOCHS):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     output = tmp_path_factory.mktemp("undisturbed")
-    status, said, error = protocol(None, output, "--jobs", "2", seeds="1 2 3")
+    status, said, error = protocol(None, output, "--jobs", "2", seeds="1 2")
     assert status == 0, error
     return output, table(said)
 
@@ -75,20 +75,20 @@ def assert_same_as(undisturbed, output, seeds):
                     assert torch.equal(mine[name], tensor), (seed, name)
 
 
-def training(output, seed=1, epochs=20):
+def training(output, seed=1, epochs=8):
     """Whether that many epochs of a training are done."""
     log = folder_of(output, "train_base", seed) / "log.txt"
     return log.is_file() and log.read_text().count("\nepoch [") >= epochs
 
 
 def test_a_whole_protocol_as_arrays(slurm, handed, undisturbed, tmp_path):
-    status, said, error = handed("--wait", seeds="1 2 3")
+    status, said, error = handed("--wait", seeds="1 2")
     assert status == 0, error
-    assert "6 runs: 0 finished, 0 queued before, 6 handed to Slurm as " in said
+    assert "4 runs: 0 finished, 0 queued before, 4 handed to Slurm as " in said
     assert table(said) == undisturbed[1]
-    assert_same_as(undisturbed, tmp_path, (1, 2, 3))
-    status, said, error = handed(seeds="1 2 3")
-    assert "6 runs: 6 finished, 0 queued before, 0 handed to Slurm" in said
+    assert_same_as(undisturbed, tmp_path, (1, 2))
+    status, said, error = handed(seeds="1 2")
+    assert "4 runs: 4 finished, 0 queued before, 0 handed to Slurm" in said
 
 
 def test_packed_and_asked_twice(slurm, handed, undisturbed, tmp_path):
@@ -104,44 +104,44 @@ def test_packed_and_asked_twice(slurm, handed, undisturbed, tmp_path):
     assert len(re.findall(r"^queued .*test_new\S+ +job \d+_0 \(Dependency\)$", said, re.MULTILINE)) == 3, said
     status, said, error = handed("--wait", seeds="1 2 3")
     assert status == 0, error
-    assert_same_as(undisturbed, tmp_path, (1, 2, 3))
+    assert_same_as(undisturbed, tmp_path, (1, 2))
 
 
 def test_a_time_limit_in_mid_training(slurm, handed, undisturbed, tmp_path):
     """Slurm warns, the run saves itself, the job is queued again and ends what it began."""
     took = json.loads((folder_of(undisturbed[0], "train_base", 1) / "results.json").read_text())["train_seconds"]
-    longer = str(round(int(EPOCHS) * 90 / took))  # 90 seconds on any machine
+    longer = str(round(int(EPOCHS) * 120 / took))  # of two at once: more than a minute alone
     # Slurm may warn half a minute early: 20 to 50 seconds after the start
     assert handed("--time", "2", "--warning", "70", epochs=longer)[0] == 0
     log = folder_of(tmp_path, "train_base", 1) / "log.txt"
     slurm.until(lambda: log.is_file() and "Stopped by SIG" in log.read_text(), 120)
     assert not (log.parent / "results.json").exists()
+    for number in slurm.jobs():  # whose next limit is no matter of this test
+        slurm.call("scontrol", "update", f"JobId={number}", "TimeLimit=60", check=False)
     slurm.until(lambda: not slurm.jobs(), 400, hurry=True)
     whole = tmp_path / "whole"
     assert protocol(None, whole, seeds="1", epochs=longer)[0] == 0
     assert_same_as((whole,), tmp_path, (1,))
 
 
-def test_requeued_by_hand(slurm, handed, undisturbed, tmp_path):
-    assert handed()[0] == 0
-    slurm.until(lambda: training(tmp_path), 120)
-    slurm.call("scontrol", "requeue", next(number for number, state in slurm.jobs().items() if state == "RUNNING"))
-    slurm.until(lambda: not slurm.jobs(), 240, hurry=True)
-    assert_same_as(undisturbed, tmp_path, (1,))
-
-
-def test_requeued_by_itself_where_the_cluster_does_not(slurm, handed, undisturbed, tmp_path):
+def test_requeued_by_hand_and_by_itself_where_the_cluster_does_not(slurm, handed, undisturbed, tmp_path):
     """A configuration without RequeueExit: the job asks for it."""
     text = slurm.conf.read_text()
     slurm.conf.write_text(text.replace("RequeueExit=75", "RequeueExit=99"))
     slurm.call("scontrol", "reconfigure")
+    log = folder_of(tmp_path, "train_base", 1) / "log.txt"
+
+    def running():
+        return next((number for number, state in slurm.jobs().items() if state == "RUNNING"), "")
+
     try:
         assert handed()[0] == 0
         slurm.until(lambda: training(tmp_path), 120)
-        running = next(number for number, state in slurm.jobs().items() if state == "RUNNING")
-        slurm.call("scancel", "--signal=USR1", running)
-        log = folder_of(tmp_path, "train_base", 1) / "log.txt"
-        slurm.until(lambda: "Stopped by SIG" in log.read_text(), 30)
+        slurm.call("scontrol", "requeue", running())
+        slurm.until(lambda: not running(), 60)
+        slurm.until(lambda: running() and training(tmp_path, epochs=20), 240, hurry=True)
+        slurm.call("scancel", "--signal=USR1", running())
+        slurm.until(lambda: "Stopped by SIGUSR1" in log.read_text(), 30)
         slurm.until(lambda: not slurm.jobs(), 240, hurry=True)
     finally:
         slurm.conf.write_text(text)
@@ -149,20 +149,9 @@ def test_requeued_by_itself_where_the_cluster_does_not(slurm, handed, undisturbe
     assert_same_as(undisturbed, tmp_path, (1,))
 
 
-def test_cancelled_and_asked_again(slurm, handed, undisturbed, tmp_path):
-    assert handed()[0] == 0
-    slurm.until(lambda: training(tmp_path), 120)
-    slurm.call("scancel", "--user=root")
-    slurm.until(lambda: not slurm.jobs(), 120)
-    assert not folder_of(tmp_path, "train_base", 1).joinpath("results.json").exists()
-    status, said, error = handed("--wait")
-    assert "2 runs: 0 finished, 0 queued before, 2 handed to Slurm" in said
-    assert status == 0, error
-    assert_same_as(undisturbed, tmp_path, (1,))
-
-
-def test_killed_and_asked_again(slurm, handed, undisturbed, tmp_path):
-    """The job fails, what waits for it goes with it, the status says why, the same command goes on."""
+def test_killed_cancelled_and_asked_again(slurm, handed, undisturbed, tmp_path):
+    """The job fails, what waits for it goes with it, the status says why, the same command goes on; as it does where the
+    jobs were cancelled."""
     assert handed()[0] == 0
     slurm.until(lambda: training(tmp_path), 120)
     holder = (folder_of(tmp_path, "train_base", 1) / ".holder").read_text()
@@ -170,7 +159,13 @@ def test_killed_and_asked_again(slurm, handed, undisturbed, tmp_path):
     slurm.until(lambda: not slurm.jobs(), 120)
     said = handed("--status")[1]
     assert re.search(r"^failed +\S+train_base\S+ +failed with status -9$", said, re.MULTILINE), said
+    assert "2 runs: 0 finished, 0 queued before, 2 handed to Slurm" in handed()[1]
+    slurm.until(lambda: training(tmp_path, epochs=20), 120)
+    slurm.call("scancel", "--user=root")
+    slurm.until(lambda: not slurm.jobs(), 120)
+    assert not folder_of(tmp_path, "train_base", 1).joinpath("results.json").exists()
     status, said, error = handed("--wait")
+    assert "2 runs: 0 finished, 0 queued before, 2 handed to Slurm" in said
     assert status == 0, error
     assert_same_as(undisturbed, tmp_path, (1,))
 
@@ -190,6 +185,7 @@ def test_the_controller_is_started_anew_in_between(slurm, handed, undisturbed, t
     assert_same_as(undisturbed, tmp_path, (1,))
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two tasks need two CPUs")
 def test_ranks_that_srun_starts(slurm, tmp_path):
     """A task for each rank: status 75 and signals need no torchrun between."""
     words = ["--root", "data", "--seed", "1", "--trainer", "CoOp", "--dataset-config-file", "configs/datasets/demo.yaml",
@@ -210,8 +206,8 @@ def test_ranks_that_srun_starts(slurm, tmp_path):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["--partition", "nowhere"], "Slurm refused: sbatch: error: invalid partition specified: nowhere"),
-        (["--time", "soon"], "Slurm refused: sbatch: error: Invalid --time specification"),
+        (["--partition", "nowhere"], "partition"),  # in the words of its release
+        (["--time", "soon"], "--time"),
         (["--cpus", "many"], "cpus of a cluster's jobs is 'many'"),
         (["--pack", "0"], 'PACK is "0"'),
         (["--time", "2"], "a warning 120 seconds before the limit of 2 leaves no time"),

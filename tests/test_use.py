@@ -24,6 +24,7 @@ from conftest import CLASSES, ROOT, acting, patience, run_train
 from PIL import Image
 from yacs.config import CfgNode
 
+from harness.launcher import free_port
 from harness.prompt_words import nearest_words, prompts_of
 from harness.router import configuration
 from trainers import load_run
@@ -704,9 +705,7 @@ def test_a_method_without_steps_keeps_what_it_made(runs):
 
 def test_the_page_answers_its_own_requests_beside_silent_connections(runs, pictures):
     """Half-sent requests hold up nobody; other hosts, other origins, too many names and too much are refused in a line."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     here, boundary = f"http://127.0.0.1:{port}", "b"
     command = [sys.executable, "scripts/explore.py", str(runs["ZeroshotCLIP"]), "--port", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
@@ -762,7 +761,8 @@ def test_the_page_in_a_browser(runs, pictures, tmp_path):
     from selenium.webdriver.chrome.service import Service
     from selenium.webdriver.common.by import By
 
-    command = [sys.executable, "scripts/explore.py", str(runs["MoCoOp"]), "--port", "7951"]
+    port = free_port()
+    command = [sys.executable, "scripts/explore.py", str(runs["MoCoOp"]), "--port", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=ROOT)
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium")
@@ -772,8 +772,8 @@ def test_the_page_in_a_browser(runs, pictures, tmp_path):
     options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
     browser = None
 
-    def wait_for(found, seconds=40):
-        end = time.monotonic() + seconds
+    def wait_for(found):
+        end = time.monotonic() + patience(20)
         while not (value := found()):
             assert time.monotonic() < end, browser.find_element(By.TAG_NAME, "body").text
             time.sleep(0.2)
@@ -784,7 +784,7 @@ def test_the_page_in_a_browser(runs, pictures, tmp_path):
 
     def is_up():
         try:
-            return urllib.request.urlopen("http://127.0.0.1:7951/", timeout=1).status == 200
+            return urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=1).status == 200
         except OSError:
             return False
 
@@ -795,7 +795,7 @@ def test_the_page_in_a_browser(runs, pictures, tmp_path):
         for width in (1280, 390):
             screen = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": width < 500}
             browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-            browser.get("http://127.0.0.1:7951/")
+            browser.get(f"http://127.0.0.1:{port}/")
             field = wait_for(lambda: browser.find_elements(By.CSS_SELECTOR, "input[type=file]"))[0]
             field.send_keys(str(pictures[0][0]))
             wait_for(lambda: "%" in text())
@@ -811,7 +811,7 @@ def test_the_page_in_a_browser(runs, pictures, tmp_path):
             names.send_keys("okapi, okapi")
             names.submit()
             wait_for(lambda: 'class "okapi" is named twice' in text())
-        browser.get("http://127.0.0.1:7951/")
+        browser.get(f"http://127.0.0.1:{port}/")
         (tmp_path / "letter.txt").write_text("no picture")
         field = wait_for(lambda: browser.find_elements(By.CSS_SELECTOR, "input[type=file]"))[0]
         field.send_keys(str(tmp_path / "letter.txt"))
@@ -821,7 +821,7 @@ def test_the_page_in_a_browser(runs, pictures, tmp_path):
             message = json.loads(entry["message"])["message"]
             if message["method"] == "Network.requestWillBeSent":
                 asked.add(message["params"]["request"]["url"])
-        outside = [u for u in asked if u.startswith("http") and not u.startswith("http://127.0.0.1:7951")]
+        outside = [u for u in asked if u.startswith("http") and not u.startswith(f"http://127.0.0.1:{port}")]
         assert not outside
     finally:
         if browser is not None:

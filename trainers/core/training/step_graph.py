@@ -53,7 +53,6 @@ class StepGraph:
                 shown = self._step(*self._inputs)
                 self._values = torch.stack([value.detach() for value in shown.values()])
         except RuntimeError as error:
-            torch.cuda.set_stream(stream)  # the recording's own stays where its end fails, too
             first = error.__context__ if isinstance(error.__context__, RuntimeError) else error
             self.trouble = str(first).strip().splitlines()[0]
             for parameter in self._learned:
@@ -62,7 +61,9 @@ class StepGraph:
             traceback.clear_frames(error.__traceback__)
             del first, graph
         if self.trouble:
+            torch.cuda.set_stream(stream)  # the recording's own stays where its end fails, too
             _leave_recording()
+            torch.cuda.set_stream(stream)
             return
         self._names = list(shown)
         self._grads = [parameter.grad for parameter in self._learned]
@@ -70,12 +71,12 @@ class StepGraph:
 
 
 def _leave_recording() -> None:
-    """After a recording that failed: frees what it took, and records nothing, since until torch 2.12 the generator else
+    """After a recording that failed: frees what it took, and records a number, since until torch 2.12 the generator else
     stays in its recording state and refuses to draw."""
     gc.collect()
     torch.cuda.empty_cache()
     with contextlib.suppress(RuntimeError), torch.cuda.graph(torch.cuda.CUDAGraph()):
-        pass
+        torch.ones((), device="cuda")
 
 
 def _kind(tensor: torch.Tensor) -> tuple[Any, ...]:

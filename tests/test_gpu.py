@@ -35,7 +35,7 @@ def check_equal(lines: list[dict[str, Any]]) -> None:
 
 @pytest.mark.skipif(not ASKED_FOR_A_GPU, reason="for a machine with a GPU: MOCOOP_TEST_GPU=1")
 def test_what_has_to_be_equal_on_a_gpu(tmp_path):
-    lines = lines_of(tmp_path, "--only", "equal")["equal"]
+    lines = lines_of(tmp_path, "--only", "equal", "--minutes", "26")["equal"]  # on a slower card than was measured
     check_equal(lines)
     assert {line["resumed"] for line in lines if "bit_equal" in line} == {
         name for name, method in methods().items() if method.takes_steps and not method.federated
@@ -48,7 +48,12 @@ def test_what_has_to_be_equal_on_a_gpu(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(ASKED_FOR_A_GPU, reason="tries the benchmark where there is no GPU")
 def test_every_section_runs_without_a_gpu(tmp_path):
-    lines = lines_of(tmp_path, "--tiny", "--minutes", str(patience(20)))  # a busy machine leaves nothing out
+    here = (
+        "ceilings,towers,steps,theirs,compiled,equal,methods,evaluation,loading,budget,demo"  # tests run by themselves
+    )
+    lines = lines_of(
+        tmp_path, "--tiny", "--only", here, "--minutes", str(patience(20))
+    )  # a busy machine leaves nothing out
     check_equal(lines["equal"])
     measured = {
         name: [line for line in lines[name] if "ms" in line]
@@ -56,7 +61,6 @@ def test_every_section_runs_without_a_gpu(tmp_path):
     }
     assert all(rows and all(row["ms"] > 0 for row in rows) for rows in measured.values())
     assert [row for row in lines["loading"] if "ms_per_batch_of_32" in row]
-    assert lines["tests"][0]["status"] == 0, lines["tests"]
 
 
 def test_a_section_that_is_not_there():

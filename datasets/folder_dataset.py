@@ -60,6 +60,10 @@ class FolderDataset(FewShotDataset):
         parts = _parts(folder)
         folders = _class_folders(parts.get("train", folder))
         names = _names(folder, cfg.DATASET.NAMES_FILE, folders)
+        for part in parts.values():
+            misplaced = part / "classnames.txt"
+            if misplaced.is_file() and not cfg.DATASET.NAMES_FILE:
+                _note_left([misplaced], part)
         if "test" in parts:
             _refuse_folds(cfg, str(parts["test"]))
             train, val, test = (_read(parts[part], names, part) if part in parts else [] for part in PARTS)
@@ -161,19 +165,21 @@ def _composed(name: str) -> str:
 
 
 def _read(folder: Path, names: dict[str, str], part: str) -> Items:
-    called = {_composed(name): name for name in _folders_in(folder)}  # here, where accents may be written otherwise
+    here = _folders_in(folder)
+    called = {_composed(name): name for name in here}  # accents may be written otherwise than in training
+    double = next((name for name in here if called[_composed(name)] != name), None)
+    if double is not None:
+        raise ValueError(f"{folder / double} and another folder there are called alike: put them together")
     extra = [name for key, name in called.items() if key not in {_composed(known) for known in names}]
     if extra:
         raise ValueError(f"{folder / extra[0]} is a class without training pictures")
     loose = [path for path in sorted(folder.iterdir()) if path.is_file() and is_picture(path.name)]
-    names_file = folder / "classnames.txt"
-    is_part = folder.name.lower() in (word for words in PARTS.values() for word in words)
-    if not called and loose:
+    if part == "test" and loose and not called:
         raise ValueError(
             f"{folder} holds {len(loose):,} pictures and no class folders, so nobody knows what they show: move it "
             "elsewhere (predict.py reads it)"
         )
-    _note_left([*loose, *([names_file] if is_part and names_file.is_file() else [])], folder)
+    _note_left(loose, folder)
     items, others = [], []
     for label, (own, name) in enumerate(names.items()):
         below = called.get(_composed(own), "")

@@ -121,7 +121,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
     text, between = read_text(path), MANIFESTS[path.suffix.lower()]
     if between:
         if told := re.match(r"sep=(.)\s*\n", text):  # a spreadsheet's own line
-            between, text = told[1], text[told.end() :]
+            between, text = told[1], "\n" + text[told.end() :]
         first = next((line for line in text.split("\n") if line.strip()), "")
         others = (";", "\t")  # as spreadsheets write it in many countries, or by another name
         between = next((sign for sign in others if between == "," and sign in first and "," not in first), between)

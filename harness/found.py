@@ -13,7 +13,7 @@ from PIL import Image
 from trainers.core.clip.backbones import Backbone
 from trainers.core.clip.prompts import clean_classname
 from trainers.core.clip.visual_tower import encode_pictures
-from trainers.core.loading.read import UNDECODABLE
+from trainers.core.loading.read import UNDECODABLE, read_picture
 from trainers.core.settings.configure import BALANCED
 
 LOOKED_AT = 200  # pictures whose headers are read for their sizes
@@ -81,7 +81,9 @@ def _is_dark(path: str) -> bool:
     """Whether a picture of 16 bits holds 12 or fewer, as microscopes write them."""
     try:
         with Image.open(path) as picture:
-            return picture.mode.startswith("I;16") and int(np.asarray(picture).max()) < 2**13
+            if not picture.mode.startswith("I;16"):
+                return False
+        return int(np.asarray(read_picture(path, upright=True)).max()) < 2**5  # of 2^8
     except UNDECODABLE:
         return False
 

@@ -89,7 +89,7 @@ def dataset_named(word: str) -> Dataset:
 
 @functools.cache  # said once
 def _note_folder(word: str) -> None:
-    """Says which is meant where a benchmark, or a group of them, is called as a folder here."""
+    """Says which is meant where a benchmark is called as a folder here."""
     if Path(word).is_dir():
         print(f'Note: "{word}" is the benchmark of that name; the folder here is ./{word}')
 

@@ -74,8 +74,8 @@ def main() -> int:
             raise ValueError(f"{path} does not say which CLIP it belongs to: name it with --backbone")
         if not 1 <= args.top <= 100:
             raise ValueError(f"--top is {args.top}: use 1 to 100")
-        is_told = bool(identity.get("backbone_sha256"))
-        model = opened_backbone(args.backbone, identity) if is_told else load_backbone(backbone)
+        is_untold = args.backbone and not identity.get("backbone_sha256")
+        model = load_backbone(args.backbone) if is_untold else opened_backbone(args.backbone, identity)
         table_VW = model.token_embedding.weight.detach()
         other = next((t for _, t in pieces if t.ndim != 2 or t.shape[1] != table_VW.shape[1]), None)
         if other is not None:

@@ -224,7 +224,7 @@ def submit(runs: Sequence[Job], queued: Mapping[Path, str], name: str, logs: Pat
 
 def job_number(said: str) -> str:
     """Of what sbatch says, whatever a site says around it. Raises ValueError where there is none."""
-    found = re.findall(r"^\s*(\d+)(?:;.*)?$", said, re.MULTILINE)
+    found = re.findall(r"^\s*(\d+)\s*(?:;.*)?$", said, re.MULTILINE)
     if not found:
         raise ValueError(f"sbatch said {said.strip()[:200]!r}, which is no job's number: look into the queue")
     return found[-1]

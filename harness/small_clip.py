@@ -273,7 +273,8 @@ def main() -> int:
         raise SystemExit(f"error: {args.steps} steps of {args.batch} pictures: use at least one step and four pictures")
     if args.out.suffix != ".pt" or args.out.is_dir():
         raise SystemExit(f"error: --out {args.out} is no name for a .pt file")
-    if args.out == usual_out and (args.steps, args.batch, args.seed) != (recipe.steps, 256, recipe.seed):
+    is_changed = (args.steps, args.batch, args.seed) != (recipe.steps, 256, recipe.seed)
+    if is_changed and args.out.resolve() == usual_out.resolve():
         raise SystemExit(f"error: {usual_out} is the recipe's own: give another model another --out")
     if recipe.muon and not hasattr(torch.optim, "Muon"):
         raise SystemExit(f"error: this recipe uses Muon, which torch {torch.__version__} lacks: use 2.9 or later")

@@ -19,7 +19,7 @@ from PIL import Image
 import datasets
 from datasets.manifest import read_manifest
 from datasets.splitting import fold, split
-from harness.found import found
+from harness.found import _is_dark, found
 from harness.near_duplicates import pairs_above
 from harness.report.collect import collect
 from trainers.core.clip.backbones import load_backbone
@@ -181,6 +181,20 @@ class TestFolders:
         assert f"in {place}, 1 that are not read: validate" in said
         assert f"in {place / 'train'}, 1 that are not read: classnames.txt" in said
         assert f"in {place / 'test'}, 1 that are not read: loose.png" in said
+
+    def test_a_class_in_both_writings_of_an_accent(self, tmp_path):
+        place = folders(tmp_path, train__oak=2, train__café=2, test__oak=1, test__café=1, test__other=1)
+        (place / "test" / "other").rename(place / "test" / "café")
+        with pytest.raises(ValueError, match="and another folder there are called alike: put them together"):
+            own_pictures(place)
+
+    def test_a_damaged_picture_of_sixteen_bits_is_only_told_of(self, tmp_path):
+        Image.fromarray(np.full((8, 8), 4000, np.uint16)).save(tmp_path / "a.png")
+        assert _is_dark(str(tmp_path / "a.png"))
+        whole = (tmp_path / "a.png").read_bytes()
+        for cut in range(8, len(whole), 3):
+            (tmp_path / "b.png").write_bytes(whole[:cut] + b"\xff\xff" + whole[cut + 2 :])
+            _is_dark(str(tmp_path / "b.png"))
 
     def test_test_pictures_without_classes(self, tmp_path):
         place = folders(tmp_path, train__oak=2, train__elm=2, test=3)

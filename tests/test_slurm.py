@@ -76,9 +76,13 @@ def assert_same_as(undisturbed, output, seeds):
 
 
 def training(output, seed=1, epochs=8):
-    """Whether that many epochs of a training are done."""
-    log = folder_of(output, "train_base", seed) / "log.txt"
-    return log.is_file() and log.read_text().count("\nepoch [") >= epochs
+    """Whether that many epochs of a training are done, in however many goes."""
+    return max(map(int, re.findall(r"^epoch \[(\d+)/", logs(output, seed), re.MULTILINE)), default=0) >= epochs
+
+
+def logs(output, seed=1):
+    """What a training has logged; each of its goes has a file."""
+    return "".join(file.read_text() for file in folder_of(output, "train_base", seed).glob("log.txt*"))
 
 
 def test_a_whole_protocol_as_arrays(slurm, handed, undisturbed, tmp_path):
@@ -105,6 +109,7 @@ def test_packed_and_asked_twice(slurm, handed, undisturbed, tmp_path):
     status, said, error = handed("--wait", seeds="1 2 3")
     assert status == 0, error
     assert_same_as(undisturbed, tmp_path, (1, 2))
+    assert all((folder_of(tmp_path, part, 3) / "results.json").is_file() for part in ("train_base", "test_new"))
 
 
 def test_a_time_limit_in_mid_training(slurm, handed, undisturbed, tmp_path):
@@ -113,9 +118,8 @@ def test_a_time_limit_in_mid_training(slurm, handed, undisturbed, tmp_path):
     longer = str(round(int(EPOCHS) * 120 / took))  # of two at once: more than a minute alone
     # Slurm may warn half a minute early: 20 to 50 seconds after the start
     assert handed("--time", "2", "--warning", "70", epochs=longer)[0] == 0
-    log = folder_of(tmp_path, "train_base", 1) / "log.txt"
-    slurm.until(lambda: log.is_file() and "Stopped by SIG" in log.read_text(), 120)
-    assert not (log.parent / "results.json").exists()
+    slurm.until(lambda: "Stopped by SIG" in logs(tmp_path), 120)
+    assert not (folder_of(tmp_path, "train_base", 1) / "results.json").exists()
     for number in slurm.jobs():  # whose next limit is no matter of this test
         slurm.call("scontrol", "update", f"JobId={number}", "TimeLimit=60", check=False)
     slurm.until(lambda: not slurm.jobs(), 400, hurry=True)
@@ -129,7 +133,6 @@ def test_requeued_by_hand_and_by_itself_where_the_cluster_does_not(slurm, handed
     text = slurm.conf.read_text()
     slurm.conf.write_text(text.replace("RequeueExit=75", "RequeueExit=99"))
     slurm.call("scontrol", "reconfigure")
-    log = folder_of(tmp_path, "train_base", 1) / "log.txt"
 
     def running():
         return next((number for number, state in slurm.jobs().items() if state == "RUNNING"), "")
@@ -141,7 +144,7 @@ def test_requeued_by_hand_and_by_itself_where_the_cluster_does_not(slurm, handed
         slurm.until(lambda: not running(), 60)
         slurm.until(lambda: running() and training(tmp_path, epochs=20), 240, hurry=True)
         slurm.call("scancel", "--signal=USR1", running())
-        slurm.until(lambda: "Stopped by SIGUSR1" in log.read_text(), 30)
+        slurm.until(lambda: "Stopped by SIGUSR1" in logs(tmp_path), 30)
         slurm.until(lambda: not slurm.jobs(), 240, hurry=True)
     finally:
         slurm.conf.write_text(text)

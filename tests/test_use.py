@@ -171,6 +171,9 @@ def test_what_a_federations_clients_keep_is_not_interpreted():
 def test_class_names_with_a_slash_and_those_of_a_folder_of_pictures(tmp_path):
     assert names_from("F/A-18,Spitfire") == ["F/A-18", "Spitfire"]
     (tmp_path / "classnames.txt").write_text("star a star\nheart a heart\n")
+    assert names_from(str(tmp_path / "classnames.txt")) == ["star a star", "heart a heart"]
+    for name in ("star", "heart"):
+        (tmp_path / name).mkdir()
     assert names_from(str(tmp_path / "classnames.txt")) == ["a star", "a heart"]
     with pytest.raises(FileNotFoundError, match="no file a/b"):
         names_from("a/b")
@@ -180,6 +183,8 @@ def test_a_picture_that_is_named_twice_is_classified_once(tmp_path, monkeypatch)
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     monkeypatch.chdir(tmp_path)
     assert find(["a.png", "./a.png", str(tmp_path)]) == (["a.png"], [])
+    Image.new("RGB", (8, 8)).save(tmp_path / "b.png")
+    assert [Path(path).name for path in find(["b.png", str(tmp_path)])[0]] == ["b.png", "a.png"]  # as they were named
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "a.CR2").write_bytes(b"x")
     with pytest.raises(
@@ -193,6 +198,8 @@ def test_truth_of_a_part_of_a_folder_reads_the_whole_folders_names(tmp_path):
     (tmp_path / "classnames.txt").write_text("nominal nominal texture\n")
     picture = str(tmp_path / "test" / "nominal" / "a.png")
     assert truth_of([picture], [str(tmp_path / "test")], ["nominal texture", "star"]) == {picture: "nominal texture"}
+    (tmp_path / "star").mkdir()
+    assert truth_of([str(tmp_path / "star" / "a.png")], [str(tmp_path / "star")], ["star"])  # a list above is no matter
 
 
 def test_another_dataset_is_shown_whole():

@@ -137,15 +137,13 @@ def main() -> int:
 
 def choose(names: list[str], known: dict[str, Source], root: Path, present: bool) -> list[Source]:
     """The datasets meant by `names`; without names, those that are there if `present`, or none. Raises ValueError."""
-    if "all" in names:
-        return list(known.values())
     if present and not names:
         return [s for s in known.values() if (root / s.folder).exists()]
     for name in names:
-        if name not in known:
+        if name not in known and name != "all":
             hint = did_you_mean(name, known) or f"; known: {', '.join(known)}"
             raise ValueError(f'dataset "{name}" is unknown{hint}')
-    return [known[name] for name in dict.fromkeys(names)]
+    return list(known.values()) if "all" in names else [known[name] for name in dict.fromkeys(names)]
 
 
 def choose_model(word: str) -> Any:

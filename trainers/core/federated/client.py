@@ -20,8 +20,7 @@ from .partition import Part
 
 def run_of(trainer: Any) -> str:
     """A name for a trainer's run: whatever bears on its result."""
-    immaterial = ("versions", "backbone")  # whose hash tells it, wherever it lies
-    identity = {name: value for name, value in trainer.identity().items() if name not in immaterial}
+    identity = {name: value for name, value in trainer.identity().items() if name != "versions"}
     said = [trainer.material(trainer.cfg), trainer.cfg.SEED, identity]
     return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:12]
 

@@ -114,18 +114,23 @@ def find(words: list[str]) -> tuple[list[str], list[str]]:
             others_there = f" ({told(more).removeprefix('Note: ')})" if more else ""
             raise ValueError(f"no pictures at {word}{others_there}: give files, folders or patterns")
         found += inside
-    return list({os.path.abspath(path): path for path in reversed(found)}.values())[::-1], others
+    once: dict[str, str] = {}
+    for path in found:
+        once.setdefault(os.path.abspath(path), path)
+    return list(once.values()), others
 
 
 def names_from(word: str) -> list[str]:
-    """Class names from a file, a line each (of a classnames.txt, what stands behind the folders), or from the word
-    itself, commas between them. Raises ValueError, OSError."""
+    """Class names from a file, a line each (of a classnames.txt beside the folders that it names, what stands behind
+    them), or from the word itself, commas between them. Raises ValueError, OSError."""
     from ..settings.text_files import read_pairs, read_text
 
-    if os.path.basename(word) == NAMES_FILE and os.path.isfile(word):  # a folder of pictures' own
-        return list(read_pairs(word).values())
     if os.path.isfile(word):
-        return [line for line in read_text(word).splitlines() if line.strip()]
+        lines = [line for line in read_text(word).splitlines() if line.strip()]
+        beside = [os.path.join(os.path.dirname(word), line.split()[0]) for line in lines]
+        if os.path.basename(word) == NAMES_FILE and all(map(os.path.isdir, beside)):  # a folder of pictures' own
+            return list(read_pairs(word).values())
+        return lines
     if word.endswith(".txt") or (os.sep in word and "," not in word):
         raise FileNotFoundError(f"no file {word}: give names with commas between them, or a file with a line each")
     return word.split(",")

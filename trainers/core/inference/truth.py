@@ -10,20 +10,22 @@ from ..settings.text_files import read_pairs
 from .model import Prediction
 
 NAMES_FILE = "classnames.txt"  # in a folder of pictures: a line of folder and class name each
+PARTS = ("train", "training", "val", "valid", "validation", "dev", "test", "testing")
 
 
 def truth_of(paths: Sequence[str], roots: Sequence[str], classnames: Sequence[str]) -> dict[str, str]:
     """Picture -> its class, or "" for none of the classes: the nearest folder above it that is called as a class, or that
-    a classnames.txt in one of `roots`, or up to two folders above it, calls so, up to the root in which it lies; of a
-    picture in none, its own folder.
+    a classnames.txt in one of `roots`, or above one that is a part such as test/, calls so, up to the root in which it
+    lies; of a picture in none, its own folder.
 
     Raises ValueError where no picture lies in the folder of a class.
     """
     known = {_key(name): name for name in classnames}
     for root in roots:
-        within = Path(os.path.abspath(root))
-        file = next((f for folder in (within, *within.parents[:2]) if (f := folder / NAMES_FILE).is_file()), None)
-        if file is not None:
+        place = Path(os.path.abspath(root))
+        if place.name.lower() in PARTS and not (place / NAMES_FILE).is_file():
+            place = place.parent
+        if (file := place / NAMES_FILE).is_file():
             called = {folder: known.get(_key(name)) for folder, name in read_pairs(file).items()}
             known |= {_key(folder): name for folder, name in called.items() if name is not None}
     tops = [Path(os.path.abspath(root)) for root in roots]

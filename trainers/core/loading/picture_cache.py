@@ -75,6 +75,10 @@ class ResizedPictures:
             return {"img": pixels_HW3, "fresh": key if unchanged else b""}
         return {"img": torch.from_numpy(found.copy()), "fresh": b""}
 
+    def keeps(self, path: str) -> bool:
+        """Whether a picture was decoded before."""
+        return self._contents.key(path, self.upright) in self.cache
+
     def keep(self, batch: dict[str, Any]) -> None:
         """Caches the pictures of a batch that are new or that a worker found damaged; this process checks them
         again."""

@@ -74,9 +74,10 @@ def _leave_recording() -> None:
     """After a recording that failed: frees what it took, and records a number, since until torch 2.12 the generator else
     stays in its recording state and refuses to draw."""
     gc.collect()
-    torch.cuda.empty_cache()
-    with contextlib.suppress(RuntimeError), torch.cuda.graph(torch.cuda.CUDAGraph()):
-        torch.ones((), device="cuda")
+    with contextlib.suppress(RuntimeError):
+        torch.cuda.empty_cache()
+        with torch.cuda.graph(torch.cuda.CUDAGraph(), capture_error_mode="thread_local"):
+            torch.ones((), device="cuda")
 
 
 def _kind(tensor: torch.Tensor) -> tuple[Any, ...]:

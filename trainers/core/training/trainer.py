@@ -398,8 +398,9 @@ class PromptTrainer(TrainerX):
     def _look_at_tested_pictures(self) -> None:
         """Reads people's own once, where that is kept for testing: a broken one ends the run before it is trained."""
         resized = self.test_loader.dataset.resized
-        if self.are_own and resized is not None and this_rank().first and not self.cfg.TEST.NO_TEST:
-            for batch in self.as_tested([*(self.dm.dataset.val or []), *self.dm.dataset.test]):
+        if self.are_own and resized is not None and not self.cfg.TEST.NO_TEST:
+            items = [*(self.dm.dataset.val or []), *self.dm.dataset.test][this_rank().rank :: this_rank().size]
+            for batch in self.as_tested([item for item in items if not resized.keeps(item.impath)]):
                 resized.keep(batch)
 
     def _prepare_pictures(self) -> None:

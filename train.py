@@ -220,7 +220,7 @@ def run(args: argparse.Namespace, cfg: "CfgNode") -> None:
         print(f"Setting fixed seed: {cfg.SEED}")
         device.set_up(cfg.DETERMINISTIC, cfg.TF32)
         print_settings(args, cfg)
-        begin = time.time()
+        begin = time.monotonic()
         trainer = build_trainer(cfg)
         trainer.contents = identity.contents
         if args.no_train:
@@ -240,7 +240,7 @@ def run(args: argparse.Namespace, cfg: "CfgNode") -> None:
         # not with TEST.NO_TEST, nor by a trainer that is not ours
         if identity is not None and getattr(trainer, "results", None) is not None:
             note_mistakes(trainer, cfg)
-            seconds = time.time() - begin + getattr(trainer, "seconds_before", 0.0)
+            seconds = time.monotonic() - begin + getattr(trainer, "seconds_before", 0.0)
             folder.finish(results_of(trainer, cfg, seconds) | {"identity": identity.record()})
 
 

@@ -3,13 +3,14 @@
 A benchmark names its folder, its folder of pictures and its split file; it overrides `read` if it has no split file.
 """
 
+import contextlib
 import hashlib
 import json
 import math
 import os
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dassl.data.datasets import DatasetBase, Datum
@@ -92,10 +93,9 @@ class FewShotDataset(DatasetBase):
             )
 
     def _few_shots(self, cfg: CfgNode, train: Items, val: Items) -> tuple[Items, Items]:
-        """The draw of this seed, from its cache if it was drawn before.
+        """The draw of this seed, whatever was drawn from Python's generator before, which is left as it was.
 
-        The cache lists positions in the split, with a digest of the split and one of itself, so that it never serves
-        another split nor anything but the draw.
+        It is noted in a file, as positions in the split, with a digest of the split and one of itself.
         """
         shots, seed = cfg.DATASET.NUM_SHOTS, cfg.SEED
         path = self.draws(cfg) / f"shot_{shots}-seed_{seed}.json"
@@ -106,16 +106,15 @@ class FewShotDataset(DatasetBase):
             print(
                 f"Note: {len(short)} classes have fewer than {shots} training pictures and give all they have: {name}, ..."
             )
-        kept = _read_cache(path, {"split_sha256": digest, "shots": shots, "seed": seed}) if seed >= 0 else None
-        if kept and _is_draw(kept["train"], train, shots) and _is_draw(kept["val"], val, min(shots, 4)):
-            print(f"Loading preprocessed few-shot data from {path}")
-            return [train[i] for i in kept["train"]], [val[i] for i in kept["val"]]
-        few_train = self.generate_fewshot_dataset(train, num_shots=shots)
-        few_val = self.generate_fewshot_dataset(val, num_shots=min(shots, 4)) if val else []
+        with _drawn_from(seed) if seed >= 0 else contextlib.nullcontext():
+            few_train = self.generate_fewshot_dataset(train, num_shots=shots)
+            few_val = self.generate_fewshot_dataset(val, num_shots=min(shots, 4)) if val else []
         if seed >= 0:
             where = {id(item): i for items in (train, val) for i, item in enumerate(items)}
             drawn = {"train": [where[id(x)] for x in few_train], "val": [where[id(x)] for x in few_val]}
-            _write_cache(path, {"split_sha256": digest, "shots": shots, "seed": seed, **drawn})
+            record = {"split_sha256": digest, "shots": shots, "seed": seed, **drawn}
+            if not _is_noted(path, record):
+                _note(path, record)
         return few_train, few_val
 
 
@@ -134,22 +133,23 @@ def _draw_digest(record: dict) -> str:
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
-def _is_draw(positions: object, items: Items, shots: int) -> bool:
-    """Whether these are positions of `shots` pictures of every class, or of all where it has fewer, each once."""
-    if not isinstance(positions, list) or not all(type(i) is int and 0 <= i < len(items) for i in positions):
-        return False
-    expected = {label: min(shots, n) for label, n in _counts(items).items()}
-    return len(set(positions)) == len(positions) and _counts([items[i] for i in positions]) == expected
-
-
-def _read_cache(path: Path, wanted: dict) -> dict | None:
-    """A kept draw, if it is whole and the one wanted; otherwise it is made again, which gives the same pictures."""
+def _is_noted(path: Path, record: dict) -> bool:
+    """Whether the file holds this draw, whole."""
     try:
-        record = json.loads(path.read_text())
+        found = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError):
-        return None
-    is_whole = isinstance(record, dict) and record.get("draw_sha256") == _draw_digest(record)
-    return record if is_whole and all(record[key] == value for key, value in wanted.items()) else None
+        return False
+    return found == record | {"draw_sha256": _draw_digest(record)}
+
+
+@contextlib.contextmanager
+def _drawn_from(seed: int) -> Iterator[None]:
+    before = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before)
 
 
 def _counts(items: Items) -> dict[int, int]:
@@ -157,14 +157,14 @@ def _counts(items: Items) -> dict[int, int]:
     return Counter(item.label for item in items)
 
 
-def _write_cache(path: Path, record: dict) -> None:
+def _note(path: Path, record: dict) -> None:
     """Two runs may start at once: each writes a file of its own and renames it. A read-only folder is no reason to stop."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(record | {"draw_sha256": _draw_digest(record)}).encode())
-        print(f"Saving preprocessed few-shot data to {path}")
+        print(f"The few-shot draw is noted in {path}")
     except OSError as error:
-        print(f"The few-shot draw is not cached ({error}); the same seed draws the same pictures again")
+        print(f"The few-shot draw is not noted ({error}); the same seed draws the same pictures again")
 
 
 def read_split(path: str, image_dir: str) -> tuple[Items, Items, Items]:

@@ -113,14 +113,25 @@ def _named(devices: str) -> list[str]:
 
 def visible_gpus() -> list[str]:
     """The name of each usable GPU for CUDA_VISIBLE_DEVICES; empty if there is at most one GPU."""
-    if "CUDA_VISIBLE_DEVICES" in os.environ:
-        found = _named(os.environ["CUDA_VISIBLE_DEVICES"])
-    else:
-        found = []
-        with contextlib.suppress(OSError, subprocess.SubprocessError):  # no driver, no NVIDIA
-            command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
-            found = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.split()
+    own = os.environ.get("CUDA_VISIBLE_DEVICES")
+    found = listed_gpus() if own is None else _named(own)
     return found if len(found) > 1 else []
+
+
+def listed_gpus() -> list[str]:
+    """The number of each GPU that the driver knows."""
+    command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):  # no driver, no NVIDIA
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.split()
+    return []
+
+
+def refuse_absent(gpus: list[str]) -> None:
+    """Raises ValueError for numbers that are none of this machine's GPUs; a run there would take the CPU."""
+    there = listed_gpus() if gpus else []
+    absent = [gpu for gpu in gpus if gpu.isdigit() and there and gpu not in there]
+    if absent:
+        raise ValueError(f"GPUS names {', '.join(absent)}, and this machine has {', '.join(there)}: name some of these")
 
 
 def gpus_to_share(settings: list[str], ranks: int) -> list[str]:
@@ -190,6 +201,8 @@ def requested(args: argparse.Namespace) -> tuple[list[Request], Resources]:
     refuse_idle_words(args, words)
     ranks = one_number(args.gpus_per_run, "GPUS_PER_RUN")
     gpus = _named(args.gpus) if args.gpus or args.cluster else gpus_to_share(settings, ranks)
+    if args.gpus and not args.cluster:
+        refuse_absent(gpus)
     if len(gpus) % ranks:
         raise ValueError(f'GPUS_PER_RUN is {ranks}, but GPUS is "{args.gpus}": name {ranks} for each run')
     jobs = one_number(args.jobs, "JOBS") if args.jobs else len(gpus) // ranks or 1

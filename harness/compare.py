@@ -24,7 +24,7 @@ from harness.plan import Request, in_words, shots_in
 from harness.report.collect import Run, collect_runs
 from harness.report.tables import half_interval, shots_title
 from trainers.core.runs import confusion
-from trainers.core.settings.errors import waited_for
+from trainers.core.settings.errors import one_line, waited_for
 from trainers.paths import ROOT, from_project, version
 
 METHODS = "zsclip,zsclip_head,linear_probe,gda,lp_plus_plus,coop,lasp,mocoop,mocoop_plus"
@@ -72,9 +72,9 @@ def majority(runs: list[Run]) -> float:
     return 100 * max(pictures.values()) / pictures.total()
 
 
-def verdict(rows: list[Row], pictures: int, classes: int, usual: float) -> str:
+def verdict(rows: list[Row], pictures: int, classes: int, usual: float | None) -> str:
     """Which method to take, in words, and how sure that is. rows: one for each method. usual: percent of the pictures
-    that are of the most frequent class."""
+    that are of the most frequent class, if that is known."""
     best = max(rows, key=lambda row: row.accuracy)
     near = [r for r in rows if r is not best and best.accuracy - r.accuracy <= math.hypot(best.half, r.half)]
     said = [f"{best.title} has the best accuracy, {best.accuracy:.1f} %"]
@@ -92,10 +92,8 @@ def verdict(rows: list[Row], pictures: int, classes: int, usual: float) -> str:
         surely = gain > math.hypot(best.half, zero.half)
         has = f"{zero.title}, which trains nothing, has {zero.accuracy:.1f} %"
         said.append(f"{has}: {gain:.1f} less" if surely else f"{has}, within the noise of the best")
-    said.append(
-        f"Guessing among {classes} classes is right {100 / classes:.1f} % of the time, always saying the most frequent one "
-        f"{usual:.1f} %"
-    )
+    always = "" if usual is None else f", always saying the most frequent one {usual:.1f} %"
+    said.append(f"Guessing among {classes} classes is right {100 / classes:.1f} % of the time{always}")
     return ". ".join(said) + "."
 
 
@@ -175,7 +173,12 @@ def main(given: list[str] | None = None) -> int:
     print(tabulate(table, headers=["method", "accuracy, %", "seconds a run"], colalign=("left", "right", "right")))
     by_seeds = max(map(len, by_method.values())) > 1
     print(LEGEND.format(seeds="seeds and " if by_seeds else "") + ("" if by_seeds else ONE_SEED))
-    print(f"\n{verdict(rows, pictures, classes, majority(by_method[found[0].method]))}")
+    try:
+        usual: float | None = majority(by_method[found[0].method])
+    except (OSError, ValueError) as error:  # of an earlier version, or damaged
+        usual = None
+        print(f"Note: nothing is known of the most frequent class: {one_line(error)}")
+    print(f"\n{verdict(rows, pictures, classes, usual)}")
     best = max(rows, key=lambda r: r.accuracy)
     print(f"Its runs: {shlex.quote(str(folders[best.name][0].parent))}")
     return 0

@@ -74,7 +74,7 @@ def run(arguments: list[str], environment: dict[str, str], pipe: Connection, qui
     for descriptor in (1, 2) if quiet else (2,):
         os.dup2(pipe.fileno(), descriptor)
     pipe.close()
-    sys.stdout = open(1, "w", buffering=1 if os.isatty(1) else -1, closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     usual = multiprocessing.get_all_start_methods()[0]  # a forkserver's child would start its workers by it, too
     multiprocessing.set_start_method(usual, force=True)

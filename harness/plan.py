@@ -111,7 +111,8 @@ def dataset_of(word: str, data: str) -> Any:
 def _own_name(word: str) -> str:
     """What people's own pictures are called in folders and tables, after a folder or file of theirs."""
     name = "".join(c if c.isalnum() or c in "._-" else "_" for c in word)
-    taken = name in registry_names().values() or name in ("train", "test")
+    name = name.lstrip(".") or "pictures"  # hidden ones are no runs for the reader of results
+    taken = name in registry_names().values() or name in ("train", "test", "tensorboard", "prompt_learner")
     return f"{name}_folder" if taken else name
 
 
@@ -340,7 +341,7 @@ class Request:
         """The command line for this request, or for one seed and number of shots of it."""
         script = f"scripts/{self.method}/{self.protocol}.sh"
         call = f"bash {script}" if (ROOT / script).is_file() else f"python scripts/run.py {self.method} {self.protocol}"
-        words = list(self.words)
+        words = list(map(_from_anywhere, self.words))
         known = {"DATA": str(self.data), "OUTPUT": str(self.output), "CFG": self.config, "TAG": self.tag}
         usual = {
             "DATA": ("data", str(ROOT / "data")),
@@ -353,11 +354,25 @@ class Request:
             words = words[:1] if self.protocol == "base2new" else words  # its second word is a seed
             assigned.insert(0, f"SEEDS={seed}")
         if self.protocol in ("main", "ablation"):
-            words = [self.dataset, in_words(shots), *words[2:]] if shots else [self.dataset]
+            dataset = _from_anywhere(self.dataset)
+            words = [dataset, in_words(shots), *words[2:]] if shots else [dataset]
         elif shots not in (None, 16):
             assigned.append(f"SHOTS={in_words(shots)}")
         more = [*(["--joint"] if self.joint else []), *(["--folds", str(self.folds)] if self.folds else [])]
         return " ".join([*assigned, call, *map(shlex.quote, [*words, *more, *self.settings])])
+
+
+def _from_anywhere(word: str) -> str:
+    """A folder or list of pictures as it can be named in the project's folder, where commands are repeated."""
+    path = Path(word).expanduser()
+    is_own = word not in registry_names().values() and (path.is_dir() or (is_manifest(path) and path.is_file()))
+    return str(path.resolve()) if is_own and Path.cwd() != ROOT else word
+
+
+def to_do(runs: list[Job]) -> list[Job]:
+    """Those that are not finished, and those that need one of them: what they have may be of another model."""
+    anew = {run.folder for run in runs if not run.finished}
+    return [run for run in runs if run.folder in anew or (run.needs is not None and run.needs.folder in anew)]
 
 
 def _number(word: str, what: str, least: int = 1) -> int:

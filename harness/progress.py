@@ -11,10 +11,10 @@ class Progress:
     """The runs to do, each of a kind. Runs of one kind (dataset, number of shots, training or testing) take about
     equally long.
 
-    at_a_time: runs at a time. now: the clock, in seconds.
+    at_a_time: runs at a time. now: a clock that nobody sets, in seconds.
     """
 
-    def __init__(self, kinds: dict[str, Hashable], at_a_time: int, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, kinds: dict[str, Hashable], at_a_time: int, now: Callable[[], float] = time.monotonic) -> None:
         self.kinds, self.at_a_time, self._now = dict(kinds), at_a_time, now
         self._began: dict[str, float] = {}
         self._took: dict[Hashable, list[float]] = defaultdict(list)
@@ -57,7 +57,7 @@ class Progress:
             text = f"{self.done} of {self.done + left} runs done, {running} running, {left - running} left"
         if seconds is None or not left:
             return text
-        end = time.strftime("%H:%M" if seconds < 20 * 3600 else "%a %H:%M", time.localtime(self._now() + seconds))
+        end = time.strftime("%H:%M" if seconds < 20 * 3600 else "%a %H:%M", time.localtime(time.time() + seconds))
         return f"{text}: until about {end} ({_duration(seconds)})"
 
 

@@ -15,9 +15,10 @@ from typing import Any
 from tqdm import tqdm
 
 from harness.launcher import Cold, Started, Warm, starter
-from harness.plan import Job
+from harness.plan import Job, to_do
 from harness.progress import Progress
 from trainers.core.ranks.processes import SHARING, cores
+from trainers.core.settings.errors import one_line
 from trainers.core.training.stopping import RESUME_ME, on_stop_signals
 
 TELL = 300  # seconds after which a run that shows nothing says where it is
@@ -46,13 +47,12 @@ class Runner:
     def go(self) -> None:
         """Executes all unfinished runs. A stop signal is passed on to the runs, which save a checkpoint and end."""
         on_stop_signals(self._stop)
-        todo = []
+        todo = to_do(self.runs)
+        left = {run.folder for run in todo}
         for run in self.runs:
-            if run.finished:
+            if run.folder not in left:
                 run.status = "finished before"
                 print(f"{run.folder} is finished: skipped")
-            else:
-                todo.append(run)
         self.quiet = self.jobs > 1 or (len(todo) > 1 and not self.verbose)
         environment = {"MOCOOP_BARS": "1"} if sys.stderr.isatty() and not self.quiet else {}
         self.progress = Progress({str(run.folder): run.kind for run in todo}, self.jobs)
@@ -99,12 +99,18 @@ class Runner:
             tqdm.write(f"{time.strftime('%H:%M:%S')} {run.folder}")
         begin = told = time.monotonic()
         self.progress.begin(str(run.folder))
-        process = self.starter.start(run.arguments, env, quiet, self.ranks)
+        try:
+            process = self.starter.start(run.arguments, env, quiet, self.ranks)
+        except OSError as error:
+            self.progress.end(str(run.folder), counts=False)
+            run.status = f"could not be started: {one_line(error)}"
+            tqdm.write(f"{run.folder}: {run.status}")
+            return
         self.processes.add(process)
         if self.stopping:  # asked while it was started
             process.send(self.asked_by)
         said: list[str] = []
-        last: deque[str] = deque(maxlen=30)
+        last: deque[str] = deque(maxlen=100)
         for line in _lines(process.stream):
             last.append(line)
             if line.startswith("error: "):
@@ -133,8 +139,9 @@ class Runner:
         run.status = "stopped; the same command continues it"
         if status != RESUME_ME and not self.stopping:  # when asked to stop, some have not begun what they could save
             run.status = said[-1] if said else f"failed with status {status}"
-            if quiet and not said:
-                tqdm.write("".join(last))
+            trace = next((i for i, line in enumerate(last) if line.startswith("Traceback")), None)
+            if quiet and (trace is not None or not said):  # what only torch can explain has both
+                tqdm.write("".join(list(last)[-30 if trace is None else trace :]))
         tqdm.write(f"{run.folder}: {run.status}")
 
 

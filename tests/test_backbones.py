@@ -207,6 +207,15 @@ class TestNames:
         assert said in str(raised.value)
         assert "\n" not in str(raised.value)
 
+    def test_a_folder_that_asks_to_run_code_of_its_own(self, tmp_path):
+        text = {"hf_tokenizer_name": "x", "tokenizer_kwargs": {"trust_remote_code": True}}
+        said = {"model_cfg": {"embed_dim": 8, "vision_cfg": {}, "text_cfg": text}, "preprocess_cfg": {}}
+        (tmp_path / "open_clip_config.json").write_text(json.dumps(said))
+        source = source_of(f"open_clip:local-dir:{tmp_path}")
+        for opened in (source.load, source.digest, source.preprocessing):
+            with pytest.raises(OSError, match="asks to run a tokeniser's own code, which may do anything"):
+                opened()
+
     def test_a_model_of_a_hub_from_its_cache(self, tmp_path):
         """As it lies after a download; in a process of its own, since the hub's client reads its variables once."""
         cache = tmp_path / "hub" / "models--org--tiny"

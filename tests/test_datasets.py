@@ -15,7 +15,7 @@ from test_dassl_interface import config
 from datasets.drawing import world
 from datasets.drawing.styles import STYLES
 from datasets.drawn import VERSION, DrawnBenchmark
-from datasets.few_shot import random_split, subsample_classes
+from datasets.few_shot import _draw_digest, random_split, subsample_classes
 from harness.catalog import registry_names
 
 SPLIT_FILES = {
@@ -278,8 +278,29 @@ def test_random_split_loses_nothing():
     assert all({x.label for x in part} == {0, 1} for part in parts)
 
 
+def test_a_draw_is_the_seeds_whatever_was_drawn_before_or_is_noted(tmp_path):
+    """Python's generator is left as it was, so that a folder that cannot be written changes nothing either."""
+    split = {p: [[f"{c}/{p}{i}.jpg", y, c] for y, c in enumerate(NAMES) for i in range(20)] for p in PARTS}
+    folder = tmp_path / "caltech-101"
+    write_pictures(folder / "101_ObjectCategories", split, 8)
+    (folder / "split_zhou_Caltech101.json").write_text(json.dumps(split))
+    cfg = config(tmp_path, NUM_SHOTS=2)
+    cfg.SEED, drawn = 1, []
+    for before in (1, 99, 1):
+        random.seed(before)
+        state = random.getstate()
+        drawn.append([item.impath for item in DATASET_REGISTRY.get("Caltech101")(cfg).train_x])
+        assert random.getstate() == state
+        note = folder / "split_fewshot" / "shot_2-seed_1.json"
+        record = json.loads(note.read_text())
+        record["train"][0] = next(i for i in range(20) if i not in record["train"])  # another draw, whole by its digest
+        record["draw_sha256"] = _draw_digest(record)
+        note.write_text(json.dumps(record))
+    assert drawn[0] == drawn[1] == drawn[2]
+
+
 def test_a_read_only_folder_is_no_reason_to_stop(tmp_path, capsys, monkeypatch):
-    """The draw is made again instead of being cached."""
+    """The draw is made again instead of being noted."""
     split = {p: [[f"{c}/{p}{i}.jpg", y, c] for y, c in enumerate(NAMES) for i in range(3)] for p in PARTS}
     folder = tmp_path / "caltech-101"
     write_pictures(folder / "101_ObjectCategories", split, 8)
@@ -289,4 +310,4 @@ def test_a_read_only_folder_is_no_reason_to_stop(tmp_path, capsys, monkeypatch):
     cfg = config(tmp_path, NUM_SHOTS=1)
     cfg.SEED = 1
     assert len(DATASET_REGISTRY.get("Caltech101")(cfg).train_x) == 4
-    assert "is not cached" in capsys.readouterr().out
+    assert "is not noted" in capsys.readouterr().out

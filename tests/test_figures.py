@@ -12,6 +12,7 @@ from harness.report import page, plots
 from harness.report.collect import Run, Tree, logs_of
 from harness.report.confusions import confusion_figure, confusion_figures
 from harness.report.critical import Ranking, critical_difference, ranking
+from harness.report.left_by_runs import file_name
 from harness.report.tables import Cell, Table, tables
 from trainers.core.runs import confusion, mistakes
 from trainers.core.runs.mistakes import Mistake
@@ -115,6 +116,13 @@ def test_a_federations_figures_have_names_of_their_own_and_all_pictures_are_said
     names = [name for name, _ in plots.figures(found, [], "accuracy")]
     assert len(names) == len({*names})
     assert {"fewshot_Demo", "fewshot_federated_Demo"} <= {*names}
+
+
+def test_names_of_figures_are_their_own_and_fit():
+    assert file_name("confusion Demo, MoCoOp") != file_name("confusion Demo, MoCoOp+")
+    names = {file_name(f"{'ä' * 300}{i}") for i in range(3)}
+    assert len(names) == 3
+    assert all(len(name.encode()) <= 200 for name in names)
 
 
 def test_figures_are_written_as_png_pdf_and_svg(tmp_path):

@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import ROOT, golden_state, patience
 
-from harness.command import gpus_to_share
+from harness.command import gpus_to_share, refuse_absent
 from harness.launcher import Cold, environments
 from harness.plan import Job
 from harness.runner import Runner
@@ -327,6 +327,10 @@ def test_the_scripts_share_all_gpus_that_they_see(
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert gpus_to_share(settings, ranks) == expected
     assert capsys.readouterr().out.startswith("Note: " if expected else "")
+    refuse_absent(["0", "MIG-1"])
+    if told is not None:
+        with pytest.raises(ValueError, match="GPUS names 7, and this machine has 0"):
+            refuse_absent(["0", "7"])
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
@@ -18,13 +19,24 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from harness.catalog import group
-from harness.report.collect import collect
+from harness.report.collect import Run, collect, progress_of_log
 from harness.report.command import main
 from harness.report.gaps import gaps
 from harness.report.per_class import per_class_tables
 from harness.report.plots import Looks
 from harness.report.published import FILE, published_tables
-from harness.report.tables import base_to_new_table, few_shot_table, harmonic, paired, render, tables, transfer_table
+from harness.report.tables import (
+    Cell,
+    Table,
+    as_csv,
+    base_to_new_table,
+    few_shot_table,
+    harmonic,
+    paired,
+    render,
+    tables,
+    transfer_table,
+)
 from harness.report.uses import signs
 from harness.report.watch import live_view
 from trainers.core.runs import confusion
@@ -847,6 +859,19 @@ def test_federations_have_a_table_of_their_own(tmp_path):
     assert [labels[1] for labels, _ in ordinary.rows] == ["CoOp"]
     assert federated.title.startswith("Few-shot in a federation: each client's kind of pictures")
     assert [cells[0].values for _, cells in federated.rows] == [(88,)]
+
+
+def test_what_others_write_steers_no_terminal_spreadsheet_or_page():
+    """Escapes in a log or a command, formulas in CSV, and names that would end a LaTeX label or a cell."""
+    steering = "\x1b[2Jevil"
+    run = Run("fewshot", "dtd", "CoOp", "a", 16, 1, "", Path("x"), command=f"SEEDS=1 {steering}")
+    assert "\x1b" not in "".join(gaps([replace(run, file=Path(steering))]))
+    log = f"epoch [1/2] batch [1/2] time 1 (1) data 0 (0) loss {steering} lr 1e-3 eta {steering}\n"
+    assert "\x1b" not in str(progress_of_log(log))
+    table = Table("xd_from_x}\\input{y", "T", ["dataset", "=A1"], [(["a|b"], [Cell((50.0,))])], [])
+    assert "'=A1" in as_csv([table], "std")
+    assert r"\label{tab:xd-from-x--input-y}" in render(table, "latex")
+    assert r"a\|b" in render(table, "github")
 
 
 def test_of_an_unfinished_run_nobody_knows_what_it_used(tmp_path):

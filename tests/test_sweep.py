@@ -10,13 +10,16 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import ROOT, patience
 
+from harness.plan import Job, Request, to_do
 from harness.progress import Progress
+from harness.runner import Runner
 from trainers.core.training import checkpoints
 
 METHODS = "zsclip,coop,cocoop,lasp,mocoop"
@@ -220,6 +223,38 @@ def test_several_methods_are_one_table(words, tmp_path):
     status, printed = protocol("zsclip,cop", "main", "caltech101", *words, "--output", tmp_path)
     assert status == 2
     assert 'method "cop" is unknown; did you mean "coop"?' in printed
+
+
+def test_what_needs_a_run_that_is_made_anew_is_looked_at_again(tmp_path):
+    """Its own result may be of the model before."""
+
+    class Known(Job):
+        finished = property(lambda self: self.folder.name in ("whole", "tested"))
+
+    base, whole = Known(tmp_path / "base", []), Known(tmp_path / "whole", [])
+    tested, fresh = Known(tmp_path / "tested", [], base), Known(tmp_path / "fresh", [], whole)
+    assert [run.folder.name for run in to_do([base, whole, tested, fresh])] == ["base", "tested", "fresh"]
+    tested = Known(tmp_path / "tested", [], whole)
+    assert [run.folder.name for run in to_do([base, whole, tested])] == ["base"]
+
+
+def test_a_run_that_cannot_be_started_does_not_end_the_others(tmp_path, capsys):
+    class Starter:
+        def start(self, *_):
+            raise OSError(24, "Too many open files")
+
+    runs = [Job(tmp_path / name, []) for name in "ab"]
+    Runner(runs, Starter(), 1, []).go()
+    assert {run.status for run in runs} == {"could not be started: [Errno 24] Too many open files"}
+
+
+def test_a_command_to_repeat_finds_the_pictures(tmp_path, monkeypatch):
+    """It is repeated in the project's folder, wherever it was typed."""
+    (tmp_path / "pics").mkdir()
+    monkeypatch.chdir(tmp_path)
+    request = Request("coop", "main", ["pics", "4"])
+    assert f"bash scripts/coop/main.sh {tmp_path}/pics 4" in request.command(1, 4)
+    assert "bash scripts/coop/main.sh demo 4" in replace(request, words=["demo", "4"]).command(1, 4)
 
 
 def test_when_it_will_end():

@@ -426,8 +426,8 @@ def progress_of_log(text: str) -> dict[str, Any]:
             "epoch": int(last["epoch"]),
             "max_epoch": int(last["epochs"]),
             "batch": last["batch"],
-            "loss": last["loss"],
-            "eta": last["eta"],
+            "loss": _shown(last["loss"]),
+            "eta": _shown(last["eta"]),
         }
     if text.rfind("Evaluate on the *") > text.rfind("\nepoch ["):
         found["evaluates"] = True
@@ -530,5 +530,5 @@ def _what_is_special(run: Run, kinds: list[Run]) -> str:
     settings = _of_the_column(run).settings
     others = [_of_the_column(k).settings for k in kinds if k is not run]
     keys = sorted(k for k in settings if any(other.get(k, settings[k]) != settings[k] for other in others))
-    shown = ", ".join(f"{key} {settings[key]}"[:80] for key in keys[:3])
+    shown = ", ".join(_shown(f"{key} {settings[key]}"[:80]) for key in keys[:3])
     return shown or f"other data ({_of_the_column(run).digest()[:6]})"

@@ -5,6 +5,7 @@ from collections import defaultdict
 
 from harness.catalog import registry_names
 from harness.plan import in_words
+from trainers.core.runs.files import printable
 from trainers.methods import methods
 from trainers.paths import ROOT
 
@@ -44,7 +45,7 @@ def gaps(runs: list[Run]) -> list[str]:
                 if (command, part) not in said:
                     said.add((command, part))
                     lines.append(f"missing: {' '.join(filter(None, words))}  ->  {command}")
-    return lines
+    return [printable(line) for line in lines]
 
 
 def _command(run: Run, seed: int | None = None) -> str:

@@ -2,6 +2,7 @@
 federation."""
 
 import csv
+import hashlib
 import json
 import math
 from collections import defaultdict
@@ -23,7 +24,11 @@ TOWERS = {"vision": "picture tower", "text": "text tower"}
 
 
 def file_name(title: str) -> str:
-    return "_".join("".join(c if c.isalnum() or c in "-." else " " for c in title).split())
+    """At most 200 bytes, which every file system takes."""
+    name = "_".join("".join(c if c.isalnum() or c in "-.+" else " " for c in title).split())
+    if len(name.encode()) <= 200:
+        return name
+    return f"{name.encode()[:180].decode(errors='ignore')}_{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
 def _name_of(kind: str, run: Run) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from harness.catalog import dataset_title
 from harness.plan import in_words
 from trainers.core.runs import confusion
+from trainers.core.runs.files import printable
 
 from .collect import Run
 from .tables import TITLES, Cell, Table, method_key, method_names
@@ -57,11 +58,12 @@ def _table(place: tuple[str, str, str, str], by_method: dict[str, list[Counted]]
     rows = []
     for name in pictures:
         taken_for = mistaken[name].most_common(1)[0][0] if mistaken[name] else ""
-        rows.append(([name, str(pictures[name]), taken_for], [_cell(own, name) for own in by_method.values()]))
+        words = [printable(name), str(pictures[name]), printable(taken_for)]
+        rows.append((words, [_cell(own, name) for own in by_method.values()]))
     largest, count = pictures.most_common(1)[0]
     guessing = 100 / counted[0].run.details.get("n_classes", len(pictures))
     notes = [
-        f'Always saying "{largest}" would be right {100 * count / pictures.total():.2f} % of the time, guessing '
+        f'Always saying "{printable(largest)}" would be right {100 * count / pictures.total():.2f} % of the time, guessing '
         f"{guessing:.2f} %. The third column is what a class's pictures were most often taken for."
     ]
     kind = TITLES[protocol].split(":")[0].lower()

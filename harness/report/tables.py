@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,6 +15,7 @@ from tabulate import tabulate
 
 from harness.catalog import dataset_title, datasets_in_order, method_title
 from harness.plan import ALL, in_words
+from trainers.core.runs.files import as_cell
 from trainers.methods import methods
 
 from .collect import ON_VALIDATION, PROTOCOLS, Run
@@ -424,7 +426,7 @@ def render(table: Table, fmt: str, spread: str = "std") -> str:
     if fmt == "latex":
         return latex(table, spread)
     bold = {"github": "**{}**"}.get(fmt, "{}")
-    lines = texts(table, spread)
+    lines = [[text.replace("|", "\\|") if fmt == "github" else text for text in line] for line in texts(table, spread)]
     for (labels, _), line, marked in zip(table.rows, lines, best_cells(table), strict=True):
         for j in marked:
             line[len(labels) + j] = bold.format(line[len(labels) + j])
@@ -475,7 +477,7 @@ def latex(table: Table, spread: str = "std") -> str:
     varies = any(len(cell.values) > 1 for _, cells in table.rows for cell in cells)
     spreads = [f"Means ± {SPREADS[spread]}."] if varies and not table.spread else []
     caption = escaped(" ".join([f"{table.title}.", *table.notes, *spreads]))
-    named = rf"\caption{{{caption}}}", rf"\label{{tab:{table.name.replace('_', '-')}}}"
+    named = rf"\caption{{{caption}}}", rf"\label{{tab:{re.sub('[^A-Za-z0-9-]', '-', table.name)}}}"
     head = r"\toprule", " & ".join(escaped(table.signed(column)) for column in header) + r" \\", r"\midrule"
     if body.count("\n") > LINES_OF_A_PAGE:
         long = [r"{\footnotesize\setlength{\tabcolsep}{3pt}", rf"\begin{{longtable}}{{{columns}}}", *named, r"\\"]
@@ -535,7 +537,8 @@ def as_csv(found: list[Table], spread: str) -> str:
         for labels, column, cell in table.filled():
             width = f"{cell.spread(table.spread or spread):.4f}" if len(cell.values) > 1 else ""
             seeds = len(cell.values) if cell.seeded else 0
-            writer.writerow([table.title, labels[0], " ".join(labels[1:]), column, f"{cell.mean:.4f}", width, seeds])
+            words = map(as_cell, (table.title, labels[0], " ".join(labels[1:]), column))
+            writer.writerow([*words, f"{cell.mean:.4f}", width, seeds])
     return out.getvalue()
 
 

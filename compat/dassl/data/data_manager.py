@@ -104,7 +104,7 @@ class DataManager:
             )
 
         self.train_loader_x = loader(dataset.train_x, cfg.DATALOADER.TRAIN_X, train_tfm, True)
-        self.train_loader_u = loader(dataset.train_u, train_u, train_tfm, True)
+        self.train_loader_u = loader(dataset.train_u or None, train_u, train_tfm, True)
         self.val_loader = loader(dataset.val, cfg.DATALOADER.TEST, test_tfm, False)
         self.test_loader = loader(dataset.test, cfg.DATALOADER.TEST, test_tfm, False)
         self.num_classes: int = dataset.num_classes

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from tabulate import tabulate
 
 from ...paths import version
-from ..runs.files import printable, write_for_user
+from ..runs.files import as_cell, printable, write_for_user
 from ..settings.errors import one_line
 from .truth import NAMES_FILE
 
@@ -212,20 +212,17 @@ def _experts(experts: list[tuple[str, float]]) -> str:
     return "; ".join(f"{template} {weight:.2f}" for template, weight in experts)
 
 
-def _cell(text: str) -> str:
-    """Text that a spreadsheet takes for text, and not for a formula."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
-
-
 def as_csv(answers: Answers) -> str:
     """Columns picture, rank, class, probability, experts; truth and rejected, where asked."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["picture", "rank", "class", "probability", "experts", *answers.more(answers.found[0])])
     for p in answers.found:
-        more = [_cell(said) for said in answers.more(p).values()]
+        more = [as_cell(said) for said in answers.more(p).values()]
         for rank, (name, share) in enumerate(p.classes, 1):
-            writer.writerow([_cell(p.picture), rank, _cell(name), f"{share:.6f}", _cell(_experts(p.experts)), *more])
+            writer.writerow(
+                [as_cell(p.picture), rank, as_cell(name), f"{share:.6f}", as_cell(_experts(p.experts)), *more]
+            )
     return text.getvalue()
 
 

@@ -164,8 +164,8 @@ class ArrayCache:
                 return sum(self._append(key, array) for key, array in wanted if key not in self._rows)
         except Timeout:
             self._stop("another process holds its lock")
-        except OSError as error:
-            self._stop(error)
+        except (OSError, NotImplementedError) as error:  # a file system without locks
+            self._stop(error if isinstance(error, OSError) else str(error))
         return 0
 
     def told(self) -> str:

@@ -126,14 +126,15 @@ def _keeps_times_in(folder: str) -> bool:
     """Whether the folder's file system records the change time of files. True if the table of file systems cannot be
     read."""
     try:
-        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
     except OSError:
         return True
     best, kind = "", ""
     for line in lines:
         before, _, after = line.partition(" - ")
         with contextlib.suppress(IndexError):
-            place = before.split()[4].encode().decode("unicode_escape")
+            octal = before.split()[4].encode(errors="surrogateescape").decode("unicode_escape")  # of spaces
+            place = os.fsdecode(octal.encode("latin-1"))
             if os.path.commonpath([place, folder]) == place and len(place) >= len(best):
                 best, kind = place, after.split()[0]
     return kind in KEEPING_TIMES

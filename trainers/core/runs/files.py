@@ -55,6 +55,11 @@ def write_for_user(path: Path, text: str) -> None:
         write_atomically(Path(os.path.realpath(path)), content)
 
 
+def as_cell(text: str) -> str:
+    """Text that a spreadsheet takes for text, and not for a formula."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
 def printable(text: str) -> str:
     """Text for a terminal: what would steer it, or is no UTF-8, as its escape."""
     safe = text.encode("utf-8", "backslashreplace").decode()

@@ -18,9 +18,11 @@ COMPAT = ROOT / "compat"
 
 def _find() -> Path:
     """The package's folder; compat/ goes to the end of the path where nothing else is called dassl."""
-    if str(COMPAT) not in sys.path and importlib.util.find_spec("dassl") is None:
-        sys.path.append(str(COMPAT))
     spec = importlib.util.find_spec("dassl")
+    if str(COMPAT) not in sys.path and (spec is None or spec.origin is None):  # or a mere folder of that name
+        sys.path.append(str(COMPAT))
+        importlib.invalidate_caches()
+        spec = importlib.util.find_spec("dassl")
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(f"Dassl is not installed and {COMPAT} is missing: see docs/PLUGIN.md")
     return Path(spec.origin).parent

@@ -48,7 +48,7 @@ def prints_all_names() -> None:
     """Lets the screen show the names of files that are not UTF-8, with what it cannot show as \\x.."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)  # also in a file, where people look
 
 
 def waited_for(command: Sequence[str], **how: Any) -> int:

@@ -505,7 +505,12 @@ class OpenClipSource:
             file = Path(_from_hub(name, "open_clip_config.json"))
         try:
             found = json.loads(file.read_text())
-            return found["model_cfg"], found.get("preprocess_cfg", {})
+            config, preprocessing = found["model_cfg"], found.get("preprocess_cfg", {})
+            if (config.get("text_cfg") or {}).get("tokenizer_kwargs", {}).get("trust_remote_code"):
+                raise OSError(f"{file} asks to run a tokeniser's own code, which may do anything: it is not opened")
+            return config, preprocessing
+        except AttributeError as error:
+            raise ValueError(f"{file} is no configuration of open_clip: {error!r}") from error
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{file} is no configuration of open_clip: {error!r}") from error
 
@@ -610,6 +615,7 @@ class OpenClipSource:
         return self.file()
 
     def load(self, weights: bool = True) -> Backbone:
+        _ = self._config  # refuses what must not be opened
         file = self.file() if weights else None
         try:
             with _quiet():

@@ -49,8 +49,12 @@ class Preprocessing:
         steps: list[Any] = [T.Resize(self.size if self.resize_mode == "squash" else max(self.size), interpolation=mode)]
         if self.resize_mode != "squash":
             steps.append(T.CenterCrop(self.size))
-        to_rgb = T.Lambda(lambda picture: picture.convert("RGB"))
-        return T.Compose([*steps, to_rgb, T.ToTensor(), T.Normalize(self.mean, self.std)])
+        return T.Compose([*steps, T.Lambda(_to_rgb), T.ToTensor(), T.Normalize(self.mean, self.std)])
+
+
+def _to_rgb(picture: Any) -> Any:
+    """With a name, since workers that are not forked find it by that."""
+    return picture.convert("RGB")
 
 
 def _are_numbers(values: Any) -> bool:

@@ -270,7 +270,8 @@ class TestOwnPictures:
         assert dataset.classnames == ["cat", "dog"]
         assert len(dataset.train_x) + len(dataset.val) + len(dataset.test) == 9
         told = capsys.readouterr().out
-        assert "Note: 4 files are no pictures of a kind that is read (.heic, .png, .txt, no suffix)" in told
+        assert "Note: 3 files are no pictures of a kind that is read (.heic, .txt, no suffix)" in told
+        assert "; 1 links lead nowhere or to folders, and are not followed, the first is" in told
         assert "save HEIC as JPEG" in told
 
 

@@ -304,7 +304,8 @@ def main() -> int:
 
 def ending(args: argparse.Namespace, runs: list[Job], output: Path) -> int:
     """Reports unfinished runs and prints the table of the others. Returns the exit status."""
-    unfinished = [run for run in runs if not run.finished]
+    # one that failed may still have a result, which is of another model then
+    unfinished = [run for run in runs if not run.finished or run.exit_status not in (None, 0)]
     for run in unfinished:
         print(f"not finished: {run.folder} ({run.status})", file=sys.stderr)
     if not args.no_table and any(run.finished for run in runs):

@@ -72,18 +72,26 @@ class Cold:
     def start(self, arguments: list[str], environment: Mapping[str, str], quiet: bool, ranks: int = 1) -> Started:
         """Starts `train.py ARGUMENTS`, which this process's Ctrl-C does not reach. quiet: its output is read, not shown."""
         ours, theirs = multiprocessing.Pipe(duplex=False)
-        processes = [
-            subprocess.Popen(
-                [sys.executable, str(ROOT / "train.py"), *arguments],
-                cwd=ROOT,
-                env={**self._environment, **environment, **own},
-                stdout=theirs.fileno() if quiet else None,
-                stderr=theirs.fileno(),
-                start_new_session=True,
-            )
-            for own in environments(ranks)
-        ]
-        theirs.close()
+        processes: list[subprocess.Popen] = []
+        try:
+            for own in environments(ranks):
+                process = subprocess.Popen(
+                    [sys.executable, str(ROOT / "train.py"), *arguments],
+                    cwd=ROOT,
+                    env={**self._environment, **environment, **own},
+                    stdout=theirs.fileno() if quiet else None,
+                    stderr=theirs.fileno(),
+                    start_new_session=True,
+                )
+                processes.append(process)
+        except OSError:  # the other ranks would wait for the one that is not there
+            for process in processes:
+                process.kill()
+                process.wait()
+            ours.close()
+            raise
+        finally:
+            theirs.close()
         return Started(processes, ours)
 
 

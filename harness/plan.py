@@ -341,7 +341,8 @@ class Request:
         """The command line for this request, or for one seed and number of shots of it."""
         script = f"scripts/{self.method}/{self.protocol}.sh"
         call = f"bash {script}" if (ROOT / script).is_file() else f"python scripts/run.py {self.method} {self.protocol}"
-        words = list(map(_from_anywhere, self.words))
+        named = len(self.words) if self.protocol == "xd" else 1  # the words that name datasets
+        words = [*map(_from_anywhere, self.words[:named]), *self.words[named:]]
         known = {"DATA": str(self.data), "OUTPUT": str(self.output), "CFG": self.config, "TAG": self.tag}
         usual = {
             "DATA": ("data", str(ROOT / "data")),
@@ -365,7 +366,10 @@ class Request:
 def _from_anywhere(word: str) -> str:
     """A folder or list of pictures as it can be named in the project's folder, where commands are repeated."""
     path = Path(word).expanduser()
-    is_own = word not in registry_names().values() and (path.is_dir() or (is_manifest(path) and path.is_file()))
+    if "," in word and not path.exists():
+        return ",".join(map(_from_anywhere, word.split(",")))
+    known = {*GROUPS, *registry_names().values()} - {"folder"}
+    is_own = word not in known and (path.is_dir() or (is_manifest(path) and path.is_file()))
     return str(path.resolve()) if is_own and Path.cwd() != ROOT else word
 
 

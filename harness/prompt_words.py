@@ -70,7 +70,7 @@ def main() -> int:
             raise ValueError(f"{path} holds no learned context tokens")
         identity = state.get("identity", {})
         backbone = args.backbone or identity.get("backbone")
-        if not backbone:
+        if not backbone or not (args.backbone or identity.get("backbone_sha256")):
             raise ValueError(f"{path} does not say which CLIP it belongs to: name it with --backbone")
         if not 1 <= args.top <= 100:
             raise ValueError(f"--top is {args.top}: use 1 to 100")

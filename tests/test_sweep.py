@@ -238,7 +238,9 @@ def test_what_needs_a_run_that_is_made_anew_is_looked_at_again(tmp_path):
     assert [run.folder.name for run in to_do([base, whole, tested])] == ["base"]
 
 
-def test_a_run_that_cannot_be_started_does_not_end_the_others(tmp_path, capsys):
+def test_a_run_that_cannot_be_started_does_not_end_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.runner.on_stop_signals", lambda handler: {})  # pytest keeps its own
+
     class Starter:
         def start(self, *_):
             raise OSError(24, "Too many open files")
@@ -255,6 +257,9 @@ def test_a_command_to_repeat_finds_the_pictures(tmp_path, monkeypatch):
     request = Request("coop", "main", ["pics", "4"])
     assert f"bash scripts/coop/main.sh {tmp_path}/pics 4" in request.command(1, 4)
     assert "bash scripts/coop/main.sh demo 4" in replace(request, words=["demo", "4"]).command(1, 4)
+    (tmp_path / "small").mkdir()
+    assert "main.sh small 4" in replace(request, words=["small", "4"]).command(1, 4)  # the benchmarks, as it was meant
+    assert f"main.sh demo,{tmp_path}/pics 4" in replace(request, words=["demo,pics", "4"]).command(1, 4)
 
 
 def test_when_it_will_end():

@@ -175,6 +175,10 @@ def test_class_names_with_a_slash_and_those_of_a_folder_of_pictures(tmp_path):
     for name in ("star", "heart"):
         (tmp_path / name).mkdir()
     assert names_from(str(tmp_path / "classnames.txt")) == ["a star", "a heart"]
+    (tmp_path / "train").mkdir()
+    for name in ("star", "heart"):
+        (tmp_path / name).rename(tmp_path / "train" / name)
+    assert names_from(str(tmp_path / "classnames.txt")) == ["a star", "a heart"]
     with pytest.raises(FileNotFoundError, match="no file a/b"):
         names_from("a/b")
 
@@ -198,6 +202,8 @@ def test_truth_of_a_part_of_a_folder_reads_the_whole_folders_names(tmp_path):
     (tmp_path / "classnames.txt").write_text("nominal nominal texture\n")
     picture = str(tmp_path / "test" / "nominal" / "a.png")
     assert truth_of([picture], [str(tmp_path / "test")], ["nominal texture", "star"]) == {picture: "nominal texture"}
+    within = [str(tmp_path / "test" / "nominal")]
+    assert truth_of([picture], within, ["nominal texture", "star"]) == {picture: "nominal texture"}
     (tmp_path / "star").mkdir()
     assert truth_of([str(tmp_path / "star" / "a.png")], [str(tmp_path / "star")], ["star"])  # a list above is no matter
 

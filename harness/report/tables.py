@@ -426,13 +426,14 @@ def render(table: Table, fmt: str, spread: str = "std") -> str:
     if fmt == "latex":
         return latex(table, spread)
     bold = {"github": "**{}**"}.get(fmt, "{}")
-    lines = [[text.replace("|", "\\|") if fmt == "github" else text for text in line] for line in texts(table, spread)]
+    header, *lines = [
+        [text.replace("|", "\\|") if fmt == "github" else text for text in line]
+        for line in (map(table.signed, table.header), *texts(table, spread))
+    ]
     for (labels, _), line, marked in zip(table.rows, lines, best_cells(table), strict=True):
         for j in marked:
             line[len(labels) + j] = bold.format(line[len(labels) + j])
-    body = tabulate(
-        lines, headers=list(map(table.signed, table.header)), tablefmt=fmt, stralign="right", disable_numparse=True
-    )
+    body = tabulate(lines, headers=header, tablefmt=fmt, stralign="right", disable_numparse=True)
     return "\n".join([table.title, "", body, *(["", *table.notes] if table.notes else [])])
 
 

@@ -27,7 +27,7 @@ from tabulate import tabulate
 from ...paths import version
 from ..runs.files import as_cell, printable, write_for_user
 from ..settings.errors import one_line
-from .truth import NAMES_FILE
+from .truth import NAMES_FILE, names_folders
 
 if TYPE_CHECKING:
     from trainers import TrainedModel
@@ -121,16 +121,14 @@ def find(words: list[str]) -> tuple[list[str], list[str]]:
 
 
 def names_from(word: str) -> list[str]:
-    """Class names from a file, a line each (of a classnames.txt beside the folders that it names, what stands behind
-    them), or from the word itself, commas between them. Raises ValueError, OSError."""
+    """Class names from a file, a line each (of a classnames.txt that names folders there, what stands behind them), or
+    from the word itself, commas between them. Raises ValueError, OSError."""
     from ..settings.text_files import read_pairs, read_text
 
     if os.path.isfile(word):
-        lines = [line for line in read_text(word).splitlines() if line.strip()]
-        beside = [os.path.join(os.path.dirname(word), line.split()[0]) for line in lines]
-        if os.path.basename(word) == NAMES_FILE and all(map(os.path.isdir, beside)):  # a folder of pictures' own
+        if os.path.basename(word) == NAMES_FILE and names_folders(Path(word)):  # a folder of pictures' own
             return list(read_pairs(word).values())
-        return lines
+        return [line for line in read_text(word).splitlines() if line.strip()]
     if word.endswith(".txt") or (os.sep in word and "," not in word):
         raise FileNotFoundError(f"no file {word}: give names with commas between them, or a file with a line each")
     return word.split(",")

@@ -15,17 +15,18 @@ PARTS = ("train", "training", "val", "valid", "validation", "dev", "test", "test
 
 def truth_of(paths: Sequence[str], roots: Sequence[str], classnames: Sequence[str]) -> dict[str, str]:
     """Picture -> its class, or "" for none of the classes: the nearest folder above it that is called as a class, or that
-    a classnames.txt in one of `roots`, or above one that is a part such as test/, calls so, up to the root in which it
-    lies; of a picture in none, its own folder.
+    a classnames.txt in one of `roots`, or up to two folders above one that is a part such as test/ or is named there,
+    calls so, up to the root in which it lies; of a picture in none, its own folder.
 
     Raises ValueError where no picture lies in the folder of a class.
     """
     known = {_key(name): name for name in classnames}
     for root in roots:
         place = Path(os.path.abspath(root))
-        if place.name.lower() in PARTS and not (place / NAMES_FILE).is_file():
-            place = place.parent
-        if (file := place / NAMES_FILE).is_file():
+        above = [folder / NAMES_FILE for folder in place.parents[:2] if names_folders(folder / NAMES_FILE)]
+        of_parts = [file for file in above if place.name in read_pairs(file) or place.name.lower() in PARTS]
+        file = next((file for file in (place / NAMES_FILE, *of_parts) if file.is_file()), None)
+        if file is not None:
             called = {folder: known.get(_key(name)) for folder, name in read_pairs(file).items()}
             known |= {_key(folder): name for folder, name in called.items() if name is not None}
     tops = [Path(os.path.abspath(root)) for root in roots]
@@ -41,6 +42,16 @@ def truth_of(paths: Sequence[str], roots: Sequence[str], classnames: Sequence[st
             f'no picture lies in a folder that is called as a class: "{folder}" is none of {names}, ...: leave out --truth'
         )
     return found
+
+
+def names_folders(file: Path) -> bool:
+    """Whether a classnames.txt says what folders beside it, or in the parts beside it, are called."""
+    try:
+        folders = read_pairs(file) if file.is_file() else {}
+    except ValueError:
+        return False
+    places = [file.parent / part for part in ("", *PARTS, "images/train", "images/val")]
+    return any((place / folder).is_dir() for place in places for folder in folders)
 
 
 def _key(name: str) -> str:

@@ -509,9 +509,7 @@ class OpenClipSource:
             if (config.get("text_cfg") or {}).get("tokenizer_kwargs", {}).get("trust_remote_code"):
                 raise OSError(f"{file} asks to run a tokeniser's own code, which may do anything: it is not opened")
             return config, preprocessing
-        except AttributeError as error:
-            raise ValueError(f"{file} is no configuration of open_clip: {error!r}") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (AttributeError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{file} is no configuration of open_clip: {error!r}") from error
 
     def _published_preprocessing(self) -> dict[str, Any]:

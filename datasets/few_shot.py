@@ -100,7 +100,7 @@ class FewShotDataset(DatasetBase):
         shots, seed = cfg.DATASET.NUM_SHOTS, cfg.SEED
         path = self.draws(cfg) / f"shot_{shots}-seed_{seed}.json"
         digest = split_digest(self.dataset_dir, train, val)
-        short = [label for label, n in _counts(train).items() if n < shots]
+        short = [label for label, n in Counter(i.label for i in train).items() if n < shots]  # two may have one name
         if short:
             name = next(item.classname for item in train if item.label == short[0])
             print(
@@ -150,11 +150,6 @@ def _drawn_from(seed: int) -> Iterator[None]:
         yield
     finally:
         random.setstate(before)
-
-
-def _counts(items: Items) -> dict[int, int]:
-    """Pictures of each label; two labels may have one name."""
-    return Counter(item.label for item in items)
 
 
 def _note(path: Path, record: dict) -> None:

@@ -192,13 +192,13 @@ def _read(folder: Path, names: dict[str, str], part: str) -> Items:
                 "a folder too many? If these are folders of one class, give a list of the pictures (docs/DATASETS.md)"
             )
         if not pictures and part == "train":
-            why = f" ({told(left).removeprefix('Note: ')})" if left else ""
+            why = f" ({told(left)})" if left else ""
             raise ValueError(f"{folder / below} holds no picture{why}, but stands for a class: fill or remove it")
         if not pictures:
             print(f"Note: {folder} has no picture of the class {name}")
         items += [Datum(impath=path, label=label, classname=name) for path in pictures]
     if others:
-        print(told(others))
+        print(f"Note: {told(others)}")
     if not items and part == "test":
         raise ValueError(
             f"{folder} holds no pictures: fill it, or remove it, and a part of the training pictures tests"

@@ -75,6 +75,11 @@ def method_title(trainer: str) -> str:
     return methods()[trainer].title if trainer in methods() else trainer
 
 
+def draws(trainer: str) -> bool:
+    """Whether it learns from pictures that are drawn: whether shots and seeds mean something to it."""
+    return trainer not in methods() or methods()[trainer].draws
+
+
 def existing(path: str) -> str:
     """`path` below the project, if it is there. Raises ValueError with the nearest name."""
     file = ROOT / path

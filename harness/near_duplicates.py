@@ -8,8 +8,6 @@ one series. Which similarity means "the same" depends on the pictures: look at t
 """
 
 import argparse
-import csv
-import io
 import sys
 from pathlib import Path
 
@@ -21,7 +19,7 @@ from harness.plan import dataset_of
 from trainers.core.clip.backbones import Backbone, load_backbone
 from trainers.core.clip.visual_tower import encode_pictures
 from trainers.core.loading.read import read_named
-from trainers.core.runs.files import printable, write_for_user
+from trainers.core.runs.files import csv_of, printable, write_for_user
 from trainers.core.settings.errors import one_line
 from trainers.paths import ROOT
 
@@ -79,9 +77,7 @@ def main() -> int:
         backbone = backbone_of(args.backbone)
         found = pairs_above(test, [*train, *val], backbone, args.above)
         if args.csv:
-            text = io.StringIO()
-            csv.writer(text, lineterminator="\n").writerows([("similarity", "test picture", "nearest other"), *found])
-            write_for_user(args.csv, text.getvalue())
+            write_for_user(args.csv, csv_of([("similarity", "test picture", "nearest other"), *found]))
     except (OSError, ValueError) as error:
         print(f"error: {printable(one_line(error))}", file=sys.stderr)
         return 2

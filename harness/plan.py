@@ -249,14 +249,9 @@ class Request:
         ]  # fmt: skip
         return [base, *tested]
 
-    def _xd(self, dataset: Dataset, shots: int, seed: int) -> list[Job]:
-        return self._transfer("xd", dataset, shots, seed)
-
-    def _dg(self, dataset: Dataset, shots: int, seed: int) -> list[Job]:
-        return self._transfer("dg", dataset, shots, seed)
-
-    def _transfer(self, where: str, source: Dataset, shots: int, seed: int) -> list[Job]:
+    def _transfer(self, source: Dataset, shots: int, seed: int) -> list[Job]:
         """Train on `source`; test on each target. For the demo's domains, train and test on different styles."""
+        where = self.protocol
         on_styles = where == "dg" and source.name == "demo"
         place, config = f"{where}/from_{source.name}", self._config(source, shots)
         seen = ("--source-domains", *STYLES_SEEN, "--target-domains", *STYLES_SEEN) if on_styles else ()
@@ -264,7 +259,7 @@ class Request:
         trained = self._run(f"{place}/train", where, source, shots, seed, part=source.name, source=source.name,
                             config=config, domains=seen, same=twins)  # fmt: skip
         listed = [trained]
-        for target in self.targets or self._usual_targets(where, source.name):
+        for target in self.targets or self._usual_targets(source.name):
             unseen = ("--source-domains", *STYLES_SEEN, "--target-domains", target) if on_styles else ()
             if on_styles and target not in STYLES_SEEN + STYLES_UNSEEN:
                 raise ValueError(f'style "{target}" is unknown; known: {", ".join(STYLES_SEEN + STYLES_UNSEEN)}')
@@ -274,11 +269,13 @@ class Request:
                                     domains=unseen, needs=trained))  # fmt: skip
         return listed
 
-    def _usual_targets(self, where: str, source: str) -> list[str]:
-        if where == "dg" and source == "demo":
+    _xd = _dg = _transfer
+
+    def _usual_targets(self, source: str) -> list[str]:
+        if self.protocol == "dg" and source == "demo":
             return STYLES_UNSEEN
         kind, variants = ("small", "small_variants") if source in group("small") else ("benchmarks", "variants")
-        return [d for d in group(kind) if d != source] if where == "xd" else group(variants)
+        return [d for d in group(kind) if d != source] if self.protocol == "xd" else group(variants)
 
     def _ablation(self, dataset: Dataset, shots: int, seed: int) -> list[Job]:
         return [

@@ -57,9 +57,14 @@ def patience(seconds: float) -> float:
     return 2 * seconds * max(1.0, (time.perf_counter() - begin) / IDLE)
 
 
-def golden_state() -> dict[str, torch.Tensor]:
-    with np.load(DATA / "tiny_clip.npz") as arrays:
+def tensors_in(name: str) -> dict[str, torch.Tensor]:
+    """Those of a file below tests/data."""
+    with np.load(DATA / name) as arrays:
         return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+
+
+def golden_state() -> dict[str, torch.Tensor]:
+    return tensors_in("tiny_clip.npz")
 
 
 @pytest.fixture
@@ -105,6 +110,10 @@ def in_double(model: torch.nn.Module) -> torch.nn.Module:
         if isinstance(module, torch.nn.LayerNorm):
             module.__class__ = torch.nn.LayerNorm
     return model.double()
+
+
+def golden_in_double() -> torch.nn.Module:
+    return in_double(build_model(golden_state()).float().eval())
 
 
 def noting_steps(steps: list[dict[str, float]], in_float64: bool) -> dict[str, Callable]:
@@ -172,32 +181,25 @@ def write_pictures(folder: Path, split: dict[str, list], size: int = 40) -> None
             Image.fromarray(pixels).save(folder / path)
 
 
-@pytest.fixture(scope="session")
-def mini_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with a Caltech101 of six classes in the real layout."""
-    root = tmp_path_factory.mktemp("data")
-    folder = root / "caltech-101"
-    counts = {"train": 5, "val": 2, "test": 4}
+def write_caltech(root: Path, names: list[str], counts: dict[str, int], suffix: str) -> Path:
     split = {
-        part: [[f"{name}/{part}_{i}.jpg", y, name] for y, name in enumerate(CLASSES) for i in range(n)]
-        for part, n in counts.items()
-    }
-    write_pictures(folder / "101_ObjectCategories", split)
-    (folder / "split_zhou_Caltech101.json").write_text(json.dumps(split))
-    return root
-
-
-def fidelity_root(root: Path) -> Path:
-    """The data on which CoOp's own code was run for tests/data/fidelity.json (PNG, so that every decoder agrees)."""
-    names = [*CLASSES, "beaver", "bonsai"]
-    counts = {"train": 20, "val": 4, "test": 10}
-    split = {
-        part: [[f"{name}/{part}_{i}.png", y, name] for y, name in enumerate(names) for i in range(n)]
+        part: [[f"{name}/{part}_{i}.{suffix}", y, name] for y, name in enumerate(names) for i in range(n)]
         for part, n in counts.items()
     }
     write_pictures(root / "caltech-101" / "101_ObjectCategories", split)
     (root / "caltech-101" / "split_zhou_Caltech101.json").write_text(json.dumps(split))
     return root
+
+
+@pytest.fixture(scope="session")
+def mini_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with a Caltech101 of six classes in the real layout."""
+    return write_caltech(tmp_path_factory.mktemp("data"), CLASSES, {"train": 5, "val": 2, "test": 4}, "jpg")
+
+
+def fidelity_root(root: Path) -> Path:
+    """The data on which CoOp's own code was run for tests/data/fidelity.json (PNG, so that every decoder agrees)."""
+    return write_caltech(root, [*CLASSES, "beaver", "bonsai"], {"train": 20, "val": 4, "test": 10}, "png")
 
 
 def run_train(*args: object, **environment: str) -> subprocess.CompletedProcess:

@@ -13,7 +13,6 @@ import torch
 import yaml
 from conftest import CLASSES as NAMES
 from conftest import (
-    DATA,
     eight_batches,
     fidelity_root,
     golden_state,
@@ -21,6 +20,7 @@ from conftest import (
     literate_state,
     noting_steps,
     run_train,
+    tensors_in,
 )
 from dassl.engine import build_trainer
 from dassl.utils import set_random_seed
@@ -39,11 +39,6 @@ from trainers.zsclip.model import HardPromptCLIP
 
 LEARNER = "prompt_learner."
 THEIRS = {"vision": "img", "text": "txt"}
-
-
-def arrays_of(name):
-    with np.load(DATA / "leaders" / f"{name}.npz") as arrays:
-        return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
 
 
 def searched(name):
@@ -71,7 +66,7 @@ def same(own, theirs, names, kind):
 
 @pytest.mark.parametrize("encoder", ["fast", "plain"])
 def test_eight_steps_of_the_search(encoder):
-    theirs = arrays_of("dpl_search")
+    theirs = tensors_in("leaders/dpl_search.npz")
     model = DplCLIP(clip_of(golden_state()), NAMES, SEARCHED_WITH, [SEARCHED_WITH], text_encoder=encoder).double()
     alphas = {f"alphas.{tower}": alpha for tower, alpha in model.alphas.items()}
 
@@ -115,7 +110,7 @@ def test_eight_steps_of_the_search(encoder):
 @pytest.mark.parametrize("encoder", ["fast", "plain"])
 @pytest.mark.parametrize("which", ["found", "found_ensemble", "found_distilled"])
 def test_eight_steps_of_a_network_that_was_found(which, encoder):
-    theirs = arrays_of(f"dpl_{which}")
+    theirs = tensors_in(f"leaders/dpl_{which}.npz")
     lengths = [theirs[f"lengths/{tower}"].tolist() for tower in ("image", "text")]
     sixty = PromptSRC.templates_of(None)
     templates = [SEARCHED_WITH] if which == "found" else sixty
@@ -165,7 +160,7 @@ def trainer_of(root, clip_file, out, *settings):
 
 def test_a_whole_search_of_the_authors_trainer(tiny_clip_file, tmp_path, monkeypatch):
     """Thirty steps with their validation batch, which is always the first, and the random numbers that it takes."""
-    theirs, steps = arrays_of("whole/dpl"), []
+    theirs, steps = tensors_in("leaders/whole/dpl.npz"), []
     for name, function in noting_steps(steps, in_float64=True).items():
         monkeypatch.setattr(PromptTrainer, name, function)
 

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import DATA, fidelity_root, noting_steps, run_train
+from conftest import DATA, fidelity_root, noting_steps, run_train, tensors_in
 from dassl.engine import build_trainer
 from dassl.optim import build_optimizer
 from dassl.utils import set_random_seed
@@ -102,8 +102,7 @@ def test_a_checkpoint_of_mocoops_authors_gives_their_accuracy(root, tiny_clip_fi
     Their file also holds the whole CLIP and the embeddings of the class names, which are not taken.
     """
     groups = RUNS["MoCoOp ucf base"]["settings"]["TRAINER.MOCOOP.TEMPLATE_GROUPS"]
-    with np.load(DATA / "released_mocoop.npz") as arrays:
-        state = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    state = tensors_in("released_mocoop.npz")
     state |= {"prompt_learner.token_prefix_0": torch.zeros(4, 1, 64), "logit_scale": torch.tensor(4.6)}
     (tmp_path / "trained" / "prompt_learner").mkdir(parents=True)
     torch.save({"state_dict": state, "epoch": 4}, tmp_path / "trained" / "prompt_learner" / "model.pth.tar-4")

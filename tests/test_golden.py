@@ -5,10 +5,9 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from conftest import DATA, VOCABULARY, golden_state, in_double
+from conftest import DATA, VOCABULARY, golden_in_double
 from torch.nn import functional as F
 
-from trainers.core.clip.backbones.openai import build_model
 from trainers.core.clip.hard_features import hard_features
 from trainers.core.clip.losses import gate_target
 from trainers.core.clip.mixture import mixture_weights
@@ -128,7 +127,7 @@ def test_training_with_the_prompts_of_the_authors_release(part):
     starts = np.cumsum([0, *theirs["groups"]])
     groups = [[str(t) for t in theirs["prompts"][a:b]] for a, b in itertools.pairwise(starts)]
     own = names[:4] if part == "base" else names
-    clip = in_double(build_model(golden_state()).float().eval())
+    clip = golden_in_double()
     model = MixtureCLIP(clip, own, groups, names, layout="released").double()
     with torch.no_grad():
         model.router.weight.copy_(torch.from_numpy(theirs["gate.weight"]))

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import DATA, golden_state, in_double
+from conftest import CLASSES as NAMES
+from conftest import golden_in_double, tensors_in
 from torch.nn import functional as F
 
-from trainers.core.clip.backbones.openai import build_model
 from trainers.core.heads.search import Labelled, choose, parts_of
 from trainers.core.settings.configure import configure
 from trainers.gda.model import gaussian_classifier
@@ -25,12 +25,6 @@ from trainers.tip_adapter.trainer import TipAdapter, constants, grid, right_of_g
 from trainers.tip_adapter_f.model import TrainedTipCLIP
 
 C, D = 6, 64
-NAMES = ["accordion", "air_plane", "anchor", "ant", "barrel", "bass"]
-
-
-def theirs(method):
-    with np.load(DATA / "leaders" / f"{method}.npz") as arrays:
-        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +47,7 @@ def drawn():
 def tip(kind, drawn):
     """Tip-Adapter in float64 on the drawn features, at CLIP's scale."""
     keys = F.normalize(drawn.views.mean(0), dim=-1)
-    clip = in_double(build_model(golden_state()).float().eval())
+    clip = golden_in_double()
     model = kind(clip, NAMES, ["a photo of a {}."], keys, drawn.labels).double()
     model.text_CD = drawn.text
     with torch.no_grad():
@@ -69,7 +63,7 @@ def best(model, drawn):
 
 
 def test_tip_adapter(drawn):
-    expected, model = theirs("tip_adapter"), tip(TipCLIP, drawn)
+    expected, model = tensors_in("leaders/tip_adapter.npz"), tip(TipCLIP, drawn)
     torch.testing.assert_close(model.keys_ND.detach(), expected["keys"], rtol=1e-12, atol=1e-14)
     beta, alpha = best(model, drawn)
     assert (beta, alpha) == pytest.approx((float(expected["beta"]), float(expected["alpha"])), rel=1e-12)
@@ -82,7 +76,7 @@ def test_tip_adapter(drawn):
 
 def test_eight_steps_of_tip_adapter_f(drawn):
     """Batches of every second picture, the first view; AdamW with eps 1e-4, a cosine of steps; then the search."""
-    expected, model = theirs("tip_adapter"), tip(TrainedTipCLIP, drawn)
+    expected, model = tensors_in("leaders/tip_adapter.npz"), tip(TrainedTipCLIP, drawn)
     model.alpha.fill_(3)
     optimiser = torch.optim.AdamW(model.trainable().values(), lr=0.001, eps=1e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 8)
@@ -101,7 +95,7 @@ def test_eight_steps_of_tip_adapter_f(drawn):
 
 
 def test_gda(drawn):
-    expected = theirs("gda")
+    expected = tensors_in("leaders/gda.npz")
     weight, bias = gaussian_classifier(F.normalize(drawn.views, dim=-1).flatten(0, 1), drawn.labels.repeat(3), C)
 
     def logits(tested, alpha):
@@ -118,7 +112,7 @@ def test_gda(drawn):
 
 def test_three_hundred_steps_of_lp(drawn):
     """Every step's accuracy on validation pictures, in the authors' order of random numbers."""
-    expected = theirs("lp_plus_plus")
+    expected = tensors_in("leaders/lp_plus_plus.npz")
     torch.manual_seed(5)
     bias = torch.nn.Linear(D, C).bias.detach().double()
     heads = list(steps_of_lp(F.normalize(drawn.views[0], dim=-1), drawn.labels, drawn.text, bias, 300))

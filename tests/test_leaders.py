@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import CLASSES as NAMES
-from conftest import DATA, ROOT, eight_batches, golden_state, in_double
+from conftest import DATA, ROOT, eight_batches, golden_in_double, golden_state, tensors_in
 
 from trainers.clip_adapter.model import AdapterCLIP
 from trainers.clip_lora.model import LoraCLIP
@@ -120,9 +120,8 @@ METHODS = {
 @pytest.mark.parametrize("method", METHODS)
 def test_eight_steps_of_the_authors_code(method, encoder):
     make, loss_of, names = METHODS[method]
-    with np.load(DATA / "leaders" / f"{method}.npz") as arrays:
-        theirs = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    model = make(in_double(build_model(golden_state()).float().eval())).double()
+    theirs = tensors_in(f"leaders/{method}.npz")
+    model = make(golden_in_double()).double()
     model.text_encoder.mode = encoder
     own = model.trainable()
     assert own.keys() == names.keys()
@@ -254,9 +253,8 @@ def test_two_stages_of_the_authors_code(encoder):
     """2SFS: six steps for the LayerNorms and four for the classifier, by AdamW with a cosine each; base and new classes.
 
     Of the authors' list of LayerNorms those outside the blocks are frozen again by the loop that makes it; so here."""
-    with np.load(DATA / "leaders" / "two_sfs.npz") as arrays:
-        theirs = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    clip = in_double(build_model(golden_state()).float().eval())
+    theirs = tensors_in("leaders/two_sfs.npz")
+    clip = golden_in_double()
     model = TwoStageCLIP(clip, NAMES, "a photo of a {}.").double()
     model.text_encoder.mode = encoder
     optim = configure([], [("OPTIM.NAME", "adamw"), ("OPTIM.LR", "0.01"), ("OPTIM.WEIGHT_DECAY", "0.01"), ("SEED", "1"),
@@ -313,10 +311,9 @@ def test_mmrl_answers_with_one_head_on_another_dataset_of_the_same_names(dataset
 def test_optimal_transport_of_the_authors_code(dataset, file, encoder):
     """PLOT++: four steps for the visual prompts with the product of means, then four for all, by a new optimiser. EuroSAT
     has phrases that are longer than the first, and ImageNet one that is shorter and takes EOT and a token of the names."""
-    with np.load(DATA / "leaders" / f"{file}.npz") as arrays:
-        theirs = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    theirs = tensors_in(f"leaders/{file}.npz")
     phrases = read_yaml(ROOT / "trainers" / "plot_plus_plus" / "phrases.yaml")[dataset]
-    model = PlotCLIP(in_double(build_model(golden_state()).float().eval()), NAMES, phrases).double()
+    model = PlotCLIP(golden_in_double(), NAMES, phrases).double()
     model.text_encoder.mode = encoder
     own = model.trainable()
     torch.testing.assert_close(own["ctx"].detach(), theirs["start/prompt_learner.ctx"])
@@ -397,10 +394,9 @@ def svd_name(theirs):
 @pytest.mark.parametrize("swings", [False, True])
 def test_eight_steps_of_singular_values(encoder, swings):
     """CLIP-SVD's own loop, with a constant rate, and with its cosine, planned for two epochs and moved at each step."""
-    with np.load(DATA / "leaders" / "clip_svd.npz") as arrays:
-        theirs = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    theirs = tensors_in("leaders/clip_svd.npz")
     prefix = "swing/" if swings else ""
-    model = SvdCLIP(in_double(build_model(golden_state()).float().eval()), NAMES, "a photo of a {}.").double()
+    model = SvdCLIP(golden_in_double(), NAMES, "a photo of a {}.").double()
     model.text_encoder.mode = encoder
     own = model.trainable()
     starts = {name.removeprefix("start/"): value for name, value in theirs.items() if name.startswith("start/")}

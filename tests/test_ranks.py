@@ -250,7 +250,7 @@ def test_words_that_start_ranks():
 def test_shares_are_balanced_by_tokens():
     assert balanced([1] * 8, 4) == [0, 2, 4, 6, 8]
     assert balanced([9, 1, 1, 1], 2) == [0, 1, 4]
-    assert balanced([1, 1], 4) == [0, 0, 1, 1, 2] or len(balanced([1, 1], 4)) == 5
+    assert len(balanced([1, 1], 4)) == 5
     names = ["dog", "a very long name for a dog of which nobody has heard", "cat", "horse", "ant"]
     plan = hard_plan(["a photo of a {}.", "{} art."], names, ClipVocabulary())
     along, places = plan.cuts(2)

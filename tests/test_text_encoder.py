@@ -3,13 +3,13 @@
 import clip
 import pytest
 import torch
-from conftest import EOT, SOS, VOCABULARY, encode, in_double
+from conftest import EOT, SOS, VOCABULARY, encode, golden_in_double, in_double
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import parametrize
 
-from trainers.core.clip.backbones.openai import ResidualAttentionBlock, build_model
+from trainers.core.clip.backbones.openai import ResidualAttentionBlock
 from trainers.core.clip.prompts import PromptPlan, SoftPrompts, clean_classname, hard_plan, slot
 from trainers.core.clip.text_tower import TextEncoder
 
@@ -104,9 +104,7 @@ def test_any_layout_of_learned_and_fixed_tokens(tiny_clip_double, groups, names,
 
 @pytest.fixture(scope="module")
 def tiny_clip_double():
-    from conftest import golden_state
-
-    return in_double(build_model(golden_state()).float().eval().requires_grad_(False))
+    return golden_in_double().requires_grad_(False)
 
 
 def test_longest_prompt_fits_and_a_longer_one_is_refused(tiny_clip):

@@ -11,7 +11,7 @@ and 2SFS changes its stage where an epoch ends.
 import numpy as np
 import pytest
 import torch
-from conftest import DATA, fidelity_root, noting_steps
+from conftest import DATA, fidelity_root, noting_steps, tensors_in
 from dassl.engine import build_trainer
 from dassl.utils import set_random_seed
 from test_leaders import METHODS, svd_name
@@ -91,8 +91,7 @@ def logits_of(trainer):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", RUNS)
 def test_a_whole_run_of_the_authors_trainer(method, literate_clip_file, tmp_path, monkeypatch):
-    with np.load(DATA / "leaders" / "whole" / f"{method}.npz") as arrays:
-        theirs = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    theirs = tensors_in(f"leaders/whole/{method}.npz")
     steps = []
     for name, function in noting_steps(steps, in_float64=True).items():
         monkeypatch.setattr(PromptTrainer, name, function)

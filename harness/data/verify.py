@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parents[2]
+from trainers.paths import ROOT
 
 
 @dataclass
@@ -67,7 +67,7 @@ def verify(name: str, root: Path, pictures: list[int] | None = None, classes: in
 
 def _read(name: str, root: Path) -> tuple[list, list, list, Path]:
     """Training, validation and test items, and the folder of the pictures."""
-    from dassl.data.datasets import DATASET_REGISTRY  # this_rank, since these import torch, and listing needs none
+    from dassl.data.datasets import DATASET_REGISTRY  # here, since these import torch, and listing needs none
 
     import datasets
     from trainers.core.settings.configure import default_cfg

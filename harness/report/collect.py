@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.catalog import dataset_title, datasets_in_order, group, registry_names
+from harness.catalog import dataset_title, datasets_in_order, draws, group, registry_names
 from trainers.core.runs.identity import Identity
 from trainers.core.runs.results import PERCENTAGES, check_counts, read_results
 from trainers.methods import methods
@@ -170,9 +170,7 @@ def _run(root: Path, folder: Path) -> Run | None:
     _hold_against_place(run, text)
     if run.validated:
         run.config += ON_VALIDATION
-    if not all(
-        r.draws for r in methods().values() if r.trainer == run.method
-    ):  # older runs of zero-shot CLIP have both
+    if not draws(run.method):  # older runs of zero-shot CLIP have both
         run.shots = None
         if not (run.identity and run.identity.settings.get("DATASET.FOLDS")):
             run.seed = None

@@ -1,7 +1,5 @@
 """Tables of runs: few-shot, base-to-new, cross-dataset, domain generalisation, ablation; and their text."""
 
-import csv
-import io
 import json
 import math
 import re
@@ -10,12 +8,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 
-from harness.catalog import dataset_title, datasets_in_order, method_title
+from harness.catalog import dataset_title, datasets_in_order, draws, method_title
 from harness.plan import ALL, in_words
-from trainers.core.runs.files import as_cell
+from trainers.core.runs.files import as_cell, csv_of
 from trainers.methods import methods
 
 from .collect import ON_VALIDATION, PROTOCOLS, Run
@@ -39,7 +38,7 @@ ANY_SHOTS = "any shots"
 
 
 def _is_federated(method: str) -> bool:
-    return any(r.federated for r in methods().values() if r.trainer == method)
+    return method in methods() and methods()[method].federated
 
 
 def half_interval(values: Sequence[float]) -> float:
@@ -115,10 +114,6 @@ def harmonic(base: float, new: float) -> float:
     return 2 * base * new / (base + new) if base + new else 0.0
 
 
-def _draws(method: str) -> bool:
-    return all(r.draws for r in methods().values() if r.trainer == method)
-
-
 def _cell(runs: Iterable[Run], metric: str) -> Cell:
     found = sorted((r for r in runs if metric in r.metrics), key=lambda r: (r.seed is None, r.seed or 0))
     values = tuple(r.metrics[metric] for r in found)
@@ -179,7 +174,7 @@ def few_shot_table(runs: list[Run], metric: str, table: str = "fewshot") -> Tabl
     """Rows: datasets and methods, then the average over datasets. Columns: shots. Methods without shots have one
     value. table: its name."""
     names = method_names(runs)
-    shots = sorted({r.shots for r in runs if r.shots is not None and _draws(r.method)}, key=by_number)
+    shots = sorted({r.shots for r in runs if r.shots is not None and draws(r.method)}, key=by_number)
     shots = shots or [0]  # nothing was drawn at all
     datasets = _ordered(r.dataset for r in runs)
     rows, columns = [], defaultdict(list)
@@ -188,7 +183,7 @@ def few_shot_table(runs: list[Run], metric: str, table: str = "fewshot") -> Tabl
             own = [r for r in runs if r.dataset == dataset and method_key(r, names) == key]
             if not own:
                 continue
-            cells = [_cell((r for r in own if r.shots == k or not _draws(r.method)), metric) for k in shots]
+            cells = [_cell((r for r in own if r.shots == k or not draws(r.method)), metric) for k in shots]
             rows.append(([dataset_title(dataset), name], cells))
             for k, cell in zip(shots, cells, strict=True):
                 columns[key, k].append(cell)
@@ -531,16 +526,14 @@ def _paired_cell(ours: Cell, reference: Cell) -> Cell:
 
 def as_csv(found: list[Table], spread: str) -> str:
     """One line per cell: table, labels, column, mean, spread, number of seeds."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["table", "row", "method", "column", "mean", "spread", "seeds"])
+    rows: list[list[Any]] = [["table", "row", "method", "column", "mean", "spread", "seeds"]]
     for table in found:
         for labels, column, cell in table.filled():
             width = f"{cell.spread(table.spread or spread):.4f}" if len(cell.values) > 1 else ""
             seeds = len(cell.values) if cell.seeded else 0
             words = map(as_cell, (table.title, labels[0], " ".join(labels[1:]), column))
-            writer.writerow([*words, f"{cell.mean:.4f}", width, seeds])
-    return out.getvalue()
+            rows.append([*words, f"{cell.mean:.4f}", width, seeds])
+    return csv_of(rows)
 
 
 def as_json(runs: list[Run]) -> str:

@@ -63,16 +63,12 @@ def _row(is_running: bool, run: Run) -> list[object]:
         run.dataset,
         run.method,
         "-" if run.shots is None else in_words(run.shots),
-        _or_dash(run.seed),
+        "-" if run.seed is None else run.seed,
         epoch,
         details.get("loss", "-"),
         left,
         age,
     ]
-
-
-def _or_dash(value: int | None) -> object:
-    return "-" if value is None else value
 
 
 def watch(root: Path, every: float = 5.0) -> None:

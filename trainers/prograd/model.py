@@ -14,6 +14,7 @@ from ..core.clip.adapted import Trained
 from ..core.clip.backbones import Backbone, Vocabulary
 from ..core.clip.hard_features import hard_features
 from ..core.clip.precision import cosine_logits
+from ..core.clip.prompts import initial_context
 from ..core.clip.shared_context import SharedContextCLIP
 from .options import ProGradOptions
 
@@ -60,7 +61,7 @@ class ProGradCLIP(SharedContextCLIP):
         if o.from_template:
             ctx, rest = aligned_context(table, self.vocabulary, o.n_ctx, template)
         else:
-            ctx, rest = nn.init.normal_(torch.empty(o.n_ctx, table.weight.shape[1]), std=0.02), []
+            ctx, rest = initial_context(table, self.vocabulary, o.n_ctx, "")
         self.set_context(classnames, ctx, rest)
         hard_TCD = hard_features(self.text_encoder, [template], classnames, self.vocabulary)
         self.register_buffer("teacher_CD", hard_TCD[0], persistent=False)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from ..core.heads.search import Labelled, choose
 from ..core.heads.trainer import HeadTrainer
 from ..core.settings.configure import declaring
-from ..core.settings.text_files import read_yaml
+from ..core.settings.text_files import of_dataset
 from ..core.training.trainer import register
 from .model import TipCLIP, votes
 from .options import TipAdapterOptions
@@ -67,9 +67,9 @@ class TipAdapter(HeadTrainer):
 
 def constants(dataset: str, options: TipAdapterOptions) -> dict[str, float]:
     """beta_max, alpha_max and alpha: those of the options, else the authors' for the dataset."""
-    known = read_yaml(Path(__file__).with_name("by_dataset.yaml"))
+    authors = of_dataset(Path(__file__).with_name("by_dataset.yaml"), dataset)
     said = {name: getattr(options, name) for name in ("beta_max", "alpha_max", "alpha")}
-    return known.get(dataset, known["other"]) | {name: value for name, value in said.items() if value is not None}
+    return authors | {name: value for name, value in said.items() if value is not None}
 
 
 def grid(constant: dict[str, float]) -> list[tuple[float, float]]:

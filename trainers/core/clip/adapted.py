@@ -38,7 +38,7 @@ class AdaptedCLIP(nn.Module):
 
     clip_model: a backbone, or a plain model of OpenAI's clip, used in place. train_visual_ln: train the LayerNorms of a
     visual transformer's blocks (a ResNet has none). text_encoder: "fast" or "plain"; text_chunk: prompts encoded at a
-    time, 0 by memory; text_memory: bytes that a chunk may take, 0 for memory_to_use() of text_encoder.py.
+    time, 0 by memory; text_memory: bytes that a chunk may take, 0 for memory_to_use() of text_tower.py.
     """
 
     from_features = False  # whether precomputed features replace pictures when the image encoder is frozen

@@ -562,7 +562,7 @@ def first_tokens(
             f'CTX_INIT "{words}" has {len(ids)} tokens, fewer than the {n_ctx} of the context: leave it out'
         )
     if not words:
-        return nn.init.normal_(torch.empty(n_ctx, token_embedding.weight.shape[1]), std=0.02), []
+        return initial_context(token_embedding, vocabulary, n_ctx, "")
     return token_embedding(_ids(ids[:n_ctx], token_embedding)).detach().float().clone(), ids[n_ctx:]
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from dassl.utils import set_random_seed
-from torch import nn
 from torch.utils.data import DataLoader
 
 from ..training import checkpoints
@@ -89,11 +88,7 @@ class Client:
                 loss: Any = trainer.compute_loss(images, labels, *trainer.drawn())[0]
             loss = loss + trainer.proximal(received)
             trainer.scaler.scale(loss).backward()
-            if trainer.largest_gradient() > 0:
-                trainer.scaler.unscale_(trainer.optim)
-                nn.utils.clip_grad_norm_(trainer.model.trainable().values(), trainer.largest_gradient())
-            trainer.scaler.step(trainer.optim)
-            trainer.scaler.update()
+            trainer.take_step()
             losses.append(loss.item())
         return losses
 

@@ -5,10 +5,8 @@ A method is a PromptTrainer with this class before it, which says what its clien
 """
 
 import contextlib
-import csv
 import functools
 import importlib.util
-import io
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +15,7 @@ from typing import Any
 import torch
 
 from ..ranks.collectives import this_rank
-from ..runs.files import write_atomically
+from ..runs.files import csv_of, write_atomically
 from ..training.schedule import before_any_step
 from ..training.trainer import PromptTrainer
 from .letters import Letter, Link, copied, fault_of, fault_of_test, weighted_mean
@@ -251,7 +249,7 @@ class FederatedTrainer(PromptTrainer):
     # --- what it writes ------------------------------------------------------------------------------------------------
 
     def write_parts(self) -> None:
-        """Which client has which pictures, in clients.csv."""
+        """Which client has which pictures, in parts.csv."""
         items = self.train_loader_x.dataset.data_source
         rows = [
             (client, items[i].impath, items[i].classname) for client, part in enumerate(self.parts) for i in part.train
@@ -288,9 +286,7 @@ class FederatedTrainer(PromptTrainer):
 
 def write_csv(path: Path, rows: Sequence[Sequence[Any]]) -> None:
     """A table, the header first."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    write_atomically(path, text.getvalue().encode("utf-8", "backslashreplace"))
+    write_atomically(path, csv_of(rows).encode("utf-8", "backslashreplace"))
 
 
 def _in_batches(places: Sequence[int], size: int) -> list[Sequence[int]]:

@@ -16,6 +16,8 @@ from typing import Any
 from ...paths import version
 from ..runs.results import read_results
 from ..settings.errors import one_line
+from . import checked_names, open_model
+from .export import export, hub_model
 from .predict import names_from
 
 
@@ -42,9 +44,6 @@ def main() -> int:
     )
     args = parser.parse_args()
     try:
-        from . import checked_names, open_model
-        from .export import export, hub_model
-
         names = checked_names(names_from(args.classnames)) if args.classnames is not None else None
         model = open_model(args.run, args.epoch, args.backbone, names)
         results = results_of(Path(args.run)) if names is None and args.epoch is None else {}

@@ -16,6 +16,8 @@ from ..runs.files import printable, write_for_user
 from ..runs.mistakes import Mistake
 from ..runs.results import read_results
 from ..settings.errors import one_line
+from ..training import checkpoints
+from .model import load_run
 from .sheet import Shown, pages
 
 NO_PICTURES = "not one of its pictures is where it was when the run was evaluated"
@@ -33,9 +35,6 @@ def shown_of(found: Sequence[Mistake], experts: dict[str, list[tuple[str, float]
 
 def experts_of(run: Path, found: Sequence[Mistake], backbone: str) -> dict[str, list[tuple[str, float]]]:
     """Picture -> experts, if the run holds a model that has some."""
-    from ..training import checkpoints
-    from .model import load_run
-
     file, there = checkpoints.model_file(run), [m.picture for m in found if Path(m.picture).is_file()]
     if not there or not file.is_file():
         return {}

@@ -10,9 +10,7 @@ Exit status: 0 done, 1 something could not be read (it is named, and the others 
 """
 
 import argparse
-import csv
 import glob
-import io
 import json
 import os
 import re
@@ -20,19 +18,20 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 from tabulate import tabulate
+from tqdm import tqdm
 
 from ...paths import version
-from ..runs.files import as_cell, printable, write_for_user
+from ..loading.read import UNDECODABLE, pictures_below, told
+from ..runs.files import as_cell, csv_of, printable, write_for_user
 from ..settings.errors import one_line
-from .truth import NAMES_FILE, names_folders
-
-if TYPE_CHECKING:
-    from trainers import TrainedModel
-
-    from . import Prediction
+from ..settings.text_files import read_pairs, read_text
+from . import Prediction, TrainedModel, checked_names, open_model
+from .sheet import Shown, files_of, pages
+from .truth import NAMES_FILE, judged, names_folders, truth_of
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -97,8 +96,6 @@ def find(words: list[str]) -> tuple[list[str], list[str]]:
 
     Raises ValueError for a word that means no picture.
     """
-    from ..loading.read import pictures_below, told
-
     found: list[str] = []
     others: list[str] = []
     for word in words:
@@ -111,7 +108,7 @@ def find(words: list[str]) -> tuple[list[str], list[str]]:
         else:
             inside = sorted(path for path in glob.glob(word, recursive=True) if os.path.isfile(path))
         if not inside:
-            others_there = f" ({told(more).removeprefix('Note: ')})" if more else ""
+            others_there = f" ({told(more)})" if more else ""
             raise ValueError(f"no pictures at {word}{others_there}: give files, folders or patterns")
         found += inside
     once: dict[str, str] = {}
@@ -123,8 +120,6 @@ def find(words: list[str]) -> tuple[list[str], list[str]]:
 def names_from(word: str) -> list[str]:
     """Class names from a file, a line each (of a classnames.txt that names folders there, what stands behind them), or
     from the word itself, commas between them. Raises ValueError, OSError."""
-    from ..settings.text_files import read_pairs, read_text
-
     if os.path.isfile(word):
         if os.path.basename(word) == NAMES_FILE and names_folders(Path(word)):  # a folder of pictures' own
             return list(read_pairs(word).values())
@@ -134,13 +129,8 @@ def names_from(word: str) -> list[str]:
     return word.split(",")
 
 
-def classify(model: "TrainedModel", paths: list[str], args: argparse.Namespace) -> tuple[list["Prediction"], list[str]]:
+def classify(model: TrainedModel, paths: list[str], args: argparse.Namespace) -> tuple[list[Prediction], list[str]]:
     """What the readable pictures show, and a line for each that cannot be read."""
-    import torch
-    from tqdm import tqdm
-
-    from ..loading.read import UNDECODABLE
-
     found, unreadable = [], []
     for start in tqdm(range(0, len(paths), args.batch), "Classifying", leave=False, disable=not sys.stderr.isatty()):
         names, images = [], []
@@ -160,11 +150,11 @@ class Answers:
     """What the pictures show. truth: picture -> its class, "" for none of the model's, None if that was not asked.
     rejected: the pictures whose likeliest class is too improbable, None if that was not asked."""
 
-    found: list["Prediction"]
+    found: list[Prediction]
     truth: dict[str, str] | None = None
     rejected: set[str] | None = None
 
-    def more(self, p: "Prediction") -> dict[str, str]:
+    def more(self, p: Prediction) -> dict[str, str]:
         """What was asked for beside classes and experts."""
         said = {} if self.truth is None else {"truth": self.truth[p.picture]}
         return said if self.rejected is None else said | {"rejected": "yes" if p.picture in self.rejected else ""}
@@ -200,8 +190,6 @@ def summary(answers: Answers, classes: int) -> list[str]:
     if len(counts) == 1 and len(found) > 20 and not answers.rejected:
         lines.append("Note: all were taken for one class")
     if answers.truth is not None:
-        from .truth import judged
-
         lines += judged(found, answers.truth, answers.rejected, classes)
     return lines
 
@@ -212,16 +200,12 @@ def _experts(experts: list[tuple[str, float]]) -> str:
 
 def as_csv(answers: Answers) -> str:
     """Columns picture, rank, class, probability, experts; truth and rejected, where asked."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["picture", "rank", "class", "probability", "experts", *answers.more(answers.found[0])])
+    rows: list[list[Any]] = [["picture", "rank", "class", "probability", "experts", *answers.more(answers.found[0])]]
     for p in answers.found:
         more = [as_cell(said) for said in answers.more(p).values()]
         for rank, (name, share) in enumerate(p.classes, 1):
-            writer.writerow(
-                [as_cell(p.picture), rank, as_cell(name), f"{share:.6f}", as_cell(_experts(p.experts)), *more]
-            )
-    return text.getvalue()
+            rows.append([as_cell(p.picture), rank, as_cell(name), f"{share:.6f}", as_cell(_experts(p.experts)), *more])
+    return csv_of(rows)
 
 
 def as_json(answers: Answers) -> str:
@@ -235,7 +219,7 @@ def as_json(answers: Answers) -> str:
     )  # fmt: skip
 
 
-def write(answers: Answers, args: argparse.Namespace, model: "TrainedModel") -> None:
+def write(answers: Answers, args: argparse.Namespace, model: TrainedModel) -> None:
     """The files that were asked for, whole or not at all."""
     made: list[tuple[Path | None, Any]] = [(args.csv, as_csv), (args.json, as_json)]
     for path, text in made:
@@ -243,8 +227,6 @@ def write(answers: Answers, args: argparse.Namespace, model: "TrainedModel") -> 
             write_for_user(path, text(answers))
             print(f"Wrote {path}")
     if args.sheet:
-        from .sheet import Shown, pages
-
         shown = [
             Shown(p.picture, p.classes, p.experts, None if answers.truth is None else answers.truth[p.picture],
                   p.picture in (answers.rejected or ())) for p in answers.found
@@ -266,8 +248,6 @@ def main() -> int:
                 raise ValueError(f"no folder {path.absolute().parent} to write {path.name} into")
             if path and path.is_dir():
                 raise ValueError(f"{path} is a folder: name a file in it")
-        from .sheet import files_of
-
         sheets = files_of(args.sheet, len(paths)) if args.sheet else []
         named = [
             os.path.realpath(path) for path in (args.csv, args.json, *sheets) if path and not path.is_char_device()
@@ -278,22 +258,16 @@ def main() -> int:
         if both or len({*named}) < len(named):
             double = next((path for path in named if named.count(path) > 1), "")
             raise ValueError(f"{next(iter(both), double)} would be overwritten: name another file")
-        from . import checked_names, open_model
-
         names = checked_names(names_from(args.classnames)) if args.classnames is not None else None
         model = open_model(args.run, args.epoch, args.backbone, names)
         if args.truth:
-            from .truth import NAMES_FILE, truth_of
-
             others = [path for path in others if os.path.basename(path) != NAMES_FILE]
             truth = truth_of(paths, [word for word in args.pictures if os.path.isdir(word)], model.classnames)
         below = args.reject_below
         if args.reject == "validation":
             below = model.rejection_threshold(args.calibrated)
         if others:
-            from ..loading.read import told
-
-            print(told(others), file=sys.stderr)
+            print(f"Note: {told(others)}", file=sys.stderr)
         if args.calibrated:
             model.checked_temperature()
             if names is not None:
@@ -304,8 +278,6 @@ def main() -> int:
             print(
                 f"Rejecting what has a likeliest class less probable than {below:.3f}, as chosen on validation pictures"
             )
-        import torch
-
         if (args.device or "").startswith("cuda") and not torch.cuda.is_available():
             raise ValueError(f"--device is {args.device}, and torch finds no GPU: leave it out")
         model.to(torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu")))

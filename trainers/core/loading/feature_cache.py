@@ -29,7 +29,7 @@ from ..training.device import described
 from . import pixels, read
 from .array_cache import ArrayCache, key_of
 from .contents import contents_for
-from .loaders import in_turns
+from .loaders import in_turns, with_batches
 from .picture_cache import code_of, open_cache
 
 Encode = Callable[[torch.Tensor], torch.Tensor]
@@ -175,7 +175,10 @@ class Batches:
         pictures = keys(range(len(self.items)))
         kept = [self._kept([pictures[i] for i in rows]) for rows in self.rows]
         left = [rows.tolist() for rows, found in zip(self.rows, kept, strict=True) if found is None]
-        computed = iter(self._loader_of(left))
+        # a generator of its own leaves torch's alone
+        computed: Iterator[Any] = (
+            iter(with_batches(self.loader, left, generator=torch.Generator())) if left else iter(())
+        )
         for rows, found in zip(self.rows, kept, strict=True):
             if found is None:
                 batch = next(computed)
@@ -184,14 +187,6 @@ class Batches:
                     self._keep([pictures[i] for i in rows], found)
             own = [self.items[i] for i in rows]
             yield {"img": found, "label": torch.tensor([x.label for x in own]), "impath": [x.impath for x in own]}
-
-    def _loader_of(self, batches: list[list[int]]) -> DataLoader:
-        loader = self.loader
-        return DataLoader(
-            loader.dataset, batch_sampler=batches, num_workers=loader.num_workers if batches else 0,
-            collate_fn=loader.collate_fn, pin_memory=loader.pin_memory, worker_init_fn=loader.worker_init_fn,
-            generator=torch.Generator(),  # leaves torch's own alone
-        )  # fmt: skip
 
     def _keys(self, pictures: list[bytes]) -> list[bytes]:
         """Cache keys of a batch's features: picture and batch size, or all pictures of the batch in order."""

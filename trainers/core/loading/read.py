@@ -116,7 +116,7 @@ def told(others: list[str]) -> str:
         said += [f"{len(files)} files are no pictures of a kind that is read ({kinds}), the first is {files[0]}{hint}"]
     if links:
         said += [f"{len(links)} links lead nowhere or to folders, and are not followed, the first is {links[0]}"]
-    line = "Note: " + "; ".join(said)
+    line = "; ".join(said)
     return line.encode("unicode_escape").decode("ascii") if not line.isprintable() else line
 
 

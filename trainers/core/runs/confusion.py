@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .files import write_atomically
+from .files import csv_of, write_atomically
 
 NAME = "confusion.csv"
 HEADER = ["class", "predicted", "pictures"]
@@ -18,11 +18,8 @@ def write(folder: Path, counts: Counts, classnames: Sequence[str]) -> None:
     """Writes the file into a run's folder. A name that several classes have, as in ImageNet, is followed by the label."""
     several = {name for name, count in Counter(classnames).items() if count > 1}
     names = [f"{name} ({label})" if name in several else name for label, name in enumerate(classnames)]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(HEADER)
-    writer.writerows([names[c], names[p], n] for (c, p), n in sorted(counts.items()))
-    write_atomically(folder / NAME, text.getvalue().encode("utf-8", "surrogateescape"))
+    rows = [(names[c], names[p], n) for (c, p), n in sorted(counts.items())]
+    write_atomically(folder / NAME, csv_of([HEADER, *rows]).encode("utf-8", "surrogateescape"))
 
 
 def read(path: Path, total: int) -> dict[tuple[str, str], int]:

@@ -1,11 +1,14 @@
 """Files and folders that survive killed processes: a file is there whole or not at all, a folder has one worker."""
 
 import contextlib
+import csv
+import io
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -39,6 +42,13 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def csv_of(rows: Iterable[Sequence[Any]]) -> str:
+    """Rows as the text of a CSV file, the header first."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def write_for_user(path: Path, text: str) -> None:

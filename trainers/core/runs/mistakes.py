@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-from .files import write_atomically
+from .files import csv_of, write_atomically
 
 NAME = "mistakes.csv"
 MOST = 100  # that are kept
@@ -29,11 +29,8 @@ HEADER = [field.name.replace("classname", "class") for field in fields(Mistake)]
 
 def write(folder: Path, mistakes: Iterable[Mistake]) -> None:
     """Writes the file into a run's folder."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(HEADER)
-    writer.writerows((*astuple(m)[:3], f"{m.confidence:.6f}", f"{m.of_class:.6f}") for m in mistakes)
-    write_atomically(folder / NAME, text.getvalue().encode("utf-8", "surrogateescape"))
+    rows = [(*astuple(m)[:3], f"{m.confidence:.6f}", f"{m.of_class:.6f}") for m in mistakes]
+    write_atomically(folder / NAME, csv_of([HEADER, *rows]).encode("utf-8", "surrogateescape"))
 
 
 def read(path: Path) -> list[Mistake]:

@@ -274,17 +274,12 @@ def declare_all(cfg: CfgNode) -> None:
     """Declares what every method here has, shared and own, in a Dassl configuration; keys that are there stay."""
     add_shared(cfg)
     for method in methods().values():
-        if method.options.KEY:
-            declare(cfg, method.options.settings())
+        declare(cfg, method.options.settings())
 
 
 def all_settings() -> dict[str, Setting]:
     """Every setting there is, by full name."""
-    found = dict(SHARED)
-    for method in methods().values():
-        if method.options.KEY:
-            found |= method.options.settings()
-    return found
+    return SHARED | {key: s for method in methods().values() for key, s in method.options.settings().items()}
 
 
 # --- configurations -----------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """The base trainer of all methods: a Dassl trainer that builds data, backbone and model, and delegates the rest.
 
-A method subclasses PromptTrainer, declares its options (settings.py), says how its model is built (build_model) and what
+A method subclasses PromptTrainer, declares its options (options.py), says how its model is built (build_model) and what
 its loss is (compute_loss). It runs on Dassl itself and on compat/dassl, prints Dassl's log lines, draws its random numbers.
 """
 
@@ -322,6 +322,14 @@ class PromptTrainer(TrainerX):
     def as_numbers(self, images: torch.Tensor, loader: DataLoader) -> torch.Tensor:
         return loader.dataset.as_numbers(images.to(self.device, non_blocking=True))  # type: ignore[attr-defined]
 
+    def take_step(self) -> None:
+        """One step of the optimiser from the gradients that are there, scaled back and clipped."""
+        if self.largest_gradient() > 0:
+            self.scaler.unscale_(self.optim)
+            nn.utils.clip_grad_norm_(self.model.trainable().values(), self.largest_gradient())
+        self.scaler.step(self.optim)
+        self.scaler.update()
+
     def largest_gradient(self) -> float:
         """The norm to which gradients are clipped; 0: no clipping. The default is that of LASP's and MoCoOp's code."""
         asked = getattr(self.options, "grad_clip", 0.0)
@@ -341,11 +349,7 @@ class PromptTrainer(TrainerX):
         summed = this_rank().add_up([*grads, *several], shown)  # before unscaling: all ranks see the same infinities
         if several:
             self.combine(grads, several)
-        if self.largest_gradient() > 0:
-            self.scaler.unscale_(self.optim)
-            nn.utils.clip_grad_norm_(self.model.trainable().values(), self.largest_gradient())
-        self.scaler.step(self.optim)
-        self.scaler.update()
+        self.take_step()
         if self.cfg.OPTIM.SCHEDULE == "step" or self.batch_idx + 1 == self.num_batches:
             # the scaler leaves out steps whose gradients are infinite, at first perhaps all
             with contextlib.nullcontext() if self.optim.state else before_any_step():

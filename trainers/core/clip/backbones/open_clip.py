@@ -292,10 +292,6 @@ class OpenClipBackbone(Backbone):
         return projection(x_NW) if isinstance(projection, nn.Module) else x_NW @ projection
 
     @property
-    def visual_width(self) -> int:
-        return self.visual.conv1.out_channels if self.visual_blocks else 0
-
-    @property
     def visual_blocks(self) -> int:
         v = self.visual
         return (

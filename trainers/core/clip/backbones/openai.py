@@ -140,10 +140,6 @@ class OpenAIBackbone(Backbone):
         return {name: p for name, p in self.visual.named_parameters() if ".ln_1." in name or ".ln_2." in name}
 
     @property
-    def visual_width(self) -> int:
-        return self.visual.conv1.out_channels if self.visual_blocks else 0
-
-    @property
     def visual_blocks(self) -> int:
         return len(self.visual.transformer.resblocks) if hasattr(self.visual, "class_embedding") else 0
 

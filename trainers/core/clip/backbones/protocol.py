@@ -144,9 +144,9 @@ class Backbone(Protocol):
         """Features (B x D, not normalised). Raises ValueError for `prompts` in a tower without a door for them."""
 
     @property
-    @abstractmethod
     def visual_width(self) -> int:
         """W of a visual transformer; 0 of a tower without a door for prompts."""
+        return self.visual.conv1.out_channels if self.visual_blocks else 0
 
     @property
     @abstractmethod

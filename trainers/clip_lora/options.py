@@ -21,6 +21,6 @@ class ClipLoraOptions(LoraOptions):
     KEY = "CLIPLORA"
 
     steps_per_shot: int = option(
-        500, "steps of training for each picture per class; OPTIM.MAX_EPOCH follows; 0: it counts as it is", least=0
+        500, "training steps per shot, which set OPTIM.MAX_EPOCH; 0: OPTIM.MAX_EPOCH as it is given", least=0
     )
     prec: str = option("amp", "precision", among=PRECISIONS)

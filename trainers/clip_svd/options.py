@@ -10,7 +10,7 @@ class ClipSvdOptions(Options):
     KEY = "CLIPSVD"
 
     steps_per_shot: int = option(
-        200, "steps of training for each picture per class; OPTIM.MAX_EPOCH follows; 0: it counts as it is", least=0
+        200, "training steps per shot, which set OPTIM.MAX_EPOCH; 0: OPTIM.MAX_EPOCH as it is given", least=0
     )
     swings: bool = option(
         False,

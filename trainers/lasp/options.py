@@ -15,7 +15,7 @@ class LaspModelOptions(Options):
         "tokens", "what of CTX_INIT is learned, see CoOp's", among=("tokens", "words"), unless={"ctx_init": ("",)}
     )
     n_groups: int = option(1, "soft prompts, each with an even share of the templates, logits averaged", least=1)
-    enable_correction: bool = option(True, "learn the vector w")
+    enable_correction: bool = option(True, "learn the vector delta")
     train_w: bool = option(True, "train it; one that is not trained stays zero", needs={"enable_correction": (True,)})
     finetune_vit_ln: bool = option(True, "train ln_1 and ln_2 of a visual transformer (a ResNet has none)")
     text_noise: float = option(

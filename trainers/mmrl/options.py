@@ -11,7 +11,7 @@ class MmrlModelOptions(Options):
 
     n_tokens: int = option(5, "representation tokens", least=1)
     first_block: int = option(
-        5, "of both towers, from 0, before which tokens stand, and before all that follow", least=0
+        5, "the first block of both towers, from 0, to get tokens; all later ones do, too", least=0
     )
     alpha: float = option(0.7, "weight of the class token's head; the other head has the rest", least=0, most=1)
 

@@ -13,6 +13,6 @@ class TwoSfsOptions(Options):
         0.6, "share of the steps that train LayerNorms; the rest trains the classifier", above=0, most=1
     )
     steps_per_shot: int = option(
-        300, "steps of training for each picture per class; OPTIM.MAX_EPOCH follows; 0: it counts as it is", least=0
+        300, "training steps per shot, which set OPTIM.MAX_EPOCH; 0: OPTIM.MAX_EPOCH as it is given", least=0
     )
     prec: str = option("amp", "precision", among=PRECISIONS)

@@ -46,7 +46,7 @@ SHARED: dict[str, Setting] = {
     "USE_CUDA": Setting("use the GPU if there is one", "bool"),
     "VERBOSE": Setting("print what is loaded", "bool"),
     "DETERMINISTIC": Setting(
-        "repeatable CUDA kernels alone; what has none is refused by torch, in its words", "bool", default=False
+        "deterministic CUDA kernels alone; torch ends the run where there is none", "bool", default=False
     ),
     "LOG": Setting(
         "beside log.txt, steps.jsonl and TensorBoard: wandb for Weights & Biases, whose own variables say where and how",
@@ -434,8 +434,9 @@ def reference() -> str:
     }
     lines = ["# Settings", "",
              "Made by `python scripts/make_files.py` from `trainers/core/settings/configure.py` and each method's options.",
-             "Given as `KEY value` after a command, or in a yaml file. A list may stand in a yaml file of its own, whose "
-             "name is then the value.", "",
+             "Given as `KEY value` after a command, or in a yaml file. The scripts refuse those "
+             "that their own words and options set (SEED, DATASET.NAME, DATASET.NUM_SHOTS and the like). Relative paths "
+             "start at the project's folder. A list may stand in a yaml file of its own, whose name is then the value.", "",
              "A method's settings are given in full, as in `TRAINER.MOCOOP.TOP_K 3`. The defaults are those without a "
              "recipe; every script uses one (`configs/trainers/<Method>/`), which overrides them, and the command line "
              "overrides both.", ""]  # fmt: skip

@@ -143,7 +143,7 @@ def gpus_to_share(settings: list[str], ranks: int) -> list[str]:
     found = found[: len(found) // ranks * ranks]
     if found:
         each = "one run on each" if ranks == 1 else f"{ranks} for each run"
-        print(f"Note: {len(found)} GPUs ({', '.join(found)}), {each}; GPUS=0 takes the first alone")
+        print(f"Note: {len(found)} GPUs ({', '.join(found)}), {each}; GPUS={found[0]} takes the first alone")
     return found
 
 

@@ -18,20 +18,23 @@ from typing import Any
 
 from trainers.core.training.stopping import ASK_TO_STOP
 
+NVML = "PYTORCH_NVML_BASED_CUDA_CHECK"
 ASKED = "MOCOOP_WARM"  # environment: JSON, {"backbones": [names], "seeds": [numbers]}
 
 _threads = 0
+_asks_nvml = False  # this process alone
 _begins_anew = False  # if this process has touched the GPU, each run starts in its own Python
 
 
 def load() -> None:
     """Loads everything that runs need, in a separate session, so that signals to a terminal's or a job's processes do
     not end it."""
-    global _threads, _begins_anew
+    global _threads, _begins_anew, _asks_nvml
     signal.pthread_sigmask(signal.SIG_BLOCK, ASK_TO_STOP)  # these are for runs; this process ends with its client
     os.setsid()
     # clip asks torch for a GPU when it is imported; asked in this way, torch answers without touching it
-    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    _asks_nvml = os.environ.setdefault(NVML, "") == ""
+    os.environ[NVML] = "1"
     import sklearn.metrics  # noqa: F401
     import torch
 
@@ -70,6 +73,8 @@ def run(arguments: list[str], environment: dict[str, str], pipe: Connection, qui
 
     if os.getsid(0) != os.getpid():
         os.setsid()
+    if _asks_nvml:
+        del os.environ[NVML]  # a run asks CUDA itself, as train.py does
     os.environ.update(environment)
     for descriptor in (1, 2) if quiet else (2,):
         os.dup2(pipe.fileno(), descriptor)

@@ -88,7 +88,9 @@ class Runner:
         device = self.devices.get()
         try:
             shared = {SHARING: str(self.sharing)}
-            env = environment | shared | ({"CUDA_VISIBLE_DEVICES": device} if device else {})
+            order = os.environ.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # numbers as nvidia-smi gives them
+            chosen = {"CUDA_VISIBLE_DEVICES": device, "CUDA_DEVICE_ORDER": order} if device else {}
+            env = environment | shared | chosen
             self._call(run, env)
         finally:
             self.devices.put(device)

@@ -376,6 +376,40 @@ def test_what_cannot_be_is_refused(mini_root, literate_clip_file, tmp_path):
 # --- Flower ---------------------------------------------------------------------------------------------------------------
 
 
+def grid_of(nodes, answer=None):
+    """Clients' nodes, all of which answer the same."""
+    from flwr.app import Message
+
+    from trainers.core.federated.flower import to_record
+
+    def replies(messages, timeout):
+        for message in messages:
+            asks_who = message.metadata.message_type == "query"
+            yield Message(to_record(Letter({"client": 0}) if asks_who else answer), reply_to=message)
+
+    return SimpleNamespace(get_node_ids=lambda: nodes, send_and_receive=replies)
+
+
+def test_memory_that_runs_out_ends_a_simulation_and_no_federation(monkeypatch):
+    from flwr.supercore.task_identity import TaskIdentity
+
+    from trainers.core.federated.flower import FAULT, Clients
+
+    for name in ("_run_id", "_task_id", "_node_id"):  # as in a server that Flower has started
+        monkeypatch.setattr(TaskIdentity, name, 1)
+    grid = grid_of([7], Letter({FAULT: "out of memory (8 GiB)", "memory": True}))
+    assert Clients(grid, 1, "", 5).ask("train", {0: Letter()}) == {0: "it failed: out of memory (8 GiB)"}
+    with pytest.raises(ValueError, match="a simulated client ran out of memory"):
+        Clients(grid, 1, "", 5, here="/somewhere").ask("train", {0: Letter()})
+
+
+def test_a_simulation_that_ended_before_its_clients_came_says_why():
+    from trainers.core.federated.flower import Clients
+
+    with pytest.raises(ValueError, match="Flower's simulation has ended: no GPU is there"):
+        Clients(grid_of([]), 1, "", 5, broken=[RuntimeError("no GPU is there")])
+
+
 @pytest.mark.slow
 def test_flowers_simulation_gives_the_same_numbers(mini_root, literate_clip_file, tmp_path):
     reference = federation(mini_root, literate_clip_file, tmp_path / "reference", "PFedMoAP")

@@ -197,6 +197,7 @@ def test_a_step_that_cannot_be_recorded_is_computed_as_it_is(case):
     (note,) = asks["notes"]
     assert "cannot be recorded: CUDA error: operation not permitted when stream is capturing" in note
     assert not by_kernels["notes"]
+    assert not asks["pools"]  # its memory is given back
     assert asks["losses"] == by_kernels["losses"]
     assert asks["trained"] == by_kernels["trained"]
 

@@ -352,7 +352,10 @@ def equal(bench: Bench) -> None:
             failed.append(method)
             bench.note(equal=method, failed=done.stderr.strip()[-600:])
 
-    with ThreadPoolExecutor(1 if bench.tiny else min(14, os.cpu_count() or 1)) as several:
+    import torch
+
+    several_fit = 1 if bench.tiny else torch.cuda.get_device_properties(0).total_memory // 2**31
+    with ThreadPoolExecutor(max(1, min(14, os.cpu_count() or 1, several_fit))) as several:
         list(several.map(one, names))
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}")

@@ -104,6 +104,7 @@ def run(name: str, trainer: str, *settings: object, stop_after: int = 0, folder:
         "steps": per_step,
         "waits": gpu.waits(),
         "float64": gpu.counts["float64"],
+        "pools": list(gpu.pools.values()),
         "notes": [line for line in log.getvalue().splitlines() if line.startswith("Note") and "every test" not in line],
         "warnings": sorted({str(w.message) for w in told if not issubclass(w.category, DeprecationWarning)}),
     }

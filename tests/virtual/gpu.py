@@ -43,6 +43,7 @@ _real: dict[str, Any] = {"to": _Tensor.to, "device": torch._C.TensorBase.device}
 _storages: dict[int, tuple[str, Any]] = {}
 _frozen: set[int] = set()  # storages of weights whose casts are counted
 _generator = torch.Generator()
+pools: dict[Any, str] = {}  # of recordings that failed: in use, or ended
 _now = threading.local()  # .making: the device of a factory that is running
 
 
@@ -317,15 +318,25 @@ class Graph:
 
 
 @contextlib.contextmanager
-def _recording(graph: Graph, **_: Any) -> Iterator[None]:
+def _recording(graph: Graph, pool: Any = None, **_: Any) -> Iterator[None]:
+    """As in CUDA, a recording in which something has failed fails again at its end, and keeps its pool."""
     global _tape
     _tape, drawn, before = graph.tape, _generator.get_state(), set(_storages)
+    pools[pool] = "in use"
     try:
         yield
+        del pools[pool]
+    except RuntimeError:
+        raise RuntimeError("CUDA error: operation failed due to a previous error during capture")  # noqa: B904
     finally:
         _tape = None
         graph.forget_what_is_outside(before)
         _generator.set_state(drawn)  # recording computes nothing
+
+
+def _empty_cache() -> None:
+    if "in use" in pools.values():
+        raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
 
 
 def _factory(owner: Any, name: str) -> None:
@@ -415,7 +426,8 @@ def install(memory: int = MEMORY, uuid: str = "GPU-0", count: int = 1) -> None:
         "get_device_name": lambda device=None: "Virtual GPU",
         "mem_get_info": lambda device=None: (memory, memory),
         "max_memory_allocated": lambda device=None: 0,
-        "empty_cache": lambda: None,
+        "empty_cache": _empty_cache,
+        "graph_pool_handle": object,
         "get_device_properties": lambda device=None: SimpleNamespace(
             total_memory=memory, uuid=uuid, name="Virtual GPU", major=8, minor=0
         ),
@@ -434,6 +446,9 @@ def install(memory: int = MEMORY, uuid: str = "GPU-0", count: int = 1) -> None:
     }
     for name, answer in answers.items():
         setattr(cuda, name, answer)
+    allocator: Any = torch._C
+    allocator._cuda_endAllocateToPool = lambda device, pool: pools.update({pool: "ended"})
+    allocator._cuda_releasePool = lambda device, pool: pools.pop(pool)
     torch.accelerator.is_available = lambda: False  # so that loaders pin nothing
     torch.cuda.amp.common.amp_definitely_not_available = lambda: False
     real = torch.autocast

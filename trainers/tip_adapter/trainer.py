@@ -17,6 +17,7 @@ from .model import TipCLIP, votes
 from .options import TipAdapterOptions
 
 BETAS, ALPHAS = 200, 20  # candidates
+AT_ONCE = 4096  # tested pictures, whose similarities to all shots are in memory
 
 
 @register
@@ -85,6 +86,13 @@ def right_of_grid(
     model: TipCLIP, keys_ND: torch.Tensor, labels_N: torch.Tensor, tested: Labelled, constant: dict[str, float]
 ) -> torch.Tensor:
     """How many of the tested pictures are right with each pair of the grid; K."""
+    parts = zip(tested.features_ND.split(AT_ONCE), tested.labels_N.split(AT_ONCE), strict=True)
+    return torch.stack([_right_of(model, keys_ND, labels_N, Labelled(*part), constant) for part in parts]).sum(0)
+
+
+def _right_of(
+    model: TipCLIP, keys_ND: torch.Tensor, labels_N: torch.Tensor, tested: Labelled, constant: dict[str, float]
+) -> torch.Tensor:
     zero_shot_BC = model.logit_scale.exp() * tested.features_ND @ model.text_CD.to(tested.features_ND.dtype).T
     affinity_BN = tested.features_ND @ keys_ND.T
     found, last = [], None

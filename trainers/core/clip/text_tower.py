@@ -203,13 +203,13 @@ class TextEncoder(nn.Module):
         bank_RW = plan.bank(self._backbone.token_embedding, learned_vectors_KW).type(self._backbone.text_dtype)
         tower = self._backbone.causal_tower() if self.mode == "fast" and not isinstance(deep, Inserted) else None
         run: Callable[..., torch.Tensor] = functools.partial(self._fast, tower) if tower else self._plain
-        if tower and self._compiled and torch.is_grad_enabled():
-            if not plan.is_laid_out:
-                with torch.no_grad():
-                    run(plan, bank_RW, form, *rows)  # builds the plan's tables, which must not be compiled
-            run = functools.partial(self._compiled, tower)
         size = self._chunk(plan, tower is not None)
         if size >= plan.G * plan.C:
+            if tower and self._compiled and torch.is_grad_enabled():
+                if not plan.is_laid_out:
+                    with torch.no_grad():
+                        run(plan, bank_RW, form, *rows)  # builds the plan's tables, which must not be compiled
+                run = functools.partial(self._compiled, tower)
             return run(plan, bank_RW, form, *rows)
         if self.draws and torch.is_grad_enabled() and _is_recording():
             raise RuntimeError("dropout in prompts that are encoded in chunks draws twice alike, which is not recorded")

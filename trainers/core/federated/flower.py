@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +20,21 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("RAY_worker_niceness", "0")  # 15 otherwise, which starves clients beside anything else
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from ...paths import ROOT
 from ..ranks.processes import SHARING, cores
-from ..settings.errors import one_line
+from ..settings.errors import is_memory, one_line
 from .letters import Letter
 
 given: list[Grid] = []  # of a SuperLink that has started this process (scripts/federation)
 KINDS = {"train": MessageType.TRAIN, "evaluate": MessageType.EVALUATE}
 FAULT = "fault"  # of an answer: why it is none
 AT_START = 300.0  # seconds that the server waits until all its clients are there
-SHARE_OF_GPU = 0.25  # what a simulated client takes
+NEEDED = 4 * 2**30  # bytes of a GPU for a simulated client
 
 
 def to_record(letter: Letter, text: Mapping[str, str] | None = None) -> RecordDict:
@@ -54,14 +55,22 @@ def from_record(record: RecordDict) -> Letter:
 
 class Clients:
     """The nodes of a grid, by the numbers of their clients. config: what they build their trainer from; here: the folder
-    that relative paths in it mean, where they are on this machine.
+    that relative paths in it mean, where they are on this machine; broken: why its simulation has ended, once it has.
 
     A client that went and comes back is another node. Raises ValueError where, after some minutes, some of `number` clients
     are not there, or two nodes say that they are the same one.
     """
 
-    def __init__(self, grid: Grid, number: int, config: str, wait: float, here: str = "") -> None:
-        self._grid, self._number, self._wait = grid, number, wait
+    def __init__(
+        self,
+        grid: Grid,
+        number: int,
+        config: str,
+        wait: float,
+        here: str = "",
+        broken: Sequence[BaseException] = (),
+    ) -> None:
+        self._grid, self._number, self._wait, self._broken = grid, number, wait, broken
         self._text = {"config": config, "here": here}
         self._nodes: dict[int, int] = {}
         self._known: set[int] = set()
@@ -69,6 +78,8 @@ class Clients:
         while len(self._nodes) < number:
             for client in self._look():
                 raise ValueError(f"two nodes say that they are client {client}: give each another partition-id")
+            if self._broken:
+                raise ValueError(f"Flower's simulation has ended: {one_line(self._broken[0])}") from self._broken[0]
             if len(self._nodes) < number and time.monotonic() > until:
                 absent = sorted({*range(number)} - self._nodes.keys())
                 raise ValueError(
@@ -101,16 +112,20 @@ class Clients:
         records = {node: to_record(letter, self._text) for node, letter in letters.items()}
         messages = [Message(record, dst_node_id=node, message_type=kind) for node, record in records.items()]
         found: dict[int, Letter | str] = dict.fromkeys(letters, f"it did not answer within {self._wait:g} seconds")
-        for reply in self._grid.send_and_receive(messages, timeout=self._wait) if messages else ():
+        wait = min(self._wait, AT_START) if kind == MessageType.QUERY else self._wait
+        for reply in self._grid.send_and_receive(messages, timeout=wait) if messages else ():
             node = reply.metadata.src_node_id
             if reply.has_error():
                 found[node] = f"it failed: {_last_line(reply.error.reason)}"
                 continue
             try:
                 letter = from_record(reply.content)
-                found[node] = f"it failed: {letter.words[FAULT]}" if FAULT in letter.words else letter
             except ValueError as error:
                 found[node] = str(error)
+                continue
+            found[node] = f"it failed: {letter.words[FAULT]}" if FAULT in letter.words else letter
+            if letter.words.get("memory") and self._text["here"]:  # no result may depend on the machine
+                raise ValueError(f"a simulated client ran {letter.words[FAULT]}")
         return found
 
 
@@ -149,7 +164,7 @@ def _answered(kind: str, message: Message, context: Context) -> Message:
         letter = from_record(message.content)
         answer = getattr(_client(letter, context), kind)(letter)
     except Exception as error:  # noqa: BLE001
-        answer = Letter({FAULT: one_line(error)})
+        answer = Letter({FAULT: one_line(error), "memory": is_memory(error)})
     return Message(to_record(answer), reply_to=message)
 
 
@@ -211,8 +226,9 @@ def simulation(number: int, config: str, wait: float, on_gpu: bool) -> Iterator[
     from flwr.simulation import run_simulation
 
     grids: queue.Queue[Grid | BaseException] = queue.Queue()
+    broken: list[BaseException] = []
     done = threading.Event()
-    server = ServerApp()
+    server, share = ServerApp(), share_of_gpu() if on_gpu else 0.0
 
     @server.main()
     def serve(grid: Grid, context: Context) -> None:
@@ -221,36 +237,42 @@ def simulation(number: int, config: str, wait: float, on_gpu: bool) -> Iterator[
 
     def run() -> None:
         try:
-            resources = {"num_cpus": 1, "num_gpus": SHARE_OF_GPU if on_gpu else 0.0}
+            # of these, since Ray counts the machine's
+            there = {"num_cpus": cores(), "num_gpus": torch.cuda.device_count() if on_gpu else 0}
             backend: Any = {
-                "client_resources": resources,
-                # of these, since Ray counts the machine's
-                "init_args": {"num_cpus": cores(), "log_to_driver": False, "logging_level": "ERROR"},
+                "client_resources": {"num_cpus": 1, "num_gpus": share},
+                "init_args": there | {"log_to_driver": False, "logging_level": "ERROR"},
             }
             run_simulation(server, client_app, number, backend_config=backend)
-        except BaseException as error:  # noqa: BLE001  (it is raised where the grid is waited for)
+        except BaseException as error:  # noqa: BLE001  (it is raised where the grid, or its clients, are waited for)
             grids.put(error)
+            broken.append(error)
 
     thread = threading.Thread(target=run, daemon=True)
     try:
-        with _quiet(), _in_shares(on_gpu):
+        with _quiet(), _in_shares(share):
             thread.start()
             grid = grids.get()
             if isinstance(grid, BaseException):
                 raise RuntimeError(f"Flower's simulation did not start: {one_line(grid)}") from grid
-            simulated = Clients(grid, number, config, wait, os.getcwd())
+            simulated = Clients(grid, number, config, wait, os.getcwd(), broken)
         yield simulated
     finally:
         done.set()
         thread.join()
 
 
+def share_of_gpu() -> float:
+    """What a simulated client takes of a GPU: a quarter, or more of a small one."""
+    return min(1.0, max(0.25, NEEDED / torch.cuda.get_device_properties(0).total_memory))
+
+
 @contextlib.contextmanager
-def _in_shares(on_gpu: bool) -> Iterator[None]:
-    """For the processes that are started inside, which share the cores, and a GPU."""
+def _in_shares(share: float) -> Iterator[None]:
+    """For the processes that are started inside, which share the cores, and a GPU of which each takes `share`."""
     shares = {"OMP_NUM_THREADS": "1"}
-    if on_gpu:
-        shares[SHARING] = str(int(os.environ.get(SHARING) or 1) * round(1 / SHARE_OF_GPU))
+    if share:
+        shares[SHARING] = str(int(os.environ.get(SHARING) or 1) * int(1 / share))
     before = {name: os.environ.get(name) for name in shares}
     os.environ.update(shares)
     try:

@@ -218,7 +218,7 @@ SHARED: dict[str, Setting] = {
     ),
     "TRAIN.COMPILE": Setting(
         "let torch.compile fuse the encoders' kernels: a minute before the first step, then less time and memory for each, "
-        "and other roundings", "bool", default=False,
+        "and other roundings; prompts that are encoded in chunks are not compiled", "bool", default=False,
     ),
     "TRAIN.PRINT_FREQ": Setting("steps between lines of the log", "int", least=1),
     "TRAIN.COUNT_ITER": Setting(UNUSED, "str"),

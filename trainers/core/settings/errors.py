@@ -24,17 +24,25 @@ def is_explained(error: BaseException) -> bool:
     """Whether the message alone tells what to do; a RuntimeError out of torch does so only for what one_line knows."""
     kind = type(error)
     of_torch = kind is RuntimeError or (issubclass(kind, RuntimeError) and kind.__module__.startswith("torch"))
-    return not of_torch or _is_memory(error) or _lost_worker(error)
+    return not of_torch or is_memory(error) or _lost_worker(error)
 
 
-def _is_memory(error: BaseException) -> bool:
+def is_memory(error: BaseException) -> bool:
+    """Whether memory has run out, of the machine or of a GPU."""
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
         or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
         or any(
             word in str(error)
-            for word in ("can't allocate memory", "bad_alloc", "error: out of memory", "ALLOC_FAILED")
+            for word in (
+                "can't allocate memory",
+                "bad_alloc",
+                "error: out of memory",
+                "'out of memory'",
+                "ALLOC_FAILED",
+                "CUBLAS_STATUS_NOT_INITIALIZED",  # of a GPU that is full already
+            )
         )
     )
 
@@ -85,7 +93,7 @@ def believing(path: str | os.PathLike, advice: str) -> Iterator[None]:
     except (
         ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, yaml.YAMLError,
     ) as error:  # fmt: skip
-        if str(path) in str(error) or _is_memory(error):
+        if str(path) in str(error) or is_memory(error):
             raise
         if type(error) is ValueError:  # in our words, most often
             raise ValueError(f"{path}: {one_line(error)}") from error
@@ -97,7 +105,7 @@ def one_line(error: BaseException) -> str:
     """What was wrong and what to do."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     lines = [line for line in text.splitlines() if line.strip()] or [type(error).__name__]
-    if _is_memory(error):
+    if is_memory(error):
         return (
             f"out of memory ({lines[0][:120]}): in training, set MODEL.TEXT_CHUNK (prompts at a time) lower and start "
             "again, or DATALOADER.TRAIN_X.BATCH_SIZE, in another --output-dir; in testing, DATALOADER.TEST.BATCH_SIZE, of "

@@ -6,7 +6,7 @@ import contextlib
 import gc
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -46,23 +46,29 @@ class StepGraph:
     def _record(self, inputs: Sequence[torch.Tensor]) -> None:
         self._inputs = [t.clone() for t in inputs]
         torch.cuda.empty_cache()  # what the graph takes is its own
-        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        graph, stream, pool = torch.cuda.CUDAGraph(), torch.cuda.current_stream(), torch.cuda.graph_pool_handle()
+        fault: RuntimeError | None = None
         try:
             # a loader's thread may pin memory meanwhile
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                shown = self._step(*self._inputs)
-                self._values = torch.stack([value.detach() for value in shown.values()])
+            with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+                try:
+                    shown = self._step(*self._inputs)
+                    self._values = torch.stack([value.detach() for value in shown.values()])
+                except RuntimeError as error:
+                    fault = error
+                    raise
         except RuntimeError as error:
-            first = error.__context__ if isinstance(error.__context__, RuntimeError) else error
-            self.trouble = str(first).strip().splitlines()[0]
+            never_ended = error is not fault  # the recording's end failed, too
+            self.trouble = str(fault or error).strip().splitlines()[0]
             for parameter in self._learned:
                 parameter.grad = None  # of a backward pass that was begun, and never computed
-            traceback.clear_frames(first.__traceback__)  # whose variables hold what the step had computed
-            traceback.clear_frames(error.__traceback__)
-            del first, graph
+            for found in (fault, error):
+                traceback.clear_frames(found.__traceback__ if found else None)  # they hold what the step had computed
+            fault = found = None
+            del graph
         if self.trouble:
             torch.cuda.set_stream(stream)  # the recording's own stays where its end fails, too
-            _leave_recording()
+            _leave_recording(pool if never_ended else None)
             torch.cuda.set_stream(stream)
             return
         self._names = list(shown)
@@ -70,14 +76,26 @@ class StepGraph:
         self._graph = graph
 
 
-def _leave_recording() -> None:
-    """After a recording that failed: frees what it took, and records a number, since until torch 2.12 the generator else
-    stays in its recording state and refuses to draw."""
+def _leave_recording(pool: Any) -> None:
+    """Gives back what a recording that failed has taken. pool: its memory's, where its end failed, too, since torch then
+    leaves the pool in use.
+
+    A number is recorded afterwards: until torch 2.12 the generator else stays in its recording state and refuses to draw.
+    """
     gc.collect()
-    with contextlib.suppress(RuntimeError):
-        torch.cuda.empty_cache()
-        with torch.cuda.graph(torch.cuda.CUDAGraph(), capture_error_mode="thread_local"):
-            torch.ones((), device="cuda")
+    steps: list[Callable[[], Any]] = [torch.cuda.empty_cache, _record_a_number]
+    if pool:
+        allocator, device = cast(Any, torch._C), torch.cuda.current_device()  # whose names torch may change
+        steps = [lambda: allocator._cuda_endAllocateToPool(device, pool),
+                 lambda: allocator._cuda_releasePool(device, pool), *steps]  # fmt: skip
+    for give_back in steps:
+        with contextlib.suppress(RuntimeError, AttributeError):
+            give_back()
+
+
+def _record_a_number() -> None:
+    with torch.cuda.graph(torch.cuda.CUDAGraph(), capture_error_mode="thread_local"):
+        torch.ones((), device="cuda")
 
 
 def _kind(tensor: torch.Tensor) -> tuple[Any, ...]:

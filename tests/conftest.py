@@ -33,6 +33,7 @@ from hypothesis import settings  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from trainers.core.clip.backbones.openai import ClipVocabulary, build_model  # noqa: E402
+from trainers.core.ranks.processes import cores  # noqa: E402
 
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it for what runs in the background
@@ -48,6 +49,12 @@ IDLE = 0.1  # seconds that patience()'s sum takes on the machine where the tests
 VOCABULARY = ClipVocabulary()
 encode = VOCABULARY.encode
 SOS, EOT = "<|startoftext|>", "<|endoftext|>"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """A process more than cores for the slow tests, whose time is half waiting: for Slurm, for what they kill later."""
+    return cores() + 1 if config.option.markexpr == "slow" else None
 
 
 def patience(seconds: float) -> float:

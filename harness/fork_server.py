@@ -22,18 +22,18 @@ NVML = "PYTORCH_NVML_BASED_CUDA_CHECK"
 ASKED = "MOCOOP_WARM"  # environment: JSON, {"backbones": [names], "seeds": [numbers]}
 
 _threads = 0
-_asks_nvml = False  # this process alone
+_asked_before: str | None = None  # of NVML
 _begins_anew = False  # if this process has touched the GPU, each run starts in its own Python
 
 
 def load() -> None:
     """Loads everything that runs need, in a separate session, so that signals to a terminal's or a job's processes do
     not end it."""
-    global _threads, _begins_anew, _asks_nvml
+    global _threads, _begins_anew, _asked_before
     signal.pthread_sigmask(signal.SIG_BLOCK, ASK_TO_STOP)  # these are for runs; this process ends with its client
     os.setsid()
     # clip asks torch for a GPU when it is imported; asked in this way, torch answers without touching it
-    _asks_nvml = os.environ.setdefault(NVML, "") == ""
+    _asked_before = os.environ.get(NVML)
     os.environ[NVML] = "1"
     import sklearn.metrics  # noqa: F401
     import torch
@@ -73,9 +73,8 @@ def run(arguments: list[str], environment: dict[str, str], pipe: Connection, qui
 
     if os.getsid(0) != os.getpid():
         os.setsid()
-    if _asks_nvml:
-        del os.environ[NVML]  # a run asks CUDA itself, as train.py does
-    os.environ.update(environment)
+    del os.environ[NVML]  # a run asks CUDA itself, as train.py does
+    os.environ.update(environment | ({NVML: _asked_before} if _asked_before is not None else {}))
     for descriptor in (1, 2) if quiet else (2,):
         os.dup2(pipe.fileno(), descriptor)
     pipe.close()

@@ -88,8 +88,9 @@ class Runner:
         device = self.devices.get()
         try:
             shared = {SHARING: str(self.sharing)}
-            order = os.environ.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # numbers as nvidia-smi gives them
-            chosen = {"CUDA_VISIBLE_DEVICES": device, "CUDA_DEVICE_ORDER": order} if device else {}
+            chosen = {"CUDA_VISIBLE_DEVICES": device} if device else {}
+            if device and not {"CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"} & os.environ.keys():
+                chosen["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # the numbers are nvidia-smi's
             env = environment | shared | chosen
             self._call(run, env)
         finally:

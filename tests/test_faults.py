@@ -183,6 +183,7 @@ def test_what_a_killed_process_left_is_cleared_away(mini_root, tiny_clip_file, t
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True, "DATALOADER.TEST.BATCH_SIZE"),
         (torch.AcceleratorError("CUDA error: out of memory"), True, "set MODEL.TEXT_CHUNK"),
+        (RuntimeError("NCCL: unhandled cuda error, Cuda failure 2 'out of memory'"), True, "set MODEL.TEXT_CHUNK"),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), True, "set MODEL.TEXT_CHUNK"),
         (torch.AcceleratorError("CUDA error: device-side assert triggered"), False, "CUDA error: device-side assert"),
         (DistBackendError("NCCL error in: x.cpp:3690\nLast error:\nbroken"), False, "NCCL error in: x.cpp"),

@@ -354,7 +354,7 @@ def equal(bench: Bench) -> None:
 
     import torch
 
-    several_fit = 1 if bench.tiny else torch.cuda.get_device_properties(0).total_memory // 2**31
+    several_fit = 1 if bench.tiny or not bench.gpu else torch.cuda.get_device_properties(0).total_memory // 2**31
     with ThreadPoolExecutor(max(1, min(14, os.cpu_count() or 1, several_fit))) as several:
         list(several.map(one, names))
     if failed:

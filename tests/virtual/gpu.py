@@ -334,6 +334,17 @@ def _recording(graph: Graph, pool: Any = None, **_: Any) -> Iterator[None]:
         _generator.set_state(drawn)  # recording computes nothing
 
 
+def _end_pool(device: int, pool: Any) -> None:
+    if pools.get(pool) != "in use":
+        raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
+    pools[pool] = "ended"
+
+
+def _release_pool(device: int, pool: Any) -> None:
+    if pools.pop(pool) != "ended":
+        pools[pool] = "released in use"
+
+
 def _empty_cache() -> None:
     if "in use" in pools.values():
         raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
@@ -447,8 +458,8 @@ def install(memory: int = MEMORY, uuid: str = "GPU-0", count: int = 1) -> None:
     for name, answer in answers.items():
         setattr(cuda, name, answer)
     allocator: Any = torch._C
-    allocator._cuda_endAllocateToPool = lambda device, pool: pools.update({pool: "ended"})
-    allocator._cuda_releasePool = lambda device, pool: pools.pop(pool)
+    allocator._cuda_endAllocateToPool = _end_pool
+    allocator._cuda_releasePool = _release_pool
     torch.accelerator.is_available = lambda: False  # so that loaders pin nothing
     torch.cuda.amp.common.amp_definitely_not_available = lambda: False
     real = torch.autocast

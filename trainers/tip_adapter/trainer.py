@@ -17,7 +17,6 @@ from .model import TipCLIP, votes
 from .options import TipAdapterOptions
 
 BETAS, ALPHAS = 200, 20  # candidates
-AT_ONCE = 4096  # tested pictures, whose similarities to all shots are in memory
 
 
 @register
@@ -83,10 +82,16 @@ def grid(constant: dict[str, float]) -> list[tuple[float, float]]:
 
 
 def right_of_grid(
-    model: TipCLIP, keys_ND: torch.Tensor, labels_N: torch.Tensor, tested: Labelled, constant: dict[str, float]
+    model: TipCLIP,
+    keys_ND: torch.Tensor,
+    labels_N: torch.Tensor,
+    tested: Labelled,
+    constant: dict[str, float],
+    at_once: int = 4096,
 ) -> torch.Tensor:
-    """How many of the tested pictures are right with each pair of the grid; K."""
-    parts = zip(tested.features_ND.split(AT_ONCE), tested.labels_N.split(AT_ONCE), strict=True)
+    """How many of the tested pictures are right with each pair of the grid; K. at_once: of how many the similarities to
+    all shots are in memory."""
+    parts = zip(tested.features_ND.split(at_once), tested.labels_N.split(at_once), strict=True)
     return torch.stack([_right_of(model, keys_ND, labels_N, Labelled(*part), constant) for part in parts]).sum(0)
 
 

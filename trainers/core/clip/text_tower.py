@@ -272,7 +272,10 @@ class TextEncoder(nn.Module):
     def _chunk(self, plan: PromptPlan, fast: bool) -> int:
         prompts = plan.G * plan.C
         if torch.is_grad_enabled():
-            self.training_chunk = self.training_chunk or self._choose_chunk(plan, fast)
+            if not self.training_chunk:
+                self.training_chunk = self._choose_chunk(plan, fast)
+                if self._compiled and self.training_chunk < prompts:
+                    print("Note: prompts are encoded in chunks, for want of memory, and chunks are not compiled")
             return self.training_chunk
         what = prompts, plan.n_tokens
         if what not in self._testing_chunks:

@@ -263,8 +263,9 @@ def simulation(number: int, config: str, wait: float, on_gpu: bool) -> Iterator[
 
 
 def share_of_gpu() -> float:
-    """What a simulated client takes of a GPU: a quarter, or more of a small one."""
-    return min(1.0, max(0.25, NEEDED / torch.cuda.get_device_properties(0).total_memory))
+    """What a simulated client takes of a GPU: a quarter, or a half or all of a small one."""
+    smallest = min(torch.cuda.get_device_properties(gpu).total_memory for gpu in range(torch.cuda.device_count()))
+    return 1 / max(1, min(4, smallest // NEEDED))  # of one GPU each; Ray does not lay fractions over two
 
 
 @contextlib.contextmanager
@@ -272,7 +273,7 @@ def _in_shares(share: float) -> Iterator[None]:
     """For the processes that are started inside, which share the cores, and a GPU of which each takes `share`."""
     shares = {"OMP_NUM_THREADS": "1"}
     if share:
-        shares[SHARING] = str(int(os.environ.get(SHARING) or 1) * int(1 / share))
+        shares[SHARING] = str(int(os.environ.get(SHARING) or 1) * round(1 / share))
     before = {name: os.environ.get(name) for name in shares}
     os.environ.update(shares)
     try:

@@ -41,7 +41,6 @@ def is_memory(error: BaseException) -> bool:
                 "error: out of memory",
                 "'out of memory'",
                 "ALLOC_FAILED",
-                "CUBLAS_STATUS_NOT_INITIALIZED",  # of a GPU that is full already
             )
         )
     )

@@ -3,10 +3,11 @@ thousand kernels one by one, which takes several times as long as the GPU needs 
 """
 
 import contextlib
+import functools
 import gc
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -83,14 +84,21 @@ def _leave_recording(pool: Any) -> None:
     A number is recorded afterwards: until torch 2.12 the generator else stays in its recording state and refuses to draw.
     """
     gc.collect()
-    steps: list[Callable[[], Any]] = [torch.cuda.empty_cache, _record_a_number]
-    if pool:
-        allocator, device = cast(Any, torch._C), torch.cuda.current_device()  # whose names torch may change
-        steps = [lambda: allocator._cuda_endAllocateToPool(device, pool),
-                 lambda: allocator._cuda_releasePool(device, pool), *steps]  # fmt: skip
-    for give_back in steps:
-        with contextlib.suppress(RuntimeError, AttributeError):
+    for give_back in (functools.partial(_release, pool), torch.cuda.empty_cache, _record_a_number):
+        with contextlib.suppress(RuntimeError):
             give_back()
+
+
+def _release(pool: Any) -> None:
+    """Ends a recording's use of its pool, and gives the pool back. Raises RuntimeError where the use has ended already:
+    then the graph gives it back."""
+    if pool is None:
+        return
+    allocator: Any = torch._C
+    before_2_8 = getattr(allocator, "_cuda_endAllocateCurrentStreamToPool", None)
+    end = before_2_8 or allocator._cuda_endAllocateToPool
+    end(torch.cuda.current_device(), pool)
+    allocator._cuda_releasePool(torch.cuda.current_device(), pool)
 
 
 def _record_a_number() -> None:

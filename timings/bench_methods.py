@@ -2,8 +2,8 @@
 
     python timings/bench_methods.py [--methods coop,mocoop] [--shots 16]
 
-One run each, with its recipe for the small CLIP, seed 1, in a process of its own, alone on the machine, on as many threads
-as it likes, with nothing kept from runs before. The accuracy is one look at the test set.
+One run each, with its recipe for the small CLIP, seed 1, in a process of its own, on as many threads as it likes, with a
+cache of its own, in which nothing is kept from runs before. The accuracy is one look at the test set.
 """
 
 import argparse
@@ -28,10 +28,11 @@ def measured(name: str, shots: int, folder: Path) -> dict[str, object]:
     method = method_named(name)
     config = f"configs/trainers/{method.recipes_of}/{config_for(method, 'demo', 'main', shots)}.yaml"
     words = ["--seed", "1", "--trainer", method.trainer, "--output-dir", str(folder), "--dataset-config-file",
-             "configs/datasets/demo.yaml", "--config-file", config, "CACHE.LIMIT_MB", "0"]  # fmt: skip
+             "configs/datasets/demo.yaml", "--config-file", config]  # fmt: skip
     drawn = ["DATASET.NUM_SHOTS", str(shots)] if method.draws else []
     command = [sys.executable, str(ROOT / "train.py"), *words, *drawn]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    own = os.environ | {"MOCOOP_CACHE": str(folder.with_name("cache"))}
+    process = subprocess.Popen(command, cwd=ROOT, env=own, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     said = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)

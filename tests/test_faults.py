@@ -85,7 +85,11 @@ def ended(process):
 
 
 def workers_of(pid):
-    return [int(child) for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()]
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # of a thread that has ended since
+            found += map(int, task.read_text().split())
+    return found
 
 
 def test_a_killed_worker(mini_root, tiny_clip_file, tmp_path):

@@ -51,6 +51,11 @@ encode = VOCABULARY.encode
 SOS, EOT = "<|startoftext|>", "<|endoftext|>"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes minutes comes first, so that it is not left alone at the end."""
+    items.sort(key=lambda item: item.path.name != "test_slow.py")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """A process more than cores for the slow tests, whose time is half waiting: for Slurm, for what they kill later."""

@@ -154,7 +154,7 @@ def test_three_thousand_damaged_checkpoints(one_run, tmp_path):  # noqa: F811
     assert accepted < 300
 
 
-def test_forty_kills_while_a_run_is_taken_over(one_run, tmp_path):  # noqa: F811
+def test_twenty_kills_while_a_run_is_taken_over(one_run, tmp_path):  # noqa: F811
     words, out = one_run
     source = shutil.copytree(folder_of(out), tmp_path / "source")
     (source / "ballast").write_bytes(bytes(2**28))  # makes the copy long enough to be hit
@@ -167,7 +167,7 @@ def test_forty_kills_while_a_run_is_taken_over(one_run, tmp_path):  # noqa: F811
     arguments[arguments.index("--output-dir") + 1] = str(target)
     command = [sys.executable, str(ROOT / "train.py"), *arguments, "--same-as", str(source)]
     rng, hit = random.Random(3), 0
-    for number in range(40):
+    for number in range(20):
         shutil.rmtree(target, ignore_errors=True)
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while not target.exists() and process.poll() is None:
@@ -184,4 +184,4 @@ def test_forty_kills_while_a_run_is_taken_over(one_run, tmp_path):  # noqa: F811
         name = "prompt_learner/model.pth.tar-2"
         ours, original = checkpoints.load(target / name), checkpoints.load(source / name)
         assert all(torch.equal(ours["state_dict"][k], v) for k, v in original["state_dict"].items())
-    assert hit > 5
+    assert hit > 2

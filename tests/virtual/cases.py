@@ -36,7 +36,8 @@ DEEP = {
     "TipAdapterF": (),
     "CLIPAdapter": (),
     "TCP": ("TRAINER.TCP.BLOCK", 1),
-    "CLIPLoRA": ("TRAINER.CLIPLORA.STEPS_PER_SHOT", 0),
+    # with the recipe's rate roundings to half precision grow in six steps to more than is compared
+    "CLIPLoRA": ("TRAINER.CLIPLORA.STEPS_PER_SHOT", 0, "OPTIM.LR", 0.002),
     "TwoSFS": ("TRAINER.TWOSFS.STEPS_PER_SHOT", 0),
     "PLOTPP": (),
     "MMRL": ("TRAINER.MMRL.FIRST_BLOCK", 1),

@@ -49,11 +49,12 @@ def _recipes(method: Method) -> Iterator[tuple[str, str]]:
     for name, recipe in own["recipes"].items():
         settings = {key: value for key, value in recipe.items() if key not in ("about", "family")}
         settings = shared["shared"] | shared["families"][recipe["family"]] | (own.get("settings") or {}) | settings
-        text = f"# {recipe['about']} Made from {source}.\n{_nested(settings)}"
+        text = f"# {recipe['about']} Made from {source}.\n{nested_yaml(settings)}"
         yield f"configs/trainers/{method.trainer}/{name}.yaml", text
 
 
-def _nested(settings: dict[str, Any]) -> str:
+def nested_yaml(settings: dict[str, Any]) -> str:
+    """Settings by full name as a yaml file has them."""
     tree: dict[str, Any] = {}
     for key, value in settings.items():
         *path, last = key.split(".")

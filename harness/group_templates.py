@@ -36,7 +36,7 @@ from trainers.core.clip.text_tower import TextEncoder
 from trainers.core.runs.files import printable, write_for_user
 from trainers.core.settings.errors import did_you_mean, one_line
 from trainers.core.settings.text_files import read_text, read_yaml
-from trainers.paths import ROOT, from_project
+from trainers.paths import ROOT
 
 LISTS = ("clip80", "lasp")  # of configs/templates
 NAMES = 100  # class names that templates are filled with, at most
@@ -203,9 +203,7 @@ def main() -> int:
     kinds = "; ".join(f"{kind}: {what}" for kind, what in CONTROLS.items())
     parser.add_argument("--control", choices=CONTROLS, help=kinds)
     parser.add_argument("--seed", type=int, default=1, help="of k-means and of what is drawn (1)")
-    parser.add_argument(
-        "--data", default=str(from_project(os.environ.get("DATA"), "data")), help="folder of the datasets (DATA)"
-    )
+    parser.add_argument("--data", default=os.environ.get("DATA"), help="folder of the datasets (DATA)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the groups there, .yaml")
     parser.add_argument("--draw", type=Path, metavar="FILE", help="draw them there, .png, .pdf or .svg")
     args = parser.parse_args()

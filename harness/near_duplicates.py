@@ -22,7 +22,7 @@ from trainers.core.clip.visual_tower import encode_pictures
 from trainers.core.loading.read import read_named
 from trainers.core.runs.files import csv_of, printable, write_for_user
 from trainers.core.settings.errors import one_line
-from trainers.paths import ROOT, from_project
+from trainers.paths import ROOT
 
 SMALL = ROOT / "assets" / "drawn_clip.pt"
 BATCH = 32
@@ -64,9 +64,7 @@ def main() -> int:
     parser.add_argument("pictures", help="a folder, a list (.csv, .tsv, .jsonl), or a dataset's name")
     parser.add_argument("--backbone", default="ViT-B/16", help="whose features: a CLIP's name or file, or small")
     parser.add_argument("--above", type=float, default=0.9, help="similarity from which pairs are said (0.9)")
-    parser.add_argument(
-        "--data", default=str(from_project(os.environ.get("DATA"), "data")), help="folder of the datasets (DATA)"
-    )
+    parser.add_argument("--data", default=os.environ.get("DATA"), help="folder of the datasets (DATA)")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write all pairs there")
     args = parser.parse_args()
     try:
@@ -95,7 +93,7 @@ def main() -> int:
     return 0
 
 
-def parts(word: str, data: str) -> list[list[str]]:
+def parts(word: str, data: str | None) -> list[list[str]]:
     """Paths of the training, validation and test pictures."""
     dataset = dataset_of(word, data)
     if getattr(dataset, "test_only", False):

@@ -16,7 +16,7 @@ from trainers.core.settings.errors import did_you_mean
 from trainers.core.settings.text_files import is_manifest
 from trainers.methods import methods
 from trainers.options import Method
-from trainers.paths import ROOT
+from trainers.paths import ROOT, from_project
 
 from .catalog import config_for, existing, group, method_named, registry_names
 
@@ -94,15 +94,19 @@ def _note_folder(word: str) -> None:
         print(f'Note: "{word}" is the benchmark of that name; the folder here is ./{word}')
 
 
-def dataset_of(word: str, data: str) -> Any:
-    """The dataset itself, as Dassl builds it, of a word as in `dataset_named`. data: folder of the datasets."""
+def dataset_of(word: str, data: str | None) -> Any:
+    """The dataset itself, as Dassl builds it, of a word as in `dataset_named`. data: their folder; None: data/."""
     from dassl.data.datasets import build_dataset
 
     import datasets
 
     datasets.register_all()
     named = dataset_named(word)
-    settings: list[Any] = [*in_pairs(list(named.settings)), ("DATASET.ROOT", data), ("SEED", 1)]
+    settings: list[Any] = [
+        *in_pairs(list(named.settings)),
+        ("DATASET.ROOT", str(from_project(data, "data"))),
+        ("SEED", 1),
+    ]
     cfg = configure([str(ROOT / "configs" / "datasets" / f"{named.config}.yaml")], settings)
     with contextlib.redirect_stdout(io.StringIO()):
         return build_dataset(cfg)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from harness.command import parse_arguments as parse_words
 from harness.command import requested
-from harness.generate import MARK, _nested, made_files
+from harness.generate import MARK, made_files, nested_yaml
 from harness.plan import Request
 from harness.preflight import check_settings
 from train import parse_arguments, refuse_idle_words, setup_cfg
@@ -29,8 +29,8 @@ some = st.fixed_dictionaries({}, optional=NUMBERS)
 
 
 def configured(folder, dataset, method, line):
-    (folder / "dataset.yaml").write_text(_nested({"DATASET.NAME": "Caltech101", **dataset}))
-    (folder / "method.yaml").write_text(_nested(method))
+    (folder / "dataset.yaml").write_text(nested_yaml({"DATASET.NAME": "Caltech101", **dataset}))
+    (folder / "method.yaml").write_text(nested_yaml(method))
     words = ["--trainer", "MoCoOp", "--seed", "1", "--output-dir", "out"]
     words += ["--dataset-config-file", str(folder / "dataset.yaml"), "--config-file", str(folder / "method.yaml")]
     words += [str(word) for pair in line.items() for word in pair]

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainers.core.ranks.process_group import fail, joined, let_one_speak
 from trainers.core.settings.configure import configure, in_pairs
-from trainers.core.settings.errors import is_explained, one_line, prints_all_names
+from trainers.core.settings.errors import is_explained, one_line, set_up_screen
 from trainers.paths import version
 
 if TYPE_CHECKING:
@@ -318,7 +318,7 @@ def results_of(trainer: Any, cfg: "CfgNode", seconds: float) -> dict[str, Any]:
 
 def main() -> None:
     args = parse_arguments()
-    prints_all_names()
+    set_up_screen()
     let_one_speak()
     try:
         cfg = setup_cfg(args)

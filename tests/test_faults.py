@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pty
 import random
 import resource
 import shutil
@@ -171,6 +172,26 @@ def test_killed_while_evaluating(delay, mini_root, tiny_clip_file, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "epoch [" not in done.stdout
     assert early in (None, json.loads(file.read_text())["accuracy"])
+
+
+def test_a_terminal_that_is_gone_before_its_signal_comes(tmp_path):
+    ours, theirs = pty.openpty()
+    code = (
+        "import sys\nfrom trainers.core.settings.errors import set_up_screen\nset_up_screen()\n"
+        "print('begun')\nsys.stdin.read()\n"
+        "for stream in (sys.stdout, sys.stderr):\n    print('seen by nobody', file=stream)\nopen(sys.argv[1], 'w').close()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "went_on")]
+    # in a session of its own, to which that terminal sends nothing
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=theirs, stderr=theirs, start_new_session=True
+    )
+    os.close(theirs)
+    assert b"begun" in os.read(ours, 4096)
+    os.close(ours)
+    process.communicate(timeout=patience(60))
+    assert process.returncode == 0
+    assert (tmp_path / "went_on").is_file()
 
 
 def test_what_a_killed_process_left_is_cleared_away(mini_root, tiny_clip_file, tmp_path):

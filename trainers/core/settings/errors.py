@@ -51,11 +51,30 @@ def _lost_worker(error: BaseException) -> bool:
     return isinstance(error, ConnectionError | EOFError) or str(error).startswith("DataLoader worker (pid")
 
 
-def prints_all_names() -> None:
-    """Lets the screen show the names of files that are not UTF-8, with what it cannot show as \\x.."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace", line_buffering=True)  # also in a file, where people look
+class Terminal(io.FileIO):
+    """A terminal. Once it is closed, what is written to it goes nowhere: SIGHUP, which says so, can come later."""
+
+    def write(self, data: Any) -> int | None:
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            return len(data)
+
+
+def set_up_screen() -> None:
+    """Lets the screen show the names of files that are not UTF-8, with what it cannot show as \\x.., and lets a program
+    end in its own way where the screen is a terminal that somebody closes."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if not isinstance(stream, io.TextIOWrapper):
+            continue
+        if stream.isatty():
+            raw = io.BufferedWriter(Terminal(stream.fileno(), "w", closefd=False))
+            stream = io.TextIOWrapper(raw, stream.encoding)
+            setattr(sys, name, stream)
+        stream.reconfigure(errors="backslashreplace", line_buffering=True)  # also in a file, where people look
 
 
 def waited_for(command: Sequence[str], **how: Any) -> int:
@@ -70,7 +89,7 @@ def waited_for(command: Sequence[str], **how: Any) -> int:
 
 def program(main: Callable[[], int]) -> int:
     """main() as a program of its own; its exit status. Ctrl-C ends it with 130 and no traceback, `| head` is no error."""
-    prints_all_names()
+    set_up_screen()
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:

@@ -2,7 +2,6 @@
 continued."""
 
 import contextlib
-import os
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,27 +12,9 @@ RESUME_ME = 75  # exit status of a run that was asked to stop and can be continu
 
 
 def on_stop_signals(handler: Callable[[int, Any], None]) -> dict[int, Any]:
-    """Has `handler` called for them, and returns what was there before. SIGHUP stays ignored under nohup; where a
-    terminal is gone, what is printed goes nowhere."""
-    shown_on = [stream for stream in (1, 2) if _is_terminal(stream)]
-
-    def called(number: int, frame: Any) -> None:
-        for stream in shown_on:
-            if not _is_terminal(stream):  # any more
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, stream)
-                os.close(nowhere)
-        handler(number, frame)
-
+    """Has `handler` called for them, and returns what was there before. SIGHUP stays ignored under nohup."""
     listened = [n for n in ASK_TO_STOP if n.name != "SIGHUP" or signal.getsignal(n) != signal.SIG_IGN]
-    return {number: signal.signal(number, called) for number in listened}
-
-
-def _is_terminal(stream: int) -> bool:
-    try:
-        return os.isatty(stream)
-    except OSError:
-        return False
+    return {number: signal.signal(number, handler) for number in listened}
 
 
 class AskedToStop(SystemExit):

@@ -9,15 +9,17 @@ from conftest import run_train
 from test_runs import arguments
 from torch.nn import functional as F
 
-from harness.catalog import config_for, method_named, recipes_of
+from harness.catalog import config_for, datasets_in_order, method_named, recipes_of
 from harness.plan import PROTOCOLS
 from trainers.cocoop.trainer import CoCoOpCLIP
 from trainers.coop.trainer import CoOpCLIP
 from trainers.core.clip.losses import text_to_text_loss
+from trainers.core.settings.configure import configure
 from trainers.core.training.evaluation import accuracies_of_halves
 from trainers.lasp.trainer import LaspCLIP
 from trainers.linear_probe.trainer import CLIPS_STRENGTH, best_strength, held_out_quarter
 from trainers.methods import methods
+from trainers.prograd.trainer import ProGrad
 from trainers.zsclip.trainer import HardMixtureCLIP, HardPromptCLIP
 
 NAMES = ["cat", "air_plane", "golden retriever"]
@@ -203,3 +205,13 @@ def test_a_recipe_for_a_protocol_says_which_holds_on_imagenet(trainer):
 )
 def test_published_recipes(method, dataset, protocol, shots, recipe):
     assert config_for(method_named(method), dataset, protocol, shots) == recipe
+
+
+@pytest.mark.parametrize("dataset", datasets_in_order())
+@pytest.mark.parametrize("protocol", ["main", "base2new"])
+def test_a_context_that_starts_as_the_template_holds_it(dataset, protocol):
+    """What ProGrad's model would refuse, on any dataset."""
+    recipe = config_for(method_named("prograd"), dataset, protocol, 16)
+    cfg = configure([f"configs/datasets/{dataset}.yaml", f"configs/trainers/ProGrad/{recipe}.yaml"], [])
+    (template,) = ProGrad.templates_of(cfg)
+    assert len(template.partition(" {}")[0].split(" ")) <= cfg.TRAINER.PROGRAD.N_CTX

@@ -47,8 +47,8 @@ SECONDS = {
     "steps": 80,
     "theirs": 25,
     "compiled": 75,
-    "equal": 240,
-    "methods": 120,
+    "equal": 200,
+    "methods": 260,
     "evaluation": 25,
     "loading": 25,
     "budget": 30,
@@ -770,7 +770,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("timings/results/gpu"), help="folder of the lines")
     parser.add_argument("--only", default=",".join(SECONDS), help="sections, with commas between them")
     parser.add_argument(
-        "--minutes", type=float, default=sum(SECONDS.values()) / 60, help="that all sections share (13)"
+        "--minutes", type=float, default=sum(SECONDS.values()) / 60, help="that all sections share (15)"
     )
     parser.add_argument("--tiny", action="store_true", help="small models, a few seconds each, on any machine")
     parser.add_argument("--section", default="", help=argparse.SUPPRESS)

@@ -5,6 +5,7 @@
 
 Every run compares the files' contents; this finds what was saved again, cropped or turned a little, and what was taken in
 one series. Which similarity means "the same" depends on the pictures: look at the pairs.
+Exit status: 0 done, 1 some pictures could not be read (they are named, and the others compared), 2 wrong words.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from tqdm import tqdm
 from harness.plan import dataset_of
 from trainers.core.clip.backbones import Backbone, load_backbone
 from trainers.core.clip.visual_tower import encode_pictures
-from trainers.core.loading.read import read_named
+from trainers.core.loading.read import UNDECODABLE, read_named
 from trainers.core.runs.files import csv_of, printable, write_for_user
 from trainers.core.settings.errors import one_line
 from trainers.paths import ROOT
@@ -34,29 +35,47 @@ def backbone_of(word: str) -> Backbone:
     return load_backbone(str(SMALL) if word == "small" else word)
 
 
-def features(paths: list[str], backbone: Backbone) -> torch.Tensor:
-    """Unit features, N x D. Raises OSError or ValueError for a picture that cannot be read."""
-    transform, found = backbone.preprocessing.transform(), []
+def features(paths: list[str], backbone: Backbone) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """The unit feature, D, of each picture that can be read, and a line for each other."""
+    found: dict[str, torch.Tensor] = {}
+    transform, unreadable = backbone.preprocessing.transform(), []
     for start in tqdm(range(0, len(paths), BATCH), "Encoding", leave=False, disable=not sys.stderr.isatty()):
-        images = torch.stack([transform(read_named(path, upright=True)) for path in paths[start : start + BATCH]])
-        with torch.no_grad():
-            found.append(torch.nn.functional.normalize(encode_pictures(backbone, images).float(), dim=1))
-    return torch.cat(found)
+        images = {}
+        for path in paths[start : start + BATCH]:
+            try:
+                images[path] = transform(read_named(path, upright=True))
+            except UNDECODABLE as error:
+                unreadable.append(one_line(error))
+        if images:
+            with torch.no_grad():
+                encoded_BD = encode_pictures(backbone, torch.stack([*images.values()])).float()
+            found |= zip(images, torch.nn.functional.normalize(encoded_BD, dim=1), strict=True)
+    return found, unreadable
 
 
-def pairs_above(tested: list[str], others: list[str], backbone: Backbone, least: float) -> list[tuple[float, str, str]]:
-    """(similarity, test picture, the nearest of the others) of each test picture that has one, nearest first.
+def pairs_above(
+    tested: list[str], others: list[str], backbone: Backbone, least: float
+) -> tuple[list[tuple[float, str, str]], list[str]]:
+    """(similarity, test picture, the nearest of the others) of each test picture that has one, nearest first; and a line
+    for each picture that cannot be read.
 
     The similarity is the cosine of features less their mean over all pictures, since pictures of one kind are all alike.
     """
-    all_ND = features([*tested, *others], backbone)
-    all_ND = torch.nn.functional.normalize(all_ND - all_ND.mean(0), dim=1)
-    others_MD, found = all_ND[len(tested) :], []
-    for path, feature_D in zip(tested, all_ND, strict=False):
+    of, unreadable = features([*dict.fromkeys([*tested, *others])], backbone)
+    tested, others = ([path for path in paths if path in of] for paths in (tested, others))
+    if not tested or not others:
+        return [], unreadable
+    mean_D = torch.stack([*of.values()]).mean(0)
+    tested_ND, others_MD = (
+        torch.nn.functional.normalize(torch.stack([of[path] for path in paths]) - mean_D, dim=1)
+        for paths in (tested, others)
+    )
+    found = []
+    for path, feature_D in zip(tested, tested_ND, strict=True):
         near, which = (others_MD @ feature_D).max(0)
         if near >= least:
             found.append((float(near), path, others[int(which)]))
-    return sorted(found, reverse=True)
+    return sorted(found, reverse=True), unreadable
 
 
 def main() -> int:
@@ -76,12 +95,14 @@ def main() -> int:
         if args.csv and args.csv.resolve() in {Path(path).resolve() for path in (args.pictures, *train, *val, *test)}:
             raise ValueError(f"{args.csv} would be overwritten: name another file")
         backbone = backbone_of(args.backbone)
-        found = pairs_above(test, [*train, *val], backbone, args.above)
+        found, unreadable = pairs_above(test, [*train, *val], backbone, args.above)
         if args.csv:
             write_for_user(args.csv, csv_of([("similarity", "test picture", "nearest other"), *found]))
     except (OSError, ValueError) as error:
         print(f"error: {printable(one_line(error))}", file=sys.stderr)
         return 2
+    for line in unreadable:
+        print(printable(line), file=sys.stderr)
     print(
         f"{len(found):,} of {len(test):,} test pictures are at least {args.above:g} alike to one that trains or validates"
     )
@@ -90,7 +111,7 @@ def main() -> int:
         print(tabulate(rows, ["similarity", "test picture", "nearest other"], disable_numparse=True))
     if len(found) > SHOWN:
         print(f"... and {len(found) - SHOWN:,} more{'' if args.csv else ' (--csv FILE has all)'}")
-    return 0
+    return 1 if unreadable else 0
 
 
 def parts(word: str, data: str | None) -> list[list[str]]:

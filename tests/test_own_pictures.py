@@ -24,7 +24,7 @@ from harness.near_duplicates import pairs_above
 from harness.report.collect import collect
 from trainers.core.clip.backbones import load_backbone
 from trainers.core.loading.loaders import build_data_manager
-from trainers.core.loading.read import ImageError, pictures_below
+from trainers.core.loading.read import pictures_below
 from trainers.core.settings.configure import configure
 
 datasets.register_all()
@@ -379,17 +379,24 @@ def test_near_duplicates_are_found(mini_root, literate_clip_file, tmp_path):
     shutil.copy(folder / "train_0.jpg", tmp_path / "again.jpg")
     tested = [str(tmp_path / "again.jpg"), str(folder / "test_0.jpg")]
     others = [str(folder / f"train_{i}.jpg") for i in range(4)]
-    pairs = pairs_above(tested, others, load_backbone(str(literate_clip_file)), 0.999)
+    (tmp_path / "half.png").write_bytes((folder / "test_0.jpg").read_bytes()[:200])
+    half = str(tmp_path / "half.png")
+    pairs, unreadable = pairs_above([half, *tested], others, load_backbone(str(literate_clip_file)), 0.999)
     assert pairs == [(pytest.approx(1.0, abs=1e-5), tested[0], others[0])]
-    words = [mini_root / "caltech-101" / "101_ObjectCategories", "--backbone", literate_clip_file, "--above", "-1"]
+    assert [line.partition(" (")[0] for line in unreadable] == [f"{half} cannot be decoded"]
+    assert pairs_above([half], others, load_backbone(str(literate_clip_file)), 0.9) == ([], unreadable)
+    pictures = shutil.copytree(mini_root / "caltech-101" / "101_ObjectCategories", tmp_path / "pictures")
+    words = [pictures, "--backbone", literate_clip_file, "--above", "-1"]
     done = forked.run(ROOT / "scripts" / "near_duplicates.py", *words, "--csv", tmp_path / "pairs.csv")
     assert done.returncode == 0, done.stderr
     count = len((tmp_path / "pairs.csv").read_text().splitlines()) - 1
     assert f"{count} of {count} test pictures are at least -1 alike" in done.stdout
     assert forked.run(ROOT / "scripts" / "near_duplicates.py", "/nowhere").returncode == 2
-    (tmp_path / "half.png").write_bytes((folder / "test_0.jpg").read_bytes()[:200])
-    with pytest.raises(ImageError, match=r"half.png cannot be decoded"):
-        pairs_above([str(tmp_path / "half.png")], others, load_backbone(str(literate_clip_file)), 0.9)
+    shutil.copy(half, pictures / "ant")
+    done = forked.run(ROOT / "scripts" / "near_duplicates.py", *words)
+    assert done.returncode == 1
+    assert "ant/half.png cannot be decoded" in done.stderr
+    assert "test pictures are at least -1 alike" in done.stdout
 
 
 def test_two_lists_of_one_name_are_two_rows(tmp_path):

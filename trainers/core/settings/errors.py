@@ -54,7 +54,7 @@ def _lost_worker(error: BaseException) -> bool:
 class Terminal(io.FileIO):
     """A terminal. Once it is closed, what is written to it goes nowhere: SIGHUP, which says so, can come later."""
 
-    def write(self, data: Any) -> int | None:
+    def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
         except OSError as error:

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from trainers.core.ranks.process_group import fail, joined, let_one_speak
 from trainers.core.settings.configure import configure, in_pairs
-from trainers.core.settings.errors import is_explained, one_line, set_up_screen
+from trainers.core.settings.errors import is_explained, one_line
+from trainers.core.settings.screen import set_up_screen
 from trainers.paths import version
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ from harness.plan import PROTOCOLS, Job, Request, numbers, shots_in
 from harness.preflight import FoundFault, check_folders, check_inputs, check_settings
 from harness.runner import Runner, starter_for
 from trainers.core.settings.configure import SHARED
-from trainers.core.settings.errors import set_up_screen
+from trainers.core.settings.screen import set_up_screen
 from trainers.core.training.stopping import RESUME_ME
 from trainers.paths import ROOT, from_project, version
 

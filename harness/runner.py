@@ -19,6 +19,7 @@ from harness.plan import Job, to_do
 from harness.progress import Progress
 from trainers.core.ranks.processes import SHARING, cores
 from trainers.core.settings.errors import one_line
+from trainers.core.settings.screen import RELAYED
 from trainers.core.training.stopping import RESUME_ME, on_stop_signals
 
 TELL = 300  # seconds after which a run that shows nothing says where it is
@@ -54,7 +55,9 @@ class Runner:
                 run.status = "finished before"
                 print(f"{run.folder} is finished: skipped")
         self.quiet = self.jobs > 1 or (len(todo) > 1 and not self.verbose)
-        environment = {"MOCOOP_BARS": "1"} if sys.stderr.isatty() and not self.quiet else {}
+        environment = {"MOCOOP_BARS": "1"} if sys.stderr.isatty() else {}
+        if self.quiet:
+            environment = {RELAYED: "1"}
         self.progress = Progress({str(run.folder): run.kind for run in todo}, self.jobs)
         with tqdm(total=len(todo), desc="Runs", unit="run", disable=None) as self.bar:
             waiting = {run.folder for run in todo}

@@ -174,10 +174,12 @@ def test_killed_while_evaluating(delay, mini_root, tiny_clip_file, tmp_path):
     assert early in (None, json.loads(file.read_text())["accuracy"])
 
 
-def test_a_terminal_that_is_gone_before_its_signal_comes(tmp_path):
-    ours, theirs = pty.openpty()
+@pytest.mark.parametrize("kind", [pty.openpty, os.pipe])
+def test_a_screen_that_is_gone(kind, tmp_path):
+    """A terminal before its signal comes, and a pipe."""
+    ours, theirs = kind()
     code = (
-        "import sys\nfrom trainers.core.settings.errors import set_up_screen\nset_up_screen()\n"
+        "import sys\nfrom trainers.core.settings.screen import set_up_screen\nset_up_screen()\n"
         "print('begun')\nsys.stdin.read()\n"
         "for stream in (sys.stdout, sys.stderr):\n    print('seen by nobody', file=stream)\nopen(sys.argv[1], 'w').close()"
     )

@@ -130,6 +130,18 @@ def test_asked_to_stop_and_called_again(words, tmp_path):
     assert len(outcome(tmp_path)) == 1
 
 
+@pytest.mark.parametrize("seeds", ["1", "1 2"])  # a run that prints for itself, and runs that are read
+def test_what_is_printed_need_not_be_read(words, tmp_path, seeds):
+    """As by `| head -1`."""
+    process = start(
+        "coop", "main", "caltech101", *words, "--seeds", seeds, "--output", tmp_path, "OPTIM.MAX_EPOCH", "2"
+    )
+    assert process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(patience(120)) == 0
+    assert len(list(tmp_path.rglob("results.json"))) == len(seeds.split())
+
+
 @pytest.mark.slow
 def test_a_terminal_that_is_closed_stops_the_runs(words, tmp_path):
     call = ["coop", "main", "caltech101", *words, "--output", tmp_path, *LONG]

@@ -3,15 +3,15 @@
 import contextlib
 import difflib
 import errno
-import io
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import yaml
+
+from .screen import set_up_screen
 
 
 def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
@@ -49,32 +49,6 @@ def is_memory(error: BaseException) -> bool:
 def _lost_worker(error: BaseException) -> bool:
     """Torch says so, or the pipe through which the worker's tensors came breaks (a failed download is a plain OSError)."""
     return isinstance(error, ConnectionError | EOFError) or str(error).startswith("DataLoader worker (pid")
-
-
-class Terminal(io.FileIO):
-    """A terminal. Once it is closed, what is written to it goes nowhere: SIGHUP, which says so, can come later."""
-
-    def write(self, data: Any, /) -> int:
-        try:
-            return super().write(data)
-        except OSError as error:
-            if error.errno != errno.EIO:
-                raise
-            return len(data)
-
-
-def set_up_screen() -> None:
-    """Lets the screen show the names of files that are not UTF-8, with what it cannot show as \\x.., and lets a program
-    end in its own way where the screen is a terminal that somebody closes."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if not isinstance(stream, io.TextIOWrapper):
-            continue
-        if stream.isatty():
-            raw = io.BufferedWriter(Terminal(stream.fileno(), "w", closefd=False))
-            stream = io.TextIOWrapper(raw, stream.encoding)
-            setattr(sys, name, stream)
-        stream.reconfigure(errors="backslashreplace", line_buffering=True)  # also in a file, where people look
 
 
 def waited_for(command: Sequence[str], **how: Any) -> int:

@@ -274,7 +274,7 @@ def main() -> int:
         os.chdir(ROOT)  # where train.py runs, and what relative paths in configs mean
         configurations = check_settings(runs, requests[0].settings)
         check_folders(runs, configurations)
-        if args.dry_run or args.status:
+        if (args.dry_run or args.status) and hasattr(signal, "SIGPIPE"):
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error
         if args.status:
             show_status(runs)

@@ -55,9 +55,7 @@ class Runner:
                 run.status = "finished before"
                 print(f"{run.folder} is finished: skipped")
         self.quiet = self.jobs > 1 or (len(todo) > 1 and not self.verbose)
-        environment = {"MOCOOP_BARS": "1"} if sys.stderr.isatty() else {}
-        if self.quiet:
-            environment = {RELAYED: "1"}
+        environment = {RELAYED: "1"} if self.quiet else {"MOCOOP_BARS": "1"} if sys.stderr.isatty() else {}
         self.progress = Progress({str(run.folder): run.kind for run in todo}, self.jobs)
         with tqdm(total=len(todo), desc="Runs", unit="run", disable=None) as self.bar:
             waiting = {run.folder for run in todo}

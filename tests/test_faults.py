@@ -176,7 +176,7 @@ def test_killed_while_evaluating(delay, mini_root, tiny_clip_file, tmp_path):
 
 @pytest.mark.parametrize("kind", [pty.openpty, os.pipe])
 def test_a_screen_that_is_gone(kind, tmp_path):
-    """A terminal before its signal comes, and a pipe."""
+    """A terminal goes away before its signal comes, or the other end of a pipe."""
     ours, theirs = kind()
     code = (
         "import sys\nfrom trainers.core.settings.screen import set_up_screen\nset_up_screen()\n"
@@ -194,6 +194,21 @@ def test_a_screen_that_is_gone(kind, tmp_path):
     process.communicate(timeout=patience(60))
     assert process.returncode == 0
     assert (tmp_path / "went_on").is_file()
+
+
+def test_what_stands_in_for_the_screen_is_left_alone(tmp_path):
+    """A file, or a stream whose `write` somebody has taken, as Flower does; what was printed before comes first."""
+    code = (
+        "import sys\nfrom trainers.core.settings.screen import set_up_screen\n"
+        "print('first')\nset_up_screen()\nset_up_screen()\nprint('second')\n"
+        "seen = []\nsys.stderr.write = seen.append\nsys.stdout = open(sys.argv[1], 'w')\n"
+        "set_up_screen()\nprint('to the file')\nprint('taken', file=sys.stderr)\nassert seen == ['taken', '\\n']"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "file.txt")]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONUNBUFFERED": ""}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "first\nsecond\n"
+    assert (tmp_path / "file.txt").read_text() == "to the file\n"
 
 
 def test_what_a_killed_process_left_is_cleared_away(mini_root, tiny_clip_file, tmp_path):

@@ -523,6 +523,8 @@ def test_a_federation_of_processes_that_talk_over_the_network(mini_root, literat
     assert answered()[0] == 2
     assert answered()[-1] == 2, answered()  # it is back
     assert list((tmp_path / "kept0").glob("*/client0/round-*"))
+    (streamed,) = tmp_path.glob("run*.log")
+    assert "round [1/4] 2 of 2 clients" in streamed.read_text()
 
 
 # --- the authors' code of pFedMoAP ----------------------------------------------------------------------------------------

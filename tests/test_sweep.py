@@ -133,13 +133,27 @@ def test_asked_to_stop_and_called_again(words, tmp_path):
 @pytest.mark.parametrize("seeds", ["1", "1 2"])  # a run that prints for itself, and runs that are read
 def test_what_is_printed_need_not_be_read(words, tmp_path, seeds):
     """As by `| head -1`."""
-    process = start(
-        "coop", "main", "caltech101", *words, "--seeds", seeds, "--output", tmp_path, "OPTIM.MAX_EPOCH", "2"
-    )
+    process = start("coop", "main", "caltech101", *words, "--seeds", seeds, "--output", tmp_path)
     assert process.stdout.readline()
     process.stdout.close()
     assert process.wait(patience(120)) == 0
-    assert len(list(tmp_path.rglob("results.json"))) == len(seeds.split())
+    logs = [log.read_text() for log in tmp_path.rglob("log.txt")]
+    assert len(logs) == len(seeds.split())
+    assert all("epoch [2/2]" in log and "* accuracy: " in log for log in logs)
+
+
+@pytest.mark.slow
+def test_runs_that_nobody_reads_end_with_the_script(words, tmp_path):
+    call = ("coop", "main", "caltech101", *words, "--output", tmp_path, "--jobs", "2", "--seeds", "1 2", *LONG)
+    process = start(*call)
+    runs = running(tmp_path, 2)
+    process.kill()
+    process.communicate()
+    end = time.monotonic() + patience(60)
+    while any(Path(f"/proc/{run}").exists() for run in runs):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    assert not list(tmp_path.rglob("results.json"))
 
 
 @pytest.mark.slow

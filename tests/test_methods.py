@@ -1,12 +1,14 @@
 """CoOp, CoCoOp, LASP and zero-shot CLIP against direct computations, checkpoints that their own projects write, and which
 recipe a method takes where."""
 
+import json
+
 import clip
 import numpy as np
 import pytest
 import torch
 from conftest import run_train
-from test_runs import arguments
+from test_runs import arguments, fails
 from torch.nn import functional as F
 
 from harness.catalog import config_for, datasets_in_order, method_named, recipes_of
@@ -215,3 +217,18 @@ def test_a_context_that_starts_as_the_template_holds_it(dataset, protocol):
     cfg = configure([f"configs/datasets/{dataset}.yaml", f"configs/trainers/ProGrad/{recipe}.yaml"], [])
     (template,) = ProGrad.templates_of(cfg)
     assert len(template.partition(" {}")[0].split(" ")) <= cfg.TRAINER.PROGRAD.N_CTX
+
+
+def test_prograd_tests_where_the_template_has_more_words_than_its_context(mini_root, tiny_clip_file, tmp_path):
+    """As across datasets: a checkpoint brings its own words. Training from too many is refused."""
+    longer = ("DATASET.TEMPLATE", "a centered satellite photo of {}.")
+    assert run_train(*arguments(mini_root, tiny_clip_file, tmp_path / "trained", "ProGrad")).returncode == 0
+    words = arguments(mini_root, tiny_clip_file, tmp_path / "tested", "ProGrad", "--model-dir", tmp_path / "trained")
+    tested = run_train(*words, "--eval-only", *longer)
+    assert tested.returncode == 0, tested.stderr
+    here, there = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("tested", "trained"))
+    assert here["correct"] == there["correct"]
+    fails(
+        run_train(*arguments(mini_root, tiny_clip_file, tmp_path / "out", "ProGrad"), *longer),
+        'N_CTX is 4, but "a centered satellite photo of" has 5 words: use that many or more',
+    )

@@ -10,7 +10,7 @@ from ..core.clip.losses import accuracy
 from ..core.settings.configure import declaring
 from ..core.settings.templates import template_of
 from ..core.training.trainer import PromptTrainer, register
-from .model import ProGradCLIP, project
+from .model import ProGradCLIP, project, words_before_the_class
 from .options import ProGradOptions
 
 TEMPLATES = {  # of the others, zero-shot CLIP's; a class name stands last, so that words can start the context
@@ -32,12 +32,20 @@ class ProGrad(PromptTrainer):
         if not hasattr(self, "template"):  # a checkpoint brings its own
             (self.template,) = self.templates_of(self.cfg)
         o = self.options
-        self.model = ProGradCLIP(
-            self.load_clip(), self.classnames, self.template, **o.keywords(ProGradOptions), **self.encoder_options
-        )
-        start = f'zeros, then "{self.template}"' if o.from_template else "random"
+        aligned = o.from_template and len(words_before_the_class(self.template)) <= o.n_ctx
+        options = o.keywords(ProGradOptions) | {"from_template": aligned}
+        self.model = ProGradCLIP(self.load_clip(), self.classnames, self.template, **options, **self.encoder_options)
+        start = f'zeros, then "{self.template}"' if aligned else "random"
         print(f"Context: {o.n_ctx} learned vectors, starting {start}")
         self.finish_model()
+
+    def before_train(self) -> None:
+        words, o = words_before_the_class(self.template), self.options
+        if o.from_template and len(words) > o.n_ctx:  # in a test a checkpoint brings its own words
+            raise ValueError(
+                f'N_CTX is {o.n_ctx}, but "{" ".join(words)}" has {len(words)} words: use that many or more'
+            )
+        super().before_train()
 
     def compute_loss(  # type: ignore[override]
         self, images: torch.Tensor, labels: torch.Tensor

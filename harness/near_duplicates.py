@@ -5,7 +5,7 @@
 
 Every run compares the files' contents; this finds what was saved again, cropped or turned a little, and what was taken in
 one series. Which similarity means "the same" depends on the pictures: look at the pairs.
-Exit status: 0 done, 1 some pictures could not be read (they are named, and the others compared), 2 wrong words.
+Exit status: 0 done, 1 some pictures could not be read (they are named, and the others compared), 2 nothing was compared.
 """
 
 import argparse
@@ -35,17 +35,20 @@ def backbone_of(word: str) -> Backbone:
     return load_backbone(str(SMALL) if word == "small" else word)
 
 
-def features(paths: list[str], backbone: Backbone) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """The unit feature, D, of each picture that can be read, and a line for each other."""
+def features(paths: list[str], backbone: Backbone) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """The unit feature, D, of each picture that can be read, and what is wrong with each other."""
     found: dict[str, torch.Tensor] = {}
-    transform, unreadable = backbone.preprocessing.transform(), []
+    unreadable: dict[str, str] = {}
+    transform = backbone.preprocessing.transform()
     for start in tqdm(range(0, len(paths), BATCH), "Encoding", leave=False, disable=not sys.stderr.isatty()):
         images = {}
         for path in paths[start : start + BATCH]:
             try:
-                images[path] = transform(read_named(path, upright=True))
+                picture = read_named(path, upright=True)
             except UNDECODABLE as error:
-                unreadable.append(one_line(error))
+                unreadable[path] = one_line(error)
+            else:
+                images[path] = transform(picture)
         if images:
             with torch.no_grad():
                 encoded_BD = encode_pictures(backbone, torch.stack([*images.values()])).float()
@@ -55,19 +58,19 @@ def features(paths: list[str], backbone: Backbone) -> tuple[dict[str, torch.Tens
 
 def pairs_above(
     tested: list[str], others: list[str], backbone: Backbone, least: float
-) -> tuple[list[tuple[float, str, str]], list[str]]:
-    """(similarity, test picture, the nearest of the others) of each test picture that has one, nearest first; and a line
-    for each picture that cannot be read.
+) -> tuple[list[tuple[float, str, str]], dict[str, str]]:
+    """(similarity, test picture, the nearest of the others) of each test picture that has one, nearest first; and what is
+    wrong with each picture that cannot be read.
 
     The similarity is the cosine of features less their mean over all pictures, since pictures of one kind are all alike.
     """
-    of, unreadable = features([*dict.fromkeys([*tested, *others])], backbone)
-    tested, others = ([path for path in paths if path in of] for paths in (tested, others))
+    feature_of, unreadable = features([*dict.fromkeys([*tested, *others])], backbone)
+    tested, others = ([path for path in paths if path in feature_of] for paths in (tested, others))
     if not tested or not others:
         return [], unreadable
-    mean_D = torch.stack([*of.values()]).mean(0)
+    mean_D = torch.stack([*feature_of.values()]).mean(0)
     tested_ND, others_MD = (
-        torch.nn.functional.normalize(torch.stack([of[path] for path in paths]) - mean_D, dim=1)
+        torch.nn.functional.normalize(torch.stack([feature_of[path] for path in paths]) - mean_D, dim=1)
         for paths in (tested, others)
     )
     found = []
@@ -101,10 +104,13 @@ def main() -> int:
     except (OSError, ValueError) as error:
         print(f"error: {printable(one_line(error))}", file=sys.stderr)
         return 2
-    for line in unreadable:
-        print(printable(line), file=sys.stderr)
+    for said in [*unreadable.values()][:SHOWN]:
+        print(f"error: {printable(said)}", file=sys.stderr)
+    if len(unreadable) > SHOWN:
+        print(f"... and {len(unreadable) - SHOWN:,} more that cannot be read", file=sys.stderr)
+    compared = sum(path not in unreadable for path in test)
     print(
-        f"{len(found):,} of {len(test):,} test pictures are at least {args.above:g} alike to one that trains or validates"
+        f"{len(found):,} of {compared:,} test pictures are at least {args.above:g} alike to one that trains or validates"
     )
     rows = [(f"{near:.4f}", printable(path), printable(other)) for near, path, other in found[:SHOWN]]
     if rows:

@@ -1,4 +1,4 @@
-"""Everything that has to be measured on a GPU, in one call of a few minutes: python timings/bench_gpu.py --out FOLDER
+"""Everything that has to be measured on a GPU, in one call of fifteen minutes: python timings/bench_gpu.py --out FOLDER
 
 Sections, each in a process of its own with its own share of the time, so that one that fails takes no other with it:
 

@@ -38,6 +38,8 @@ from trainers.core.ranks.processes import cores  # noqa: E402
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it for what runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what tests start would ignore Ctrl-C, too
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup
+    signal.signal(signal.SIGHUP, lambda number, frame: None)  # as before here, but not in what tests start
 DEVICE = "cuda" if ASKED_FOR_A_GPU else "cpu"  # of tests that any device has to pass
 
 settings.register_profile(

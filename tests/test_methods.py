@@ -212,7 +212,7 @@ def test_published_recipes(method, dataset, protocol, shots, recipe):
 @pytest.mark.parametrize("dataset", datasets_in_order())
 @pytest.mark.parametrize("protocol", ["main", "base2new"])
 def test_a_context_that_starts_as_the_template_holds_it(dataset, protocol):
-    """What ProGrad's model would refuse, on any dataset."""
+    """ProGrad's, with each dataset's own recipe."""
     recipe = config_for(method_named("prograd"), dataset, protocol, 16)
     cfg = configure([f"configs/datasets/{dataset}.yaml", f"configs/trainers/ProGrad/{recipe}.yaml"], [])
     (template,) = ProGrad.templates_of(cfg)

@@ -19,17 +19,20 @@ from ..core.clip.shared_context import SharedContextCLIP
 from .options import ProGradOptions
 
 
-def words_before_the_class(template: str) -> list[str]:
-    """Of "a photo of a {}.": a, photo, of, a. ProGrad's context can start as these."""
-    return template.partition(" {}")[0].split(" ")
+def start_words(template: str, n_ctx: int) -> list[str]:
+    """As which the context can start: of "a photo of a {}." a, photo, of, a. Raises ValueError for more than n_ctx."""
+    words = template.partition(" {}")[0].split(" ")
+    if len(words) > n_ctx:
+        raise ValueError(f'N_CTX is {n_ctx}, but "{" ".join(words)}" has {len(words)} words: use that many or more')
+    return words
 
 
 def aligned_context(
     token_embedding: nn.Embedding, vocabulary: Vocabulary, n_ctx: int, template: str
 ) -> tuple[torch.Tensor, list[int]]:
     """M x W zeros whose last vectors are the words before {} in `template`, a token a word as the authors' code counts; and
-    the tokens that remain fixed. There are at most n_ctx words."""
-    words = words_before_the_class(template)
+    the tokens that remain fixed. Raises ValueError where there are more words than n_ctx."""
+    words = start_words(template, n_ctx)
     ids, count = vocabulary.encode(" ".join(words)), len(words)
     ctx = torch.zeros(n_ctx, token_embedding.weight.shape[1])
     first = torch.tensor(ids[:count], device=token_embedding.weight.device)

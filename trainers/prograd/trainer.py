@@ -10,7 +10,7 @@ from ..core.clip.losses import accuracy
 from ..core.settings.configure import declaring
 from ..core.settings.templates import template_of
 from ..core.training.trainer import PromptTrainer, register
-from .model import ProGradCLIP, project, words_before_the_class
+from .model import ProGradCLIP, project, start_words
 from .options import ProGradOptions
 
 TEMPLATES = {  # of the others, zero-shot CLIP's; a class name stands last, so that words can start the context
@@ -32,7 +32,11 @@ class ProGrad(PromptTrainer):
         if not hasattr(self, "template"):  # a checkpoint brings its own
             (self.template,) = self.templates_of(self.cfg)
         o = self.options
-        aligned = o.from_template and len(words_before_the_class(self.template)) <= o.n_ctx
+        aligned = o.from_template
+        try:
+            start_words(self.template, o.n_ctx)
+        except ValueError:  # in a test a checkpoint brings its own words; a training is refused below
+            aligned = False
         options = o.keywords(ProGradOptions) | {"from_template": aligned}
         self.model = ProGradCLIP(self.load_clip(), self.classnames, self.template, **options, **self.encoder_options)
         start = f'zeros, then "{self.template}"' if aligned else "random"
@@ -40,11 +44,8 @@ class ProGrad(PromptTrainer):
         self.finish_model()
 
     def before_train(self) -> None:
-        words, o = words_before_the_class(self.template), self.options
-        if o.from_template and len(words) > o.n_ctx:  # in a test a checkpoint brings its own words
-            raise ValueError(
-                f'N_CTX is {o.n_ctx}, but "{" ".join(words)}" has {len(words)} words: use that many or more'
-            )
+        if self.options.from_template:
+            start_words(self.template, self.options.n_ctx)
         super().before_train()
 
     def compute_loss(  # type: ignore[override]
